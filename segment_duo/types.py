@@ -1,0 +1,296 @@
+"""The words the layers share: frozen domain types, and the coordinate convention.
+
+Coordinates: x to the right, y down, origin at the top-left corner of the **uncut** image, in pixels; the centre of the first
+pixel is (0, 0) as in SAM's own prompts. Prompt boxes are XYXY, the boxes of records (``Mask.bbox``, ``Mask.crop_box``) XYWH. Cutting the
+info banner removes rows at the bottom only, so it never moves the origin. Masks always have the size of the uncut image.
+
+This module must not import NumPy, torch or anything slow: every command imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+DROPS_PREFIX = "/drops/"
+"""How users write a path on Drops: ``/drops/labdaq/a.tif`` is the server's ``/labdaq/a.tif``."""
+
+
+class StoreKind(StrEnum):
+    LOCAL = "local"
+    DROPS = "drops"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``)."""
+
+    store: StoreKind
+    path: str
+
+    @property
+    def name(self) -> str:
+        """File name with its extension."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def stem(self) -> str:
+        """File name without its last extension; what mask sets are named after."""
+        name = self.name
+        head, dot, _ = name.rpartition(".")
+        return head if dot and head else name
+
+    @property
+    def folder(self) -> str:
+        return self.path.rsplit("/", 1)[0] or "/"
+
+    def __str__(self) -> str:
+        """The path as users type it."""
+        return DROPS_PREFIX.rstrip("/") + self.path if self.store is StoreKind.DROPS else self.path
+
+
+Trust = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """Edge lengths of a pixel in **nanometres**, and where the number comes from."""
+
+    x_nm: float
+    y_nm: float
+    source: str
+    trust: Trust = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """Rows cut from the bottom of the image. ``source``: ``tag``, ``pixels``, ``flag``, ``off`` or ``none`` (nothing found)."""
+
+    height: int
+    source: Literal["tag", "pixels", "flag", "off", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What the microscope wrote about itself; empty strings and None where the file does not say."""
+
+    maker: str = ""
+    model: str = ""
+    accelerating_voltage_kv: float | None = None
+    working_distance_mm: float | None = None
+    magnification: float | None = None
+    detector: str = ""
+    beam: str = ""
+    acquired: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is known of an image besides its pixels.
+
+    ``width`` and ``height`` are those of the uncut image; ``dtype`` is NumPy's name of the stored samples; ``significant_bits`` the
+    number of bits the brightest sample needs (a 12-bit camera in a 16-bit file: 12), None for float.
+    """
+
+    width: int
+    height: int
+    format: str
+    dtype: str
+    channels: int
+    page: int
+    pages: int
+    sha256: str
+    bytes: int
+    significant_bits: int | None = None
+    banner: Banner = Banner(0, "none")
+    pixel_size: PixelSize | None = None
+    instrument: Instrument = Instrument()
+    stretch: str = "none"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def cut_height(self) -> int:
+        """Rows left after the banner is cut."""
+        return self.height - self.banner.height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageData:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8, shape (cut_height, width, 3), C-contiguous: what the model and the screen see.
+        original: the same rows at the stored depth, shape (cut_height, width) or (cut_height, width, channels); for intensity measures.
+        facts: size, depth, pixel size, banner, hash.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    original: npt.NDArray[Any]
+    facts: ImageFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A click. ``label`` 1 = include, 0 = exclude."""
+
+    x: float
+    y: float
+    label: Literal[0, 1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """XYXY corners, x0 < x1 and y0 < y1."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What asks for one object. ``previous``: the engine's handle of the low-res logits to refine; ``object_id``: the user's name for it."""
+
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    previous: str | None = None
+    object_id: str = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """COCO's compressed run-length encoding, column-major; the whole uncut image is ``width`` x ``height``."""
+
+    height: int
+    width: int
+    counts: str
+
+
+MaskSource = Literal["auto", "prompt", "import"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """One mask with the fields of a SAM record.
+
+    ``bbox`` and ``crop_box`` are XYWH in pixels; ``point_coords`` are the prompt points; ``predicted_iou`` and ``stability_score`` are None
+    where nobody computed them (imports).
+    """
+
+    rle: Rle
+    area: int
+    bbox: tuple[float, float, float, float]
+    id: int = 0
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    point_coords: tuple[tuple[float, float], ...] = ()
+    point_labels: tuple[int, ...] = ()
+    crop_box: tuple[float, float, float, float] | None = None
+    label: str = ""
+    source: MaskSource = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights made a mask. ``weights_sha256`` is that of the checkpoint file."""
+
+    id: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageIdentity:
+    """Which image a set belongs to: its path as users type it, and the SHA-256 of the file's bytes (empty when a predecessor's set does not say)."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    page: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a mask set came to be. ``parameters`` holds JSON values only; ``created`` is ISO 8601 in UTC; ``parent`` is the version it was edited from."""
+
+    image: ImageIdentity | None = None
+    model: ModelIdentity | None = None
+    created: str = ""
+    program_version: str = ""
+    operation: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    banner: Banner | None = None
+    pixel_size: PixelSize | None = None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSet:
+    """Masks of one image with their provenance. ``masks[i].id`` is unique within the set."""
+
+    masks: tuple[Mask, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a folder listing. ``name`` is the bare file name, unescaped; ``modified`` is seconds since the epoch (UTC)."""
+
+    name: str
+    path: str
+    is_folder: bool
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One saved set in a store: ``name`` is what ``IMAGE@name`` takes (``0``, ``2``, ``grain``, ``grain_1``)."""
+
+    name: str
+    suffix: str
+    number: int
+    path: str
+    size: int
+    modified: float
+
+
+AutoPreset = Literal["default", "web", "fine", "coarse"]
+
+
+@dataclass(frozen=True, slots=True)
+class AutoParameters:
+    """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
+
+    ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid; ``tile`` and
+    ``halo`` (pixels) cut a large image into overlapping tiles; ``fast`` allows announced approximations. 0 for ``points_per_batch`` lets
+    the engine choose by pixels and free memory, which does not change any result.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 0
+    pred_iou_thresh: float = 0.8
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    mask_threshold: float = 0.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    min_mask_region_area: int = 0
+    use_m2m: bool = False
+    multimask_output: bool = True
+    region: Box | None = None
+    tile: int = 0
+    halo: int = 128
+    fast: bool = False
