@@ -218,7 +218,9 @@ class ImageIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How a mask set came to be. ``parameters`` holds JSON values only; ``created`` is ISO 8601 in UTC; ``parent`` is the version it was edited from."""
+    """How a mask set came to be. ``parameters`` holds JSON values only;
+
+    ``created`` is ISO 8601 in UTC; ``parent`` is the version it was edited from."""
 
     image: ImageIdentity | None = None
     model: ModelIdentity | None = None
@@ -270,7 +272,8 @@ AutoPreset = Literal["default", "web", "fine", "coarse"]
 class AutoParameters:
     """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
 
-    ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid; ``tile`` and
+    ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
+    ``tile`` and
     ``halo`` (pixels) cut a large image into overlapping tiles; ``fast`` allows announced approximations. 0 for ``points_per_batch`` lets
     the engine choose by pixels and free memory, which does not change any result.
     """

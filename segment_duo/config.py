@@ -1,0 +1,228 @@
+"""The settings: one resolver for every front end, with the origin of each value.
+
+    flag  >  SEGDUO_* variable  >  .env file  >  config.toml  >  default
+
+The ``.env`` file is the first one found in the working folder or one of its parents, else the one beside ``config.toml``; files
+that belong to another user than this one or root do not count, for they could send a password elsewhere. It may hold the
+predecessor's keys (see ``PREDECESSOR_KEYS``) as well as ``SEGDUO_*`` ones. ``USERNAME`` is read from the file only: login
+sessions set a variable of that name to something else.
+
+This module reads files and the environment; it changes nothing and must not import NumPy, torch or Textual.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from segment_duo.errors import ConfigError
+from segment_duo.paths import Paths
+
+ENV_PREFIX = "SEGDUO_"
+
+PREDECESSOR_KEYS: Mapping[str, str] = {
+    "USERNAME": "drops_username",
+    "PASSWORD": "drops_password",
+    "DROPS_URL": "drops_url",
+    "MODEL_CONFIG": "model_config_path",
+    "CHECKPOINT_PATH": "checkpoint_path",
+    "MASKS_ROOT": "masks_root",
+    "USE_LOCAL_FILES": "use_local_files",
+}
+"""Keys of the predecessor's ``.env`` and the settings they mean. ``BACKEND_URL`` is accepted and not needed."""
+
+
+class Config(BaseModel):
+    """Every setting, with its meaning as the field's description (``segduo config init`` and the docs print them)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    drops_url: str | None = Field(None, description="Address of the Drops file server, e.g. https://drops.example.org/")
+    drops_username: str | None = Field(None, description="User name on Drops")
+    drops_password: SecretStr | None = Field(
+        None, description="Password on Drops (better kept in .env than in config.toml)"
+    )
+    masks_root: str | None = Field(None, description="Folder on Drops where the mask sets of Drops images go")
+    use_local_files: bool = Field(
+        False, description="Read /drops/... from a mounted folder (local_root) instead of the server"
+    )
+    local_root: str | None = Field(
+        None, description="The mounted folder that stands for /drops when use_local_files is on"
+    )
+    start_folder: str | None = Field(None, description="Folder that `segduo ls` and the terminal UI show first")
+    local_masks_dir: str = Field(
+        "masks", description="Where sets of local images go: a folder beside the image, or an absolute path"
+    )
+    legacy_segmentation: bool = Field(False, description="Write segmentations as the predecessor's web app reads them")
+
+    model: str | None = Field(
+        None, description="Model to use: nano, sam2.1-tiny, ..., custom, or a trained model's name"
+    )
+    model_config_path: str | None = Field(None, description="Absolute path of a SAM 2 yaml (custom model)")
+    checkpoint_path: str | None = Field(None, description="Absolute path of its checkpoint (custom model)")
+    model_mirror: str | None = Field(
+        None, description="Address or folder to pull checkpoints from instead of Meta's server"
+    )
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where the engine computes")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the engine (default: all physical cores)")
+    socket: Path | None = Field(None, description="Socket of another engine, e.g. one forwarded with ssh -L")
+    in_process: bool = Field(False, description="Compute inside the command instead of the engine daemon")
+    idle_minutes: float = Field(30, gt=0, description="The engine exits after this many idle minutes")
+    memory_cache_mib: int = Field(2048, ge=64, description="Bound of the engine's memory cache")
+    disk_cache_mib: int = Field(8192, ge=0, description="Bound of the embedding cache on disk (0 = off)")
+    content_cache_mib: int = Field(2048, ge=0, description="Bound of the cache of files read from Drops (0 = off)")
+    max_pixels: int = Field(400_000_000, ge=1, description="Larger images are refused")
+
+    graphics: Literal["auto", "kitty", "sixel", "halfcell"] = Field(
+        "auto", description="How the terminal shows pictures"
+    )
+    theme: str = Field("segduo-dark", description="Theme of the terminal UI")
+    keys: Mapping[str, str] = Field({}, description="Rebound keys of the terminal UI: binding id = key")
+
+    @field_validator("drops_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
+    @field_validator("masks_root", "start_folder")
+    @classmethod
+    def _no_parent_steps(cls, value: str | None) -> str | None:
+        if value is not None and ".." in value.split("/"):
+            raise ValueError("must not contain '..'")
+        return value
+
+
+SECRET_FIELDS = frozenset({"drops_password"})
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and, for every field, where its value came from (``default``, ``flag``, a variable's or a file's name)."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+    def shown(self, field: str) -> str:
+        """The value of ``field`` for printing; secrets are hidden."""
+        value = getattr(self.config, field)
+        if value is None:
+            return ""
+        return "********" if field in SECRET_FIELDS else str(value)
+
+
+def load_config(
+    flags: Mapping[str, object] | None = None,
+    *,
+    paths: Paths | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Resolved:
+    """Resolve all settings.
+
+    Args:
+        flags: values from the command line; None values count as not given.
+        paths, environ, cwd: the user's folders, the environment and the working folder (defaults: the process's own).
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong kind, or an unreadable file; names the place it came from.
+    """
+    paths = paths or Paths.default()
+    environ = os.environ if environ is None else environ
+    values: dict[str, object] = {}
+    origins: dict[str, str] = dict.fromkeys(Config.model_fields, "default")
+    layers = [
+        _from_toml(paths.config_file),
+        _from_dotenv(find_dotenv(cwd or Path.cwd(), paths.config_dir)),
+        _from_environment(environ),
+        {name: (value, "flag") for name, value in (flags or {}).items() if value is not None},
+    ]
+    for layer in layers:
+        for name, (value, origin) in layer.items():
+            values[name] = value
+            origins[name] = origin
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, origins) from None
+    return Resolved(config, origins)
+
+
+def find_dotenv(cwd: Path, config_dir: Path) -> Path | None:
+    """The ``.env`` file that counts: in ``cwd`` or the nearest parent that has one, else in ``config_dir``."""
+    for folder in (cwd, *cwd.parents, config_dir):
+        candidate = folder / ".env"
+        if candidate.is_file() and candidate.stat().st_uid in (os.getuid(), 0):
+            return candidate
+    return None
+
+
+_Layer = dict[str, tuple[object, str]]
+
+
+def _from_toml(file: Path) -> _Layer:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: {error}", "Mend the file, or move it away to use the defaults.") from None
+    for name in table:
+        if name not in Config.model_fields:
+            close = difflib.get_close_matches(name, Config.model_fields, n=1)
+            hint = f"Did you mean '{close[0]}'?" if close else "`segduo config show` lists every setting."
+            raise ConfigError(f"{file}: unknown setting '{name}'", hint)
+    return {name: (value, str(file)) for name, value in table.items()}
+
+
+def _from_dotenv(file: Path | None) -> _Layer:
+    if file is None:
+        return {}
+    from dotenv import dotenv_values
+
+    try:
+        pairs = dotenv_values(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}", "Mend the file, or run the command elsewhere.") from None
+    layer: _Layer = {}
+    for key, value in pairs.items():
+        name = PREDECESSOR_KEYS.get(key) or _field_of_variable(key)
+        if name and value:
+            layer[name] = (value, f"{file} ({key})")
+    return layer
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Layer:
+    layer: _Layer = {}
+    for key, value in environ.items():
+        name = _field_of_variable(key)
+        if name and value:
+            layer[name] = (value, key)
+    return layer
+
+
+def _field_of_variable(variable: str) -> str | None:
+    """``SEGDUO_DROPS_URL`` -> ``drops_url``; None for variables that name no setting. ``SEGDUO_MODEL_CONFIG`` is understood too."""
+    if not variable.startswith(ENV_PREFIX):
+        return None
+    name = variable.removeprefix(ENV_PREFIX).lower()
+    if name == "model_config":
+        return "model_config_path"
+    return name if name in Config.model_fields and name != "keys" else None
+
+
+def _config_error(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
+    problem: Any = error.errors()[0]
+    name = str(problem["loc"][0]) if problem["loc"] else "configuration"
+    place = origins.get(name, "configuration")
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    return ConfigError(f"{name} from {place}: {reason}", "`segduo config show` tells where each value comes from.")
