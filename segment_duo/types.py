@@ -244,13 +244,17 @@ class MaskSet:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a folder listing. ``name`` is the bare file name, unescaped; ``modified`` is seconds since the epoch (UTC)."""
+    """One line of a folder listing. ``name`` is the bare file name, unescaped; ``modified`` is seconds since the epoch (UTC).
+
+    ``is_link`` marks symbolic links; the other fields are those of what it leads to.
+    """
 
     name: str
     path: str
     is_folder: bool
     size: int
     modified: float
+    is_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,282 @@
+"""Folders of this machine, and a mounted folder that stands for Drops.
+
+A file is written under a temporary name beside its place, flushed to the disk, and only then given its name, by a hard link: that fails when
+the name is taken, so nothing is ever overwritten and no reader ever sees half a file. Where there are no hard links (FAT, some network
+file systems) the name itself is created exclusively, and removed again if writing fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat as stat_module
+import sys
+import time
+from pathlib import Path
+
+from segment_duo.errors import AlreadyExists, InputError, NotFound, OutOfSpace, SegduoError, StoreError
+from segment_duo.stores.base import Entries, checked_path, expand, join_path, newest_first, split_path
+from segment_duo.types import Entry, StoreKind
+
+_TEMPORARY_PREFIX = ".segduo-"
+_TEMPORARY_SUFFIX = ".tmp"
+_STALE_SECONDS = 24 * 3600.0
+"""Only a killed process leaves a temporary file; no write takes a day, so an older one has no owner."""
+
+_NO_LINKS = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
+
+
+class LocalStore:
+    """Files of this machine.
+
+    Args:
+        root: the folder that the store's ``/`` means; None for the machine's own. The paths callers see never contain it.
+        kind: ``DROPS`` for a mounted folder that stands for the file server.
+    """
+
+    def __init__(self, root: Path | None = None, kind: StoreKind = StoreKind.LOCAL) -> None:
+        self._root = root
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.address!r}, {self._kind.value})"
+
+    @property
+    def kind(self) -> StoreKind:
+        return self._kind
+
+    @property
+    def address(self) -> str:
+        return f"file://{self._root or '/'}"
+
+    def list(self, folder: str, *, hidden: bool = False) -> Entries:
+        folder = checked_path(folder)
+        entries = []
+        try:
+            with os.scandir(self._on_disk(folder)) as items:
+                for item in items:
+                    if not _is_text(item.name) or (item.name.startswith(".") and not hidden):
+                        continue
+                    try:
+                        facts = item.stat()
+                    except OSError:  # a link to nowhere is still shown
+                        facts = item.stat(follow_symlinks=False)
+                    entries.append(_entry(join_path(folder, item.name), facts, is_link=item.is_symlink()))
+        except NotADirectoryError:
+            raise InputError(f"'{self._shown(folder)}' is a file, not a folder") from None
+        except OSError as error:
+            raise self._explained(error, "list", folder) from None
+        return newest_first(entries)
+
+    def stat(self, path: str) -> Entry | None:
+        path = checked_path(path)
+        try:
+            return _entry(path, self._on_disk(path).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._explained(error, "look at", path) from None
+
+    def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        path = checked_path(path)
+        try:
+            # Without O_NONBLOCK opening a named pipe would wait for a writer that never comes.
+            descriptor = os.open(self._on_disk(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                facts = os.fstat(descriptor)
+                if stat_module.S_ISDIR(facts.st_mode):
+                    raise InputError(f"'{self._shown(path)}' is a folder, not a file")
+                if not stat_module.S_ISREG(facts.st_mode):
+                    raise InputError(f"'{self._shown(path)}' is not a regular file")
+                if max_bytes is None:
+                    return file.read()
+                data = file.read(max_bytes + 1) if facts.st_size <= max_bytes else b""
+        except OSError as error:
+            raise self._explained(error, "read", path) from None
+        if facts.st_size > max_bytes or len(data) > max_bytes:
+            raise too_large(self._shown(path), facts.st_size, max_bytes)
+        return data
+
+    def create(self, path: str, data: bytes) -> None:
+        path = checked_path(path)
+        target = self._on_disk(path)
+        if self._root is not None and not self._root.is_dir():
+            raise self._not_mounted()  # else the set would land on this machine's disk, below the empty mount point
+        try:
+            make_folders(target.parent)
+            create_file(target, data)
+        except FileExistsError:
+            raise AlreadyExists(f"'{self._shown(path)}' already exists") from None
+        except OSError as error:
+            raise self._explained(error, "write", path) from None
+        remove_stale_temporaries(target.parent)
+
+    def glob(self, pattern: str) -> Entries:
+        return expand(self, pattern)
+
+    def _not_mounted(self) -> StoreError:
+        return StoreError(
+            f"the folder that stands for /drops is not there: '{self._root}'",
+            "Mount it, or set use_local_files to false.",
+        )
+
+    def _on_disk(self, path: str) -> Path:
+        return Path(path) if self._root is None else self._root / path.lstrip("/")
+
+    def _shown(self, path: str) -> str:
+        return f"/drops{path}" if self._kind is StoreKind.DROPS else path
+
+    def _explained(self, error: OSError, verb: str, path: str) -> SegduoError:
+        shown = self._shown(path)
+        if error.errno in _NO_ROOM:
+            return OutOfSpace(
+                f"no room to {verb} '{shown}': {error.strerror}", "Free some space, or choose another folder."
+            )
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and verb in ("read", "list"):
+            if self._root is not None and not self._root.is_dir():
+                return self._not_mounted()
+            return NotFound(f"no such {'folder' if verb == 'list' else 'file'}: '{shown}'")
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return StoreError(f"not allowed to {verb} '{shown}'", f"Check the permissions of '{split_path(path)[0]}'.")
+        if error.errno == errno.EROFS:
+            return StoreError(f"cannot {verb} '{shown}': the file system is read-only", "Choose another folder.")
+        return StoreError(f"cannot {verb} '{shown}': {error.strerror or error}")
+
+
+def too_large(shown: str, size: int, limit: int) -> InputError:
+    return InputError(f"'{shown}' has {size} bytes, more than the limit of {limit}", "Is it the right file?")
+
+
+def make_folders(folder: Path) -> None:
+    """``mkdir -p`` whose new names survive a power loss. Raises ``OSError``."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
+
+
+def create_file(target: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Create ``target`` with ``data``, complete and durable on return.
+
+    Args:
+        target: the file; its folder exists.
+        data: what it shall hold; compared with what the file holds afterwards.
+        mode: permission bits, narrowed by the process's umask.
+
+    Raises:
+        FileExistsError: the name is taken, be it by a link to nowhere.
+        OSError: anything else; then no file of that name and no temporary file is left.
+    """
+    temporary = target.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    try:
+        _write_new(temporary, data, mode)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _write_or_remove(target, data, mode)
+    finally:
+        temporary.unlink(missing_ok=True)
+    try:
+        sync_folder(target.parent)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def replace_file(target: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write one of the program's own files (never a user's) so that readers see the old or the new content. Not flushed. Raises ``OSError``."""
+    temporary = target.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's names durable. File systems that cannot are left alone."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_stale_temporaries(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in ``folder`` more than a day ago."""
+    limit = time.time() - _STALE_SECONDS
+    try:
+        with os.scandir(folder) as items:
+            for item in items:
+                if not (item.name.startswith(_TEMPORARY_PREFIX) and item.name.endswith(_TEMPORARY_SUFFIX)):
+                    continue
+                if item.is_file(follow_symlinks=False) and item.stat(follow_symlinks=False).st_mtime < limit:
+                    Path(item.path).unlink(missing_ok=True)
+    except OSError:
+        return  # tidying must not turn a finished save into a failure
+
+
+def _write_new(file: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        _sync_file(descriptor)
+        if os.pread(descriptor, len(data) + 1, 0) != data:
+            raise OSError(errno.EIO, "the file does not hold what was written")
+    finally:
+        os.close(descriptor)
+
+
+def _write_or_remove(target: Path, data: bytes, mode: int) -> None:
+    try:
+        _write_new(target, data, mode)
+    except FileExistsError:
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _sync_file(descriptor: int) -> None:
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync alone leaves the data in the drive's own cache there
+        except OSError:
+            os.fsync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def _entry(path: str, facts: os.stat_result, *, is_link: bool = False) -> Entry:
+    is_folder = stat_module.S_ISDIR(facts.st_mode)
+    return Entry(split_path(path)[1], path, is_folder, 0 if is_folder else facts.st_size, facts.st_mtime, is_link)
+
+
+def _is_text(name: str) -> bool:
+    """False for names whose bytes are not UTF-8: no message, JSON or mask set could hold them."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""From what a user types to a reference, and from a reference to the store that holds it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segment_duo.errors import ConfigError, UsageError
+from segment_duo.stores.base import Store
+from segment_duo.stores.local import LocalStore
+from segment_duo.stores.versions import drops_path
+from segment_duo.types import DROPS_PREFIX, ImageRef, StoreKind
+
+if TYPE_CHECKING:
+    from segment_duo.config import Config
+    from segment_duo.paths import Paths
+
+_MIB = 1024 * 1024
+
+
+def parse_reference(text: str, *, cwd: Path) -> ImageRef:
+    """What ``text`` means: a file or folder, on Drops or here. Nothing is looked up, and wildcards stay as they are.
+
+    ``/drops/labdaq/a.tif``, ``drops:/labdaq/a.tif`` and ``drops:/drops/labdaq/a.tif`` are the server's ``/labdaq/a.tif``; everything
+    else is local, relative to ``cwd``, with ``~`` expanded. (A local file called ``drops:x`` is ``./drops:x``.)
+
+    Raises:
+        UsageError: empty text, a NUL character, or ``..`` on Drops.
+    """
+    if not text.strip():
+        raise UsageError("an empty path")
+    if "\0" in text:
+        raise UsageError("a path that holds a NUL character")
+    if text.startswith(("drops:", DROPS_PREFIX)) or text == DROPS_PREFIX.rstrip("/"):
+        return ImageRef(StoreKind.DROPS, drops_path(text))
+    path = cwd / Path(text).expanduser()
+    if ".." in path.parts:
+        # The kernel follows links before it goes up; cutting "x/.." out of the text could name another file.
+        folder, name = (path, "") if path.name == ".." else (path.parent, path.name)
+        path = Path(os.path.realpath(folder)) / name
+    return ImageRef(StoreKind.LOCAL, str(path.absolute()))
+
+
+def open_store(kind: StoreKind, config: Config, paths: Paths) -> Store:
+    """The store of that kind under this configuration. Nothing is contacted yet.
+
+    Raises:
+        ConfigError: Drops without an address, or ``use_local_files`` without ``local_root``.
+    """
+    if kind is StoreKind.LOCAL:
+        return LocalStore()
+    if config.use_local_files:
+        if not config.local_root:
+            raise ConfigError(
+                "use_local_files is on, but local_root is not set", "Set SEGDUO_LOCAL_ROOT to the mounted folder."
+            )
+        return LocalStore(Path(config.local_root).expanduser().absolute(), StoreKind.DROPS)
+    if not config.drops_url:
+        raise ConfigError(
+            "no address of the Drops file server",
+            "Set DROPS_URL, USERNAME and PASSWORD in .env, or SEGDUO_DROPS_URL, SEGDUO_DROPS_USERNAME and SEGDUO_DROPS_PASSWORD.",
+        )
+    from segment_duo.stores.cache import ContentCache
+    from segment_duo.stores.drops import DropsStore
+
+    password = config.drops_password.get_secret_value() if config.drops_password else ""
+    cache = ContentCache(paths.content_dir, config.content_cache_mib * _MIB) if config.content_cache_mib else None
+    return DropsStore(config.drops_url, config.drops_username or "", password, cache)
