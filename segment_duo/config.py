@@ -181,7 +181,8 @@ def _from_toml(file: Path) -> _Layer:
             close = difflib.get_close_matches(name, Config.model_fields, n=1)
             hint = f"Did you mean '{close[0]}'?" if close else "`segduo config show` lists every setting."
             raise ConfigError(f"{file}: unknown setting '{name}'", hint)
-    return {name: (value, str(file)) for name, value in table.items()}
+    # An empty text means "not set", as the commented lines of `segduo config init` have it.
+    return {name: (value, str(file)) for name, value in table.items() if value != ""}
 
 
 def _from_dotenv(file: Path | None) -> _Layer:

@@ -1,0 +1,264 @@
+"""``segduo auto``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segment_duo.cli.batch import run_batch
+from segment_duo.cli.inputs import expand_inputs
+from segment_duo.cli.options import (
+    BannerOption,
+    DeviceOption,
+    FromFileOption,
+    InProcessOption,
+    InputsArgument,
+    JsonOption,
+    MaxPixelsOption,
+    ModelOption,
+    OutOption,
+    PageOption,
+    PixelSizeOption,
+    SocketOption,
+    SuffixOption,
+    banner_value,
+    open_session,
+    pixel_size_value,
+)
+from segment_duo.cli.output import ProgressReporter, emit, emit_json, note, progress
+from segment_duo.cli.saving import deliver_waiting, report_saved
+from segment_duo.errors import SavedToSpoolOnly, UsageError
+from segment_duo.prompts import parse_box
+from segment_duo.types import AutoParameters, ImageRef
+
+if TYPE_CHECKING:
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.session import OpenImage, Session
+
+GRID = "Point grid and crops"
+FILTERS = "Filters"
+LARGE = "Large images and speed"
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("auto", rich_help_panel=panel)(auto)
+
+
+def auto(
+    images: InputsArgument = None,
+    from_file: FromFileOption = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="default, web (as the former web page), fine or coarse.")
+    ] = "default",
+    suffix: SuffixOption = "",
+    out: OutOption = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out images that have a set with this suffix already.")
+    ] = False,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell which images would be done.")] = False,
+    as_json: JsonOption = False,
+    points_per_side: Annotated[int | None, typer.Option(min=1, max=1024, rich_help_panel=GRID)] = None,
+    points_per_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Prompts decoded together (default: by size and memory).", rich_help_panel=GRID),
+    ] = None,
+    point_grids: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with [[x, y], ...] from 0 to 1, instead of a grid.", rich_help_panel=GRID),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Prompt only inside this box.", rich_help_panel=GRID)
+    ] = None,
+    crop_n_layers: Annotated[int | None, typer.Option(min=0, max=4, rich_help_panel=GRID)] = None,
+    crop_overlap_ratio: Annotated[float | None, typer.Option(min=0, max=0.9, rich_help_panel=GRID)] = None,
+    crop_n_points_downscale_factor: Annotated[int | None, typer.Option(min=1, rich_help_panel=GRID)] = None,
+    multimask_output: Annotated[
+        bool | None, typer.Option("--multimask-output/--no-multimask-output", rich_help_panel=GRID)
+    ] = None,
+    use_m2m: Annotated[bool | None, typer.Option("--use-m2m/--no-use-m2m", rich_help_panel=GRID)] = None,
+    pred_iou_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
+    stability_score_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
+    stability_score_offset: Annotated[float | None, typer.Option(min=0, rich_help_panel=FILTERS)] = None,
+    mask_threshold: Annotated[
+        float | None, typer.Option(help="Logit above which a pixel is in.", rich_help_panel=FILTERS)
+    ] = None,
+    box_nms_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
+    crop_nms_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
+    min_mask_region_area: Annotated[
+        int | None,
+        typer.Option(min=0, help="Fill holes and drop specks below this many pixels.", rich_help_panel=FILTERS),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="SIZE", help="Work in tiles of this many pixels.", rich_help_panel=LARGE),
+    ] = None,
+    halo: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Pixels by which tiles overlap.", rich_help_panel=LARGE)
+    ] = None,
+    fast: Annotated[
+        bool | None, typer.Option("--fast", help="Allow approximations; the set records them.", rich_help_panel=LARGE)
+    ] = None,
+    page: PageOption = 0,
+    banner: BannerOption = "auto",
+    pixel_size: PixelSizeOption = None,
+    max_pixels: MaxPixelsOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    socket: SocketOption = None,
+    in_process: InProcessOption = None,
+) -> None:
+    """Make all masks of images and save each set as a new version.
+
+    Prints the path of each saved set. The candidates are kept: the same image with other thresholds is answered without
+    running the model again. The names and defaults of the parameters are those of SAM 2's mask generator.
+
+    [bold]Examples[/bold]
+
+      segduo auto /drops/labdaq/img.tif
+
+      segduo auto 'images/*.tif' --skip-existing --suffix fine --preset fine
+
+      segduo ls -1 images | segduo auto - --json | jq .masks
+    """
+    given = {
+        "points_per_side": points_per_side,
+        "points_per_batch": points_per_batch,
+        "point_grids": _read_grid(point_grids),
+        "region": None if region is None else parse_box(region, where="--region"),
+        "crop_n_layers": crop_n_layers,
+        "crop_overlap_ratio": crop_overlap_ratio,
+        "crop_n_points_downscale_factor": crop_n_points_downscale_factor,
+        "multimask_output": multimask_output,
+        "use_m2m": use_m2m,
+        "pred_iou_thresh": pred_iou_thresh,
+        "stability_score_thresh": stability_score_thresh,
+        "stability_score_offset": stability_score_offset,
+        "mask_threshold": mask_threshold,
+        "box_nms_thresh": box_nms_thresh,
+        "crop_nms_thresh": crop_nms_thresh,
+        "min_mask_region_area": min_mask_region_area,
+        "tile": tile,
+        "halo": halo,
+        "fast": fast,
+    }
+    if not save and not as_json:
+        raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
+    flags = {"model": model, "device": device, "socket": socket, "in_process": in_process, "max_pixels": max_pixels}
+    with open_session(out=out, say_model=not dry_run, **flags) as session:
+        run = _Run(
+            session=session,
+            parameters=_combine(session.auto_defaults(preset), given),
+            preset=preset,
+            suffix=suffix,
+            skip_existing=skip_existing,
+            save=save,
+            as_json=as_json,
+            reading={"page": page, "banner": banner_value(banner), "pixel_size": pixel_size_value(pixel_size)},
+        )
+        refs = expand_inputs(session, images, from_file)
+        if dry_run:
+            for ref in refs:
+                if not (skip_existing and session.has_sets(ref, suffix=suffix)):
+                    emit(ref)
+            return
+        deliver_waiting(session)
+        run_batch(refs, run.one, as_json=as_json)
+        if run.spooled:
+            raise SavedToSpoolOnly(
+                f"Drops could not be reached: {run.spooled} sets are kept in {session.paths.spool_dir}",
+                "The next run delivers them, or: segduo masks push",
+            )
+
+
+def _combine(base: AutoParameters, given: dict[str, Any]) -> AutoParameters:
+    return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def _read_grid(file: Path | None) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+    if file is None:
+        return None
+    try:
+        points = tuple((float(x), float(y)) for x, y in json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"--point-grids {file}: {error}", "Expected JSON like [[0.25, 0.5], [0.75, 0.5]].") from None
+    if not points or not all(0 <= value <= 1 for point in points for value in point):
+        raise UsageError(f"--point-grids {file}: coordinates must lie between 0 and 1, and there must be some")
+    return (points,)
+
+
+@dataclasses.dataclass
+class _Run:
+    """One ``segduo auto`` over its images."""
+
+    session: Session
+    parameters: AutoParameters
+    preset: str
+    suffix: str
+    skip_existing: bool
+    save: bool
+    as_json: bool
+    reading: dict[str, Any]
+    spooled: int = 0
+
+    def one(self, ref: ImageRef) -> None:
+        if self.skip_existing and self.session.has_sets(ref, suffix=self.suffix):
+            note(f"{ref}: has a set already, skipped")
+            return
+        image = self.session.open_image(ref, **self.reading)
+        for warning in image.data.facts.warnings:
+            note(f"{ref}: {warning}")
+        self._advise(image)
+        with progress(ref.name) as report:
+            result = self.session.auto(image, self.parameters, on_event=lambda event: _show(event, report))
+        for line in result.notes:
+            note(f"{ref}: {line}")
+        record: dict[str, Any] = {
+            "image": str(ref),
+            "masks": len(result.masks),
+            "seconds": round(result.seconds, 3),
+            "candidates_reused": result.candidates_reused,
+            "model": self.session.model.id,
+            "notes": list(result.notes),
+        }
+        if not self.save:
+            from segment_duo.masks.files import to_record
+
+            emit_json(record | {"records": [to_record(mask) for mask in result.masks]})
+            return
+        saved = self.session.save(
+            image,
+            result.masks,
+            operation="auto",
+            suffix=self.suffix,
+            parameters={"preset": self.preset, **parameters_record(self.parameters)},
+            notices=result.notes,
+        )
+        self.spooled += report_saved(saved, record, as_json=self.as_json)
+
+    def _advise(self, image: OpenImage) -> None:
+        from segment_duo.engine.advice import tile_advice
+
+        facts = image.data.facts
+        if self.parameters.tile == 0 and (advised := tile_advice(facts.width, facts.height)):
+            note(
+                f"{image.ref}: {facts.width} x {facts.height} pixels; objects may be too small for one pass: try --tile {advised}"
+            )
+
+
+def parameters_record(parameters: AutoParameters) -> dict[str, Any]:
+    """The parameters as JSON values, for a set's provenance."""
+    return {name: value for name, value in dataclasses.asdict(parameters).items() if value is not None}
+
+
+def _show(event: AutoEvent, report: ProgressReporter) -> None:
+    if event.event == "queued":
+        report(0, None, f"waiting, {event.position} before this one")
+    elif event.event == "progress":
+        report(event.done, event.total or None, event.phase)

@@ -1,0 +1,69 @@
+"""``segduo embed``."""
+
+from __future__ import annotations
+
+import typer
+
+from segment_duo.cli.batch import run_batch
+from segment_duo.cli.inputs import expand_inputs
+from segment_duo.cli.options import (
+    BannerOption,
+    DeviceOption,
+    FromFileOption,
+    InProcessOption,
+    InputsArgument,
+    JsonOption,
+    MaxPixelsOption,
+    ModelOption,
+    PageOption,
+    SocketOption,
+    banner_value,
+    open_session,
+)
+from segment_duo.cli.output import emit, emit_json, progress
+from segment_duo.types import ImageRef
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("embed", rich_help_panel=panel)(embed)
+
+
+def embed(
+    images: InputsArgument = None,
+    from_file: FromFileOption = None,
+    as_json: JsonOption = False,
+    page: PageOption = 0,
+    banner: BannerOption = "auto",
+    max_pixels: MaxPixelsOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    socket: SocketOption = None,
+    in_process: InProcessOption = None,
+) -> None:
+    """Compute image embeddings ahead of time, so that later commands answer at once.
+
+    Embeddings are kept in the engine's memory and on disk; every command on the same pixels finds them, also after the
+    engine was restarted. [italic]segduo engine release[/italic] frees them.
+
+    [bold]Examples[/bold]
+
+      segduo embed '/drops/labdaq/2026/*.tif'
+
+      segduo embed images/ --model sam2.1-large
+    """
+    flags = {"model": model, "device": device, "socket": socket, "in_process": in_process, "max_pixels": max_pixels}
+    with open_session(say_model=True, **flags) as session, progress("embedding") as report:
+        refs = expand_inputs(session, images, from_file)
+        done = 0
+
+        def work(ref: ImageRef) -> None:
+            nonlocal done
+            report(done, len(refs), ref.name)
+            state = session.embed(session.open_image(ref, page=page, banner=banner_value(banner)))
+            done += 1
+            if as_json:
+                emit_json({"image": str(ref), "id": state.id, "computed": state.computed, "seconds": state.seconds})
+            else:
+                emit(f"{ref}\t{'computed' if state.computed else 'cached'}\t{state.seconds:.2f} s")
+
+        run_batch(refs, work, as_json=as_json)

@@ -1,0 +1,125 @@
+"""``segduo info``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from segment_duo.cli.batch import run_batch
+from segment_duo.cli.human import length, size, when
+from segment_duo.cli.inputs import expand_inputs
+from segment_duo.cli.options import (
+    BannerOption,
+    FromFileOption,
+    InputsArgument,
+    JsonOption,
+    MaxPixelsOption,
+    ModelOption,
+    PageOption,
+    PixelSizeOption,
+    SocketOption,
+    banner_value,
+    open_session,
+    pixel_size_value,
+)
+from segment_duo.cli.output import emit, emit_json
+from segment_duo.types import ImageRef, Instrument, PixelSize
+
+if TYPE_CHECKING:
+    from segment_duo.session import OpenImage, Session
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("info", rich_help_panel=panel)(info)
+
+
+def info(
+    images: InputsArgument = None,
+    from_file: FromFileOption = None,
+    as_json: JsonOption = False,
+    page: PageOption = 0,
+    banner: BannerOption = "auto",
+    pixel_size: PixelSizeOption = None,
+    max_pixels: MaxPixelsOption = None,
+    model: ModelOption = None,
+    socket: SocketOption = None,
+) -> None:
+    """Tell what is known of an image: size, depth, scale, instrument, banner, embedding, saved sets.
+
+    [bold]Examples[/bold]
+
+      segduo info /drops/labdaq/img.tif
+
+      segduo info images/ --json | jq '{image, pixel_size}'
+    """
+    with open_session(model=model, socket=socket, max_pixels=max_pixels) as session:
+        refs = expand_inputs(session, images, from_file)
+
+        def work(ref: ImageRef) -> None:
+            opened = session.open_image(
+                ref, page=page, banner=banner_value(banner), pixel_size=pixel_size_value(pixel_size)
+            )
+            if as_json:
+                emit_json(_record(session, opened))
+            else:
+                _print(session, opened, blank=ref != refs[0])
+
+        run_batch(refs, work, as_json=as_json)
+
+
+def _record(session: Session, image: OpenImage) -> dict[str, Any]:
+    record = {"image": str(image.ref), **dataclasses.asdict(image.data.facts)}
+    record["embedding"] = session.is_embedded(image)
+    record["sets"] = [dataclasses.asdict(version) for version in session.versions(image.ref)]
+    return record
+
+
+def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
+    facts = image.data.facts
+    bits = f", {facts.significant_bits} bits used" if facts.significant_bits else ""
+    rows = [
+        ("image", str(image.ref)),
+        ("size", f"{facts.width} x {facts.height} pixels, {size(facts.bytes)}, {facts.format}"),
+        ("samples", f"{facts.dtype}, {facts.channels} channel{'s' * (facts.channels > 1)}{bits}"),
+        ("shown", facts.stretch),
+        ("page", f"{facts.page} of {facts.pages}" if facts.pages > 1 else ""),
+        ("banner", f"{facts.banner.height} rows cut (by {facts.banner.source})" if facts.banner.height else "none"),
+        ("pixel size", _scale(facts.pixel_size, facts.width)),
+        *_instrument(facts.instrument),
+        ("sha256", facts.sha256),
+        ("embedding", session.is_embedded(image) or "not computed"),
+    ]
+    if blank:
+        emit("")
+    for name, value in rows:
+        if value:
+            emit(f"{name:<12}{value}")
+    for version in session.versions(image.ref):
+        emit(f"{'saved set':<12}{version.name:<12}{when(version.modified)}  {size(version.size)}  {version.path}")
+    for warning in facts.warnings:
+        emit(f"{'warning':<12}{warning}")
+
+
+def _scale(scale: PixelSize | None, width: int) -> str:
+    if scale is None:
+        return "unknown (give --pixel-size)"
+    both = length(scale.x_nm) if scale.x_nm == scale.y_nm else f"{length(scale.x_nm)} x {length(scale.y_nm)}"
+    return f"{both} (from {scale.source}, {scale.trust} trust); field width {length(scale.x_nm * width)}"
+
+
+def _instrument(instrument: Instrument) -> list[tuple[str, str]]:
+    maker = " ".join(part for part in (instrument.maker, instrument.model) if part)
+    figures = [
+        f"{instrument.accelerating_voltage_kv:g} kV" if instrument.accelerating_voltage_kv is not None else "",
+        f"WD {instrument.working_distance_mm:.3g} mm" if instrument.working_distance_mm is not None else "",
+        f"{instrument.magnification:g}x" if instrument.magnification is not None else "",
+        instrument.detector,
+        instrument.beam,
+    ]
+    return [
+        ("instrument", maker),
+        ("beam", ", ".join(figure for figure in figures if figure)),
+        ("acquired", instrument.acquired),
+    ]

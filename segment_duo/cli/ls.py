@@ -1,0 +1,66 @@
+"""``segduo ls``."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated
+
+import typer
+
+from segment_duo.cli.human import size, when
+from segment_duo.cli.options import JsonOption, open_session
+from segment_duo.cli.output import emit, emit_json, emit_table
+from segment_duo.errors import UsageError
+from segment_duo.types import Entry
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("ls", rich_help_panel=panel)(list_folder)
+
+
+def list_folder(
+    folder: Annotated[str | None, typer.Argument(metavar="[PATH]", help="A folder, local or on Drops.")] = None,
+    names_only: Annotated[bool, typer.Option("-1", help="One path a line, for pipelines.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List a folder, newest first.
+
+    Without PATH the configured start_folder, else the working folder.
+
+    [bold]Examples[/bold]
+
+      segduo ls /drops/labdaq/2026
+
+      segduo ls -1 images | head -5 | segduo auto -
+    """
+    with open_session() as session:
+        target = folder or session.config.start_folder or "."
+        ref = session.reference(target)
+        if str(ref).rstrip("/") in ("/drops", ""):
+            raise UsageError(
+                "the root of Drops cannot be listed", "Name a folder: segduo ls /drops/labdaq (or set start_folder)."
+            )
+        entries = session.list_folder(target)
+        shown = {entry.path: str(type(ref)(ref.store, entry.path)) for entry in entries}
+    if as_json:
+        emit_json([_record(entry, shown[entry.path]) for entry in entries], indent=1)
+    elif names_only:
+        for entry in entries:
+            emit(shown[entry.path] + ("/" if entry.is_folder else ""))
+    else:
+        emit_table(("modified", "size", "name"), [_row(entry) for entry in entries], right=("size",))
+
+
+def _row(entry: Entry) -> tuple[str, str, str]:
+    name = entry.name + ("/" if entry.is_folder else "")
+    return when(entry.modified), "" if entry.is_folder else size(entry.size), name
+
+
+def _record(entry: Entry, path: str) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "path": path,
+        "is_folder": entry.is_folder,
+        "size": entry.size,
+        "modified": datetime.datetime.fromtimestamp(entry.modified, datetime.UTC).isoformat(timespec="seconds"),
+    }

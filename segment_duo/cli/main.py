@@ -1,0 +1,88 @@
+"""The program ``segduo``: assembles the commands, and is the only place that prints errors and chooses exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from segment_duo import __version__
+from segment_duo.cli import (
+    auto,
+    config,
+    doctor,
+    embed,
+    engine,
+    info,
+    ls,
+    masks,
+    measure,
+    models,
+    point,
+    show,
+    train,
+    tui,
+)
+from segment_duo.cli.output import BROKEN_PIPE_EXIT, emit, note
+from segment_duo.errors import SegduoError
+
+app = typer.Typer(
+    name="segduo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    rich_markup_mode="rich",
+    epilog="Start here:  segduo auto IMAGE  makes all masks of an image and saves them beside it.  segduo tui  opens the terminal UI.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"segduo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Segment micrographs with SAM 2.1 from the terminal: by points, by boxes, or everything at once."""
+
+
+for module in (auto, point, embed):
+    module.register(app, panel="Segment")
+for module in (ls, info, show, measure, tui):
+    module.register(app, panel="Look")
+app.add_typer(masks.app, name="masks", rich_help_panel="Masks")
+train.register(app, panel="Set up")
+app.add_typer(models.app, name="models", rich_help_panel="Set up")
+app.add_typer(engine.app, name="engine", rich_help_panel="Set up")
+app.add_typer(config.app, name="config", rich_help_panel="Set up")
+doctor.register(app, panel="Set up")
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Run the program and exit; see ``docs/exit-codes.md``."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(BROKEN_PIPE_EXIT)
+    except SegduoError as error:
+        note(f"segduo: {error.message}")
+        if error.hint:
+            note(f"  {error.hint}")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Options that several commands share, and the session they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segment_duo.cli.output import note
+from segment_duo.errors import UsageError
+
+if TYPE_CHECKING:
+    from segment_duo.session import Session
+    from segment_duo.types import PixelSize
+
+ENGINE_PANEL = "Engine and model"
+IMAGE_PANEL = "Reading the image"
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="nano, sam2.1-tiny, ..., custom, or a trained model.", rich_help_panel=ENGINE_PANEL
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cuda, mps or cpu.", rich_help_panel=ENGINE_PANEL)
+]
+SocketOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--socket",
+        help="Socket of another engine, for example one forwarded with ssh -L.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+InProcessOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--in-process", help="Compute in this process, without the engine daemon.", rich_help_panel=ENGINE_PANEL
+    ),
+]
+PageOption = Annotated[
+    int, typer.Option("--page", min=0, help="Page of a multi-page TIFF, counted from 0.", rich_help_panel=IMAGE_PANEL)
+]
+BannerOption = Annotated[
+    str,
+    typer.Option(
+        "--banner",
+        help="Cut the info banner at the bottom: auto, off, or its height in rows.",
+        rich_help_panel=IMAGE_PANEL,
+    ),
+]
+PixelSizeOption = Annotated[
+    str | None,
+    typer.Option("--pixel-size", help="Edge of a pixel, e.g. 3.37nm; overrides the file.", rich_help_panel=IMAGE_PANEL),
+]
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option("--max-pixels", min=1, help="Refuse larger images.", rich_help_panel=IMAGE_PANEL),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--out", "-o", help="Folder for the saved sets instead of the configured place (local or /drops/...)."
+    ),
+]
+SuffixOption = Annotated[str, typer.Option("--suffix", "-s", help="Save as <image>_<suffix>.pkl, a series of its own.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
+]
+InputsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Images, folders or quoted patterns, local or on Drops ('/drops/labdaq/*.tif'); - reads a list from stdin.",
+        show_default=False,
+    ),
+]
+FromFileOption = Annotated[
+    str | None, typer.Option("--from-file", metavar="FILE", help="Read the list of images from a file, or - for stdin.")
+]
+
+
+@contextmanager
+def open_session(*, out: str | None = None, say_model: bool = False, **flags: Any) -> Iterator[Session]:
+    """A session with the settings of the command line on top.
+
+    Args:
+        out: folder for saved sets.
+        say_model: tell on stderr when the small bundled model runs for want of a better one.
+        flags: names of :class:`segment_duo.config.Config` fields; None means not given.
+    """
+    from segment_duo.config import load_config
+    from segment_duo.session import Session
+
+    session = Session(load_config(flags), out=out)
+    if say_model and session.model.notice:
+        note(session.model.notice)
+    yield session
+
+
+def banner_value(text: str) -> str | int:
+    """``auto``, ``off`` or a number of rows."""
+    if text in ("auto", "off"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise UsageError(f"--banner takes auto, off or a number of rows, not '{text}'")
+
+
+def pixel_size_value(text: str | None) -> PixelSize | None:
+    """``3.37nm`` -> a pixel size."""
+    if text is None:
+        return None
+    from segment_duo.images import parse_pixel_size
+
+    return parse_pixel_size(text)

@@ -1,0 +1,126 @@
+"""The one writer to stdout and the one writer to stderr.
+
+stdout carries data only: a line or a JSON document each. stderr carries notes, warnings and progress, and progress only on a terminal.
+File names and server texts are escaped on their way out. JSON needs no such care: its encoder escapes control characters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
+
+from segment_duo.text import safe
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+BROKEN_PIPE_EXIT = 141
+"""128 + SIGPIPE: what a shell reports of a program whose reader went away (`segduo ls | head`)."""
+
+
+def emit(line: object) -> None:
+    """Write one line of data to stdout."""
+    _write(sys.stdout, safe(line, limit=1_000_000))
+
+
+def emit_json(value: Any, *, indent: int | None = None) -> None:
+    """Write one JSON document to stdout; without ``indent`` on a single line (NDJSON)."""
+    _write(sys.stdout, json.dumps(value, ensure_ascii=True, indent=indent, allow_nan=False, default=str))
+
+
+def emit_raw(text: str) -> None:
+    """Write text of our own making (CSV, a source file, terminal graphics) to stdout as it is."""
+    _write(sys.stdout, text, end="")
+
+
+def note(message: object) -> None:
+    """Tell the user something on stderr."""
+    _write(sys.stderr, safe(message))
+
+
+def warn(message: object) -> None:
+    """Tell the user of something that may be wrong, on stderr."""
+    note(f"warning: {message}")
+
+
+def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Write a table to stdout: aligned text with a dim header on a terminal, tab-separated without one in a pipe.
+
+    Args:
+        columns: the headings.
+        rows: the cells; each is escaped.
+        right: headings of the columns to align to the right.
+    """
+    if not sys.stdout.isatty():
+        for row in rows:
+            _write(sys.stdout, "\t".join(safe(cell) for cell in row))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_literal(cell) for cell in row))
+    _print_rich(table)
+
+
+def _literal(cell: object) -> Text:
+    from rich.text import Text
+
+    return Text(safe(cell))
+
+
+def _print_rich(renderable: object) -> None:
+    from rich.console import Console
+
+    Console(file=sys.stdout, highlight=False).print(renderable)
+
+
+class ProgressReporter(Protocol):
+    def __call__(self, done: float, total: float | None, text: str) -> None: ...
+
+
+@contextmanager
+def progress(description: str) -> Iterator[ProgressReporter]:
+    """A progress bar on stderr when that is a terminal, nothing otherwise.
+
+    Yields:
+        a function of (done, total, text) to call as often as wanted.
+    """
+    if not sys.stderr.isatty():
+        yield _report_nothing
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.fields[label]}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", label=safe(description), total=None)
+
+        def report(done: float, total: float | None, text: str) -> None:
+            bar.update(task, completed=done, total=total, label=safe(f"{description}  {text}".rstrip()))
+
+        yield report
+
+
+def _write(stream: TextIO, text: str, *, end: str = "\n") -> None:
+    try:
+        stream.write(text + end)
+        stream.flush()
+    except BrokenPipeError:
+        _reader_is_gone()
+
+
+def _reader_is_gone() -> NoReturn:
+    """End quietly; what Python flushes at exit goes to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(BROKEN_PIPE_EXIT)
+
+
+def _report_nothing(done: float, total: float | None, text: str) -> None:
+    """What :func:`progress` yields when nobody watches."""

@@ -1,0 +1,171 @@
+"""``segduo point``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segment_duo.cli.options import (
+    BannerOption,
+    DeviceOption,
+    InProcessOption,
+    JsonOption,
+    MaxPixelsOption,
+    ModelOption,
+    OutOption,
+    PageOption,
+    PixelSizeOption,
+    SocketOption,
+    SuffixOption,
+    banner_value,
+    open_session,
+    pixel_size_value,
+)
+from segment_duo.cli.output import note
+from segment_duo.cli.saving import deliver_waiting, finish_saved
+from segment_duo.errors import PromptError, UsageError
+from segment_duo.prompts import parse_box, parse_point, parse_prompts
+from segment_duo.types import Mask, Prompt
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("point", rich_help_panel=panel)(point)
+
+
+def point(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--point", "-p", metavar="X,Y[,LABEL]", help="A point; label 1 includes (default), 0 excludes. Repeatable."
+        ),
+    ] = None,
+    box: Annotated[str | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around the object.")] = None,
+    points_file: Annotated[
+        str | None,
+        typer.Option("--points", metavar="FILE", help="CSV, plain text or JSON with points; - reads stdin."),
+    ] = None,
+    multimask: Annotated[
+        bool | None,
+        typer.Option("--multimask/--no-multimask", help="Keep all three candidates / ask for one mask only."),
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", "-a", help="Put the masks after those of the latest version.")
+    ] = False,
+    onto: Annotated[
+        str | None, typer.Option("--onto", metavar="VERSION", help="Put the masks after those of this version.")
+    ] = None,
+    label: Annotated[str, typer.Option("--label", help="Label for the new masks.")] = "",
+    suffix: SuffixOption = "",
+    out: OutOption = None,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
+    ] = True,
+    as_json: JsonOption = False,
+    page: PageOption = 0,
+    banner: BannerOption = "auto",
+    pixel_size: PixelSizeOption = None,
+    max_pixels: MaxPixelsOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    socket: SocketOption = None,
+    in_process: InProcessOption = None,
+) -> None:
+    """Make masks from points or boxes and save them as a new version.
+
+    x runs to the right, y down, from the top-left corner, in pixels. A points file holds [bold]x,y[/bold] and optionally label and
+    object; rows with the same object make one mask together. A single point gets the best of three candidates.
+
+    [bold]Examples[/bold]
+
+      segduo point grain.tif -p 120,88 -p 160,90,0
+
+      segduo point grain.tif --points clicks.csv --suffix grains
+
+      echo '120 88' | segduo point grain.tif --points - --append
+    """
+    if not save and not as_json:
+        raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
+    prompts = gather_prompts(points or [], box, points_file)
+    flags = {"model": model, "device": device, "socket": socket, "in_process": in_process, "max_pixels": max_pixels}
+    with open_session(out=out, say_model=True, **flags) as session:
+        opened = session.open_image(
+            session.reference(image), page=page, banner=banner_value(banner), pixel_size=pixel_size_value(pixel_size)
+        )
+        before: tuple[Mask, ...] = ()
+        parent = None
+        if append or onto is not None:
+            loaded = session.load(opened.ref, onto, sha256=opened.data.facts.sha256)
+            before, parent = loaded.mask_set.masks, loaded.version.name
+            if loaded.notice:
+                note(loaded.notice)
+        found = session.predict(opened, prompts, multimask=multimask)
+        made = [
+            dataclasses.replace(candidate.mask, label=label, id=-1)
+            for item in found
+            for candidate in (item.candidates if multimask else item.candidates[:1])
+        ]
+        first = max((mask.id for mask in before), default=-1) + 1
+        made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
+        record: dict[str, Any] = {"image": str(opened.ref), "masks": len(before) + len(made), "new": len(made)}
+        if as_json:
+            from segment_duo.masks.files import to_record
+
+            record["records"] = [to_record(mask) for mask in made]
+        if not save:
+            from segment_duo.cli.output import emit_json
+
+            emit_json(record)
+            return
+        deliver_waiting(session)
+        saved = session.save(
+            opened,
+            [*before, *made],
+            operation="point",
+            suffix=suffix,
+            parent=parent,
+            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask": multimask},
+        )
+        finish_saved(saved, record, as_json=as_json)
+
+
+def gather_prompts(points: list[str], box: str | None, points_file: str | None) -> list[Prompt]:
+    """The prompts of a command line: ``-p`` and ``--box`` make one object, a file may hold several.
+
+    Raises:
+        UsageError: no prompt at all.
+        PromptError: something that is not a prompt.
+    """
+    prompts: list[Prompt] = []
+    if points or box is not None:
+        prompts.append(
+            Prompt(points=tuple(parse_point(text) for text in points), box=None if box is None else parse_box(box))
+        )
+    if points_file is not None:
+        prompts.extend(parse_prompts(_read_text(points_file), name="stdin" if points_file == "-" else points_file))
+    if not prompts:
+        raise UsageError("no prompt given", "Give -p x,y, --box x0,y0,x1,y1 or --points FILE.")
+    return prompts
+
+
+def _read_text(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PromptError(f"{file}: not a text file") from None
+    except OSError as error:
+        raise PromptError(f"{file}: {error.strerror}") from None
+
+
+def prompt_record(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as JSON values, in the form that ``--points`` reads: a set's provenance can be replayed."""
+    record: dict[str, Any] = {"object": prompt.object_id}
+    if prompt.points:
+        record["points"] = [[point.x, point.y, point.label] for point in prompt.points]
+    if prompt.box:
+        record["box"] = list(dataclasses.astuple(prompt.box))
+    return record

@@ -1,0 +1,216 @@
+"""Reading prompts that people and programs write: ``-p`` and ``--box`` arguments, CSV, plain text and JSON files.
+
+Every complaint names the place (file, line and column, or position in the JSON) and what would be right. Nothing is guessed: a point
+outside the image, a NaN or an unknown label is an error, not a correction.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NoReturn
+
+from segment_duo.errors import PromptError
+from segment_duo.types import Box, Point, Prompt
+
+_LABELS: dict[str, Literal[0, 1]] = {
+    "1": 1, "0": 0, "+": 1, "-": 0, "include": 1, "exclude": 0, "positive": 1, "negative": 0, "1.0": 1, "0.0": 0,
+}  # fmt: skip
+_LABEL_HINT = "Labels are 1 (include) and 0 (exclude)."
+_COLUMNS = ("x", "y", "label", "object")
+
+
+def parse_point(text: str, *, where: str = "--point") -> Point:
+    """``x,y`` or ``x,y,label`` -> a point."""
+    fields = [field.strip() for field in text.split(",")]
+    if len(fields) not in (2, 3):
+        raise PromptError(f"{where}: '{text}' is not x,y or x,y,label", "Example: -p 120,88 or -p 120,88,0")
+    label = _label(fields[2], where) if len(fields) == 3 else 1
+    return Point(_number(fields[0], f"{where}: x"), _number(fields[1], f"{where}: y"), label)
+
+
+def parse_box(text: str, *, where: str = "--box") -> Box:
+    """``x0,y0,x1,y1`` -> a box; the corners must span an area."""
+    fields = [field.strip() for field in text.split(",")]
+    if len(fields) != 4:
+        raise PromptError(f"{where}: '{text}' is not x0,y0,x1,y1", "Example: --box 10,20,110,90")
+    return _box([_number(field, f"{where}: number {i + 1}") for i, field in enumerate(fields)], where)
+
+
+def parse_prompts(text: str, *, name: str) -> list[Prompt]:
+    """Read a prompt file: JSON, CSV with a header, or plain ``x y [label [object]]`` lines; one prompt for each object.
+
+    Args:
+        text: the file's content.
+        name: what to call it in messages.
+
+    Raises:
+        PromptError: nothing in it, or anything in it that is not a prompt; names line and column.
+    """
+    stripped = text.lstrip("\ufeff \t\r\n")
+    if not stripped:
+        raise PromptError(f"{name}: holds no points", "One point a line: x,y or x,y,label, or x,y,label,object.")
+    prompts = _from_json(stripped, name) if stripped[0] in "[{" else _from_lines(text.lstrip("\ufeff"), name)
+    if not prompts:
+        raise PromptError(f"{name}: holds no points", "One point a line: x,y or x,y,label, or x,y,label,object.")
+    return prompts
+
+
+def check_prompts(prompts: Iterable[Prompt], *, width: int, height: int, banner: int = 0) -> None:
+    """Refuse prompts that do not lie on the image.
+
+    Args:
+        width, height: size of the uncut image in pixels.
+        banner: rows at the bottom that are the info banner.
+
+    Raises:
+        PromptError: names the first offending point or box.
+    """
+    usable = height - banner
+    for prompt in prompts:
+        if not prompt.points and prompt.box is None:
+            raise PromptError(
+                f"object {prompt.object_id}: neither a point nor a box", "Give -p x,y or --box x0,y0,x1,y1."
+            )
+        for point in prompt.points:
+            if not (0 <= point.x < width and 0 <= point.y < height):
+                raise PromptError(
+                    f"point {point.x:g},{point.y:g} is outside the image ({width} x {height} pixels)",
+                    f"x runs from 0 to {width - 1}, y from 0 to {height - 1}.",
+                )
+            if point.y >= usable:
+                raise PromptError(
+                    f"point {point.x:g},{point.y:g} is on the info banner (rows {usable} to {height - 1})",
+                    "Use --banner off if this part of the image is no banner.",
+                )
+        box = prompt.box
+        if box and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= usable):
+            raise PromptError(
+                f"box {box.x0:g},{box.y0:g},{box.x1:g},{box.y1:g} is not inside the image ({width} x {usable} pixels)"
+            )
+
+
+def _from_lines(text: str, name: str) -> list[Prompt]:
+    rows = list(_rows(text))
+    if not rows:
+        return []
+    first = [field.strip().lower() for field in rows[0][1]]
+    header: list[str] = ["x", "y", "label", "object"]
+    if any(re.search("[a-z]", field) and field not in ("nan", "inf") for field in first[:2]):
+        header, rows = first, rows[1:]
+        _check_header(header, name)
+    grouped: dict[str, list[Point]] = {}
+    for line, fields in rows:
+        if len(fields) < 2 or len(fields) > len(header):
+            raise PromptError(f"{name}, line {line}: {len(fields)} fields, expected {' '.join(header)}")
+        record = dict(zip(header, fields, strict=False))
+
+        def place(column: str, line: int = line) -> str:
+            return f"{name}, line {line}, column '{column}'"
+
+        label = _label(record["label"], place("label")) if record.get("label") else 1
+        point = Point(_number(record["x"], place("x")), _number(record["y"], place("y")), label)
+        grouped.setdefault(record.get("object") or "0", []).append(point)
+    return [Prompt(points=tuple(points), object_id=object_id) for object_id, points in grouped.items()]
+
+
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.split("#", 1)[0].strip()
+        if not content:
+            continue
+        fields = next(csv.reader(io.StringIO(content))) if "," in content else re.split(r"[;\s]+", content)
+        yield number, [field.strip() for field in fields]
+
+
+def _check_header(header: list[str], name: str) -> None:
+    missing = [column for column in ("x", "y") if column not in header]
+    unknown = [column for column in header if column not in _COLUMNS]
+    if missing or unknown:
+        what = f"no column '{missing[0]}'" if missing else f"unknown column '{unknown[0]}'"
+        raise PromptError(f"{name}, line 1: {what}", "The header names x, y, and optionally label and object.")
+
+
+def _from_json(text: str, name: str) -> list[Prompt]:
+    try:
+        value = json.loads(text, parse_constant=lambda constant: _no_constant(constant, name))
+    except json.JSONDecodeError as error:
+        raise PromptError(f"{name}, line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise PromptError(f"{name}: nested too deeply to be a list of points") from None
+    if isinstance(value, dict):
+        value = value.get("objects", [value])
+    if not isinstance(value, list):
+        raise PromptError(f"{name}: expected a list of points or of objects")
+    loose: dict[str, list[Point]] = {}
+    prompts: list[Prompt] = []
+    for index, item in enumerate(value):
+        where = f"{name}, item {index + 1}"
+        if isinstance(item, dict) and ("points" in item or "box" in item):
+            prompts.append(_json_object(item, where, default_id=str(index)))
+        else:
+            object_id = str(item.get("object", "0")) if isinstance(item, dict) else "0"
+            loose.setdefault(object_id, []).append(_json_point(item, where))
+    return prompts + [Prompt(points=tuple(points), object_id=object_id) for object_id, points in loose.items()]
+
+
+def _json_object(item: dict[str, Any], where: str, *, default_id: str) -> Prompt:
+    unknown = set(item) - {"points", "labels", "box", "object", "id"}
+    if unknown:
+        raise PromptError(
+            f"{where}: unknown key '{sorted(unknown)[0]}'", "An object has points, labels, box and object."
+        )
+    raw, labels = item.get("points", []), item.get("labels")
+    if not isinstance(raw, list) or (labels is not None and (not isinstance(labels, list) or len(labels) != len(raw))):
+        raise PromptError(f"{where}: points must be a list, and labels a list of the same length")
+    points = [_json_point(point, f"{where}, point {i + 1}") for i, point in enumerate(raw)]
+    if labels is not None:
+        points = [Point(p.x, p.y, _label(label, f"{where}: labels")) for p, label in zip(points, labels, strict=True)]
+    box = item.get("box")
+    if box is not None and (not isinstance(box, list) or len(box) != 4):
+        raise PromptError(f"{where}: box must be [x0, y0, x1, y1]")
+    corners = None if box is None else _box([_number(v, f"{where}: box") for v in box], where)
+    if not points and corners is None:
+        raise PromptError(f"{where}: neither points nor a box")
+    return Prompt(points=tuple(points), box=corners, object_id=str(item.get("object", item.get("id", default_id))))
+
+
+def _json_point(item: Any, where: str) -> Point:
+    if isinstance(item, dict) and {"x", "y"} <= set(item) <= set(_COLUMNS):
+        item = [item["x"], item["y"], item.get("label", 1)]
+    if not isinstance(item, list) or len(item) not in (2, 3):
+        raise PromptError(f"{where}: not a point", 'A point is [x, y], [x, y, label] or {"x": 1, "y": 2, "label": 1}.')
+    label = _label(item[2], where) if len(item) == 3 else 1
+    return Point(_number(item[0], f"{where}: x"), _number(item[1], f"{where}: y"), label)
+
+
+def _box(corners: list[float], where: str) -> Box:
+    x0, y0, x1, y1 = corners
+    if not (x0 < x1 and y0 < y1):
+        raise PromptError(f"{where}: x0 < x1 and y0 < y1 must hold, got {x0:g},{y0:g},{x1:g},{y1:g}")
+    return Box(x0, y0, x1, y1)
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float("not a number" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        raise PromptError(f"{where}: '{value}' is not a number") from None
+    if not math.isfinite(number):
+        raise PromptError(f"{where}: '{value}' is not a finite number")
+    return number
+
+
+def _label(value: Any, where: str) -> Literal[0, 1]:
+    label = _LABELS.get(str(value).strip().lower())
+    if label is None or isinstance(value, bool):
+        raise PromptError(f"{where}: unknown label '{value}'", _LABEL_HINT)
+    return label
+
+
+def _no_constant(constant: str, name: str) -> NoReturn:
+    raise PromptError(f"{name}: '{constant}' is not a finite number")

@@ -1,0 +1,458 @@
+"""The use cases, as both front ends call them: open an image, prompt, generate, save, load.
+
+    cli, tui ──> Session ──> stores   (bytes and names)
+                        ├──> images   (bytes -> pixels and facts)
+                        ├──> masks    (sets <-> bytes)
+                        └──> engine.client ══ socket ══> the engine (pixels and prompts -> masks)
+
+The engine sees the image without its info banner; everything a front end gets from here has the size and the coordinates of the
+uncut image. Nothing here prints, asks or knows a widget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segment_duo import __version__
+from segment_duo.errors import DropsUnavailable, NotFound, SegduoError
+from segment_duo.paths import Paths
+from segment_duo.prompts import check_prompts
+from segment_duo.stores import versions as version_names
+from segment_duo.stores.locate import open_store, parse_reference
+from segment_duo.stores.spool import Delivery, Spool
+from segment_duo.types import (
+    AutoParameters,
+    Entry,
+    ImageData,
+    ImageIdentity,
+    ImageRef,
+    Mask,
+    MaskSet,
+    ModelIdentity,
+    PixelSize,
+    Prompt,
+    Provenance,
+    StoreKind,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from segment_duo.config import Config, Resolved
+    from segment_duo.engine.client import EngineClient
+    from segment_duo.engine.protocol import AutoEvent, AutoResult, EngineStatus, ImageState, PredictedObject
+    from segment_duo.models.registry import ModelChoice
+    from segment_duo.stores.base import Store
+
+
+@dataclass(frozen=True, eq=False)
+class OpenImage:
+    """An image that was read and decoded. ``image_id`` is the engine's name for its pixels."""
+
+    ref: ImageRef
+    data: ImageData
+    image_id: str
+
+    @property
+    def identity(self) -> ImageIdentity:
+        facts = self.data.facts
+        return ImageIdentity(str(self.ref), facts.sha256, facts.width, facts.height, facts.page)
+
+
+@dataclass(frozen=True)
+class LoadedSet:
+    """A saved set and how well it fits the image asked for. ``notice`` is empty when the set names exactly this image."""
+
+    version: Version
+    mask_set: MaskSet
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a set went. ``spooled`` holds the local copy when the server was away; ``path`` is what the user may type."""
+
+    path: str
+    version: Version | None
+    mask_set: MaskSet
+    spooled: Path | None = None
+
+
+class Session:
+    """One user's work with one configuration. Not shared between threads, except that :meth:`engine` may be opened by any of them."""
+
+    def __init__(self, resolved: Resolved, paths: Paths | None = None, *, out: str | None = None) -> None:
+        """``out``: a folder for saved sets instead of the configured place (``--out``)."""
+        self.resolved = resolved
+        self.paths = paths or Paths.default()
+        self._out = out
+        self._stores: dict[StoreKind, Store] = {}
+        self._engine: EngineClient | None = None
+        self._engine_lock = threading.Lock()
+        self._model: ModelChoice | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.resolved.config
+
+    # -- the engine ---------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> ModelChoice:
+        """The model that this session's requests name."""
+        if self._model is None:
+            from segment_duo.models.registry import resolve_model
+
+            self._model = resolve_model(self.config, self.paths)
+        return self._model
+
+    def engine(self) -> EngineClient:
+        """The engine, started when none answers."""
+        with self._engine_lock:
+            if self._engine is None:
+                from segment_duo.engine.client import EngineClient
+
+                self._engine = EngineClient.connect(self.config, self.paths)
+            return self._engine
+
+    def engine_status(self, *, start: bool = False) -> EngineStatus | None:
+        """What the engine says of itself; None when none runs (and ``start`` is not set)."""
+        if start or self._engine is not None:
+            return self.engine().status()
+        from segment_duo.engine.client import EngineClient
+        from segment_duo.errors import EngineUnavailable
+
+        try:
+            return EngineClient.connect(self.config, self.paths, start=False).status()
+        except EngineUnavailable:
+            return None
+
+    # -- images -------------------------------------------------------------------------------------------------------
+
+    def store(self, kind: StoreKind) -> Store:
+        if kind not in self._stores:
+            self._stores[kind] = open_store(kind, self.config, self.paths)
+        return self._stores[kind]
+
+    def reference(self, text: str) -> ImageRef:
+        """What the user typed -> where it is."""
+        return parse_reference(text, cwd=Path.cwd())
+
+    def list_folder(self, text: str) -> list[Entry]:
+        """The entries of a folder, newest first."""
+        ref = self.reference(text)
+        return self.store(ref.store).list(ref.path)
+
+    def open_image(
+        self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
+    ) -> OpenImage:
+        """Read and decode an image; maker's text files beside it are read when the image itself does not tell its scale.
+
+        Raises:
+            NotFound, ImageError, DropsError, StoreError
+        """
+        from segment_duo.engine.protocol import image_id
+        from segment_duo.images import read_image
+
+        store = self.store(ref.store)
+        content = store.read(ref.path)
+        limit = self.config.max_pixels
+
+        def decode(sidecars: Mapping[str, bytes]) -> ImageData:
+            return read_image(
+                content,
+                name=ref.name,
+                page=page,
+                banner=banner,
+                pixel_size=pixel_size,
+                sidecars=sidecars,
+                max_pixels=limit,
+            )
+
+        data = decode({})
+        if data.facts.pixel_size is None and (sidecars := self._sidecars(store, ref)):
+            data = decode(sidecars)
+        return OpenImage(ref, data, image_id(data.pixels))
+
+    def _sidecars(self, store: Store, ref: ImageRef) -> dict[str, bytes]:
+        from segment_duo.images import sidecar_names
+
+        wanted = set(sidecar_names(ref.name))
+        if not wanted:
+            return {}
+        found = [entry for entry in store.list(ref.folder) if entry.name in wanted and not entry.is_folder]
+        return {entry.name: store.read(entry.path, max_bytes=1 << 20) for entry in found if entry.size <= 1 << 20}
+
+    def is_embedded(self, image: OpenImage) -> str | None:
+        """``memory`` or ``disk`` when the running engine has this image's embedding, else None. Starts nothing."""
+        from segment_duo.engine.client import EngineClient
+        from segment_duo.errors import EngineUnavailable
+
+        try:
+            client = self._engine or EngineClient.connect(self.config, self.paths, start=False)
+        except EngineUnavailable:
+            return None
+        state = client.image_state(image.image_id, model=self.model)
+        return state.embedding if state else None
+
+    # -- masks from the engine ----------------------------------------------------------------------------------------
+
+    def embed(self, image: OpenImage) -> ImageState:
+        """Make sure that the engine has the embedding of this image."""
+        return self.engine().ensure_image(image.data.pixels, image_id=image.image_id, model=self.model)
+
+    def predict(
+        self,
+        image: OpenImage,
+        prompts: Sequence[Prompt],
+        *,
+        multimask: bool | None = None,
+        preview_max_side: int | None = None,
+    ) -> list[PredictedObject]:
+        """Masks for prompts, one result for each; candidates of a result best first.
+
+        Args:
+            multimask: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
+            preview_max_side: ask for small masks, at most this many pixels a side, for a display; they keep the preview's size.
+
+        Raises:
+            PromptError: a prompt is not on the image.
+        """
+        facts = image.data.facts
+        check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
+        found = self.engine().predict(
+            image.image_id,
+            prompts,
+            model=self.model,
+            multimask=multimask,
+            preview_max_side=preview_max_side,
+            pixels_of=lambda: image.data.pixels,
+        )
+        if preview_max_side is not None:
+            return found
+        return [
+            dataclasses.replace(
+                item,
+                candidates=tuple(
+                    dataclasses.replace(candidate, mask=self._uncut(candidate.mask, image))
+                    for candidate in item.candidates
+                ),
+            )
+            for item in found
+        ]
+
+    def auto_defaults(self, preset: str = "default") -> AutoParameters:
+        """The parameters of a preset for this session's model; see :mod:`segment_duo.presets`."""
+        from segment_duo.presets import preset_parameters
+
+        return preset_parameters(preset, self.model.auto_defaults)
+
+    def auto(
+        self,
+        image: OpenImage,
+        parameters: AutoParameters,
+        *,
+        on_event: Callable[[AutoEvent], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AutoResult:
+        """All masks of an image.
+
+        Raises:
+            Cancelled: ``cancelled`` said so.
+        """
+        result = self.engine().auto(
+            image.image_id,
+            parameters,
+            model=self.model,
+            on_event=on_event,
+            cancelled=cancelled,
+            pixels_of=lambda: image.data.pixels,
+        )
+        return dataclasses.replace(result, masks=tuple(self._uncut(mask, image) for mask in result.masks))
+
+    def _uncut(self, mask: Mask, image: OpenImage) -> Mask:
+        facts = image.data.facts
+        if facts.banner.height == 0:
+            return mask
+        from segment_duo.masks.rle import resize_canvas
+
+        return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
+
+    # -- saved sets ---------------------------------------------------------------------------------------------------
+
+    def masks_folder(self, ref: ImageRef) -> tuple[StoreKind, str]:
+        """Where the sets of this image go."""
+        if self._out is not None:
+            out = parse_reference(self._out, cwd=Path.cwd())
+            return out.store, out.path
+        return version_names.masks_folder(ref, self.config)
+
+    def versions(self, ref: ImageRef) -> list[Version]:
+        """The saved sets that bear this image's name, oldest first."""
+        kind, folder = self.masks_folder(ref)
+        return version_names.list_versions(self.store(kind), folder, ref.stem)
+
+    def load(self, ref: ImageRef, name: str | None = None, *, sha256: str | None = None) -> LoadedSet:
+        """Load one saved set: by version name, or else the latest that belongs to this image.
+
+        Args:
+            sha256: hash of the image's bytes when it is known; decides between images of the same name.
+
+        Raises:
+            NotFound: no such set.
+            MaskFileError: the file is damaged or not a mask set.
+        """
+        versions = self.versions(ref)
+        if name is not None:
+            for version in versions:
+                if version.name == name:
+                    return self._fit(version, self.read_set(ref, version), ref, sha256)
+            known = ", ".join(version.name for version in versions) or "none"
+            raise NotFound(f"{ref}: no saved set '{name}'", f"There are: {known}.")
+        others = 0
+        for version in sorted(versions, key=lambda v: (v.modified, v.number), reverse=True):
+            mask_set = self.read_set(ref, version)
+            if belongs_to(mask_set, ref, sha256):
+                return self._fit(version, mask_set, ref, sha256)
+            if sha256 is None:
+                sha256 = self.content_hash(ref)
+                if belongs_to(mask_set, ref, sha256):
+                    return self._fit(version, mask_set, ref, sha256)
+            others += 1
+        if others:
+            raise NotFound(
+                f"{ref}: the {others} sets of this name belong to another image",
+                "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
+            )
+        raise NotFound(f"{ref}: no saved sets yet", f"`segduo auto {ref}` makes one.")
+
+    def content_hash(self, ref: ImageRef) -> str:
+        """SHA-256 of the image's bytes, as sets record it; an empty string when the image is not there (any more)."""
+        try:
+            return hashlib.sha256(self.store(ref.store).read(ref.path)).hexdigest()
+        except NotFound:
+            return ""
+
+    def read_set(self, ref: ImageRef, version: Version) -> MaskSet:
+        """Read and check the file of a version."""
+        from segment_duo.masks.files import loads
+
+        kind, _ = self.masks_folder(ref)
+        return loads(self.store(kind).read(version.path), name=version.path)
+
+    def _fit(self, version: Version, mask_set: MaskSet, ref: ImageRef, sha256: str | None) -> LoadedSet:
+        identity = mask_set.provenance.image
+        notice = ""
+        if identity is None or not identity.sha256:
+            notice = f"set {version.name} does not say which image it belongs to; it was taken by its name"
+        elif sha256 and identity.sha256 != sha256:
+            same_path = identity.path == str(ref)
+            notice = (
+                f"the image has changed since set {version.name} was made"
+                if same_path
+                else f"set {version.name} was made for {identity.path}"
+            )
+        return LoadedSet(version, mask_set, notice)
+
+    def has_sets(self, ref: ImageRef, *, suffix: str = "", sha256: str | None = None) -> bool:
+        """Whether a set with this suffix exists for this image (identity counts, not only the name)."""
+        return any(
+            version.suffix == suffix and belongs_to(self.read_set(ref, version), ref, sha256)
+            for version in self.versions(ref)
+        )
+
+    def saved_stems(self, folder: str) -> set[str]:
+        """Stems of the images in this folder that may have saved sets, from one listing (the explorer's marks)."""
+        ref = self.reference(folder)
+        probe = ImageRef(ref.store, f"{ref.path.rstrip('/')}/x.png")
+        kind, masks = self.masks_folder(probe)
+        try:
+            entries = self.store(kind).list(masks)
+        except (NotFound, SegduoError):
+            return set()
+        return version_names.stems_with_sets(entries)
+
+    def save(
+        self,
+        image: OpenImage,
+        masks: Iterable[Mask],
+        *,
+        operation: str,
+        parameters: Mapping[str, Any] | None = None,
+        suffix: str = "",
+        parent: str | None = None,
+        with_model: bool = True,
+        notices: Sequence[str] = (),
+    ) -> Saved:
+        """Save masks as a new version; nothing is ever overwritten. When Drops is away the set is kept in the spool.
+
+        Args:
+            operation: what made the set (``auto``, ``point``, ``keep``, ...), for its provenance.
+            parameters: JSON values.
+            parent: the version that was edited.
+            with_model: False when no model took part (imports).
+        """
+        facts = image.data.facts
+        provenance = Provenance(
+            image=image.identity,
+            model=ModelIdentity(self.model.id, self.model.sha256) if with_model else None,
+            parameters=dict(parameters or {}),
+            parent=parent,
+            operation=operation,
+            banner=facts.banner,
+            pixel_size=facts.pixel_size,
+            notices=tuple(notices),
+        )
+        return self.save_set(image.ref, tuple(masks), provenance, suffix=suffix)
+
+    def save_set(self, ref: ImageRef, masks: Sequence[Mask], provenance: Provenance, *, suffix: str = "") -> Saved:
+        """As :meth:`save`, for a set whose provenance is known (edits need not open the image). Sets the time and numbers the masks."""
+        from segment_duo.masks.files import dumps
+
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        provenance = dataclasses.replace(provenance, created=created, program_version=__version__)
+        mask_set = MaskSet(with_unique_ids(masks), provenance)
+        content = dumps(mask_set, legacy=self.config.legacy_segmentation)
+        kind, folder = self.masks_folder(ref)
+        try:
+            version = version_names.save_version(self.store(kind), folder, ref.stem, suffix, content)
+        except DropsUnavailable as error:
+            kept = self.spool().add(kind, folder, ref.stem, suffix, content, error.message)
+            return Saved(str(kept), None, mask_set, kept)
+        return Saved(str(ImageRef(kind, version.path)), version, mask_set)
+
+    def spool(self) -> Spool:
+        return Spool(self.paths.spool_dir)
+
+    def deliver_spool(self) -> list[Delivery]:
+        """Send what is waiting in the spool; stops at the first that fails because the server is away."""
+        spool = self.spool()
+        return spool.push(self.store) if spool.pending() else []
+
+
+def belongs_to(mask_set: MaskSet, ref: ImageRef, sha256: str | None) -> bool:
+    """Whether a set is this image's: same bytes, or same path; sets without identity (the predecessor's) count by name."""
+    identity = mask_set.provenance.image
+    if identity is None or not identity.sha256:
+        return True
+    return identity.path == str(ref) or (bool(sha256) and identity.sha256 == sha256)
+
+
+def with_unique_ids(masks: Sequence[Mask]) -> tuple[Mask, ...]:
+    """Keep the ids that are unique already; give the others the next free numbers."""
+    taken: set[int] = set()
+    result: list[Mask] = []
+    following = max((mask.id for mask in masks), default=-1) + 1
+    for mask in masks:
+        if mask.id in taken:
+            mask = dataclasses.replace(mask, id=following)  # noqa: PLW2901 - the same mask under its own number
+            following += 1
+        taken.add(mask.id)
+        result.append(mask)
+    return tuple(result)
