@@ -15,13 +15,14 @@ import dataclasses
 import datetime
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo import __version__
-from segment_duo.errors import DropsUnavailable, NotFound, SegduoError
+from segment_duo.errors import DropsUnavailable, EngineUnavailable, NotFound
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.stores import versions as version_names
@@ -44,9 +45,19 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from segment_duo.config import Config, Resolved
-    from segment_duo.engine.client import EngineClient
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, EngineStatus, ImageState, PredictedObject
+    from segment_duo.engine.client import Engine
+    from segment_duo.engine.protocol import (
+        AutoEvent,
+        AutoResult,
+        EngineStatus,
+        ImageState,
+        PredictedObject,
+        ReleaseReport,
+    )
     from segment_duo.models.registry import ModelChoice
     from segment_duo.stores.base import Store
 
@@ -85,16 +96,31 @@ class Saved:
 
 
 class Session:
-    """One user's work with one configuration. Not shared between threads, except that :meth:`engine` may be opened by any of them."""
+    """One user's work with one configuration. Its methods may be called from several threads."""
 
-    def __init__(self, resolved: Resolved, paths: Paths | None = None, *, out: str | None = None) -> None:
-        """``out``: a folder for saved sets instead of the configured place (``--out``)."""
+    def __init__(
+        self,
+        resolved: Resolved,
+        paths: Paths | None = None,
+        *,
+        out: str | None = None,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        """Args:
+        resolved: the settings.
+        paths: the user's folders.
+        out: a folder for saved sets instead of the configured place (``--out``).
+        notify: receives one-line messages for the user, such as that the engine died and is started again.
+        """
         self.resolved = resolved
         self.paths = paths or Paths.default()
         self._out = out
         self._stores: dict[StoreKind, Store] = {}
-        self._engine: EngineClient | None = None
-        self._engine_lock = threading.Lock()
+        self._notify = notify
+        self._engine: Engine | None = None
+        self._lock = threading.RLock()
+        # The engine may ask for the pixels of an image again; whoever works on it still holds it.
+        self._images: weakref.WeakValueDictionary[str, OpenImage] = weakref.WeakValueDictionary()
         self._model: ModelChoice | None = None
 
     @property
@@ -106,39 +132,50 @@ class Session:
     @property
     def model(self) -> ModelChoice:
         """The model that this session's requests name."""
-        if self._model is None:
-            from segment_duo.models.registry import resolve_model
+        with self._lock:
+            if self._model is None:
+                from segment_duo.models.registry import resolve_model
 
-            self._model = resolve_model(self.config, self.paths)
-        return self._model
+                self._model = resolve_model(self.config, self.paths)
+            return self._model
 
-    def engine(self) -> EngineClient:
+    def engine(self) -> Engine:
         """The engine, started when none answers."""
-        with self._engine_lock:
+        with self._lock:
             if self._engine is None:
                 from segment_duo.engine.client import EngineClient
 
-                self._engine = EngineClient.connect(self.config, self.paths)
+                self._engine = EngineClient.connect(
+                    self.config, self.paths, notify=self._notify, pixels_of=self._pixels_of
+                )
             return self._engine
+
+    def _running_engine(self) -> Engine | None:
+        if self._engine is not None:
+            return self._engine
+        from segment_duo.engine.client import EngineClient
+
+        try:
+            return EngineClient.connect(self.config, self.paths, start=False)
+        except EngineUnavailable:
+            return None
+
+    def _pixels_of(self, image_id: str) -> npt.NDArray[np.uint8] | None:
+        image = self._images.get(image_id)
+        return image.data.pixels if image else None
 
     def engine_status(self, *, start: bool = False) -> EngineStatus | None:
         """What the engine says of itself; None when none runs (and ``start`` is not set)."""
-        if start or self._engine is not None:
-            return self.engine().status()
-        from segment_duo.engine.client import EngineClient
-        from segment_duo.errors import EngineUnavailable
-
-        try:
-            return EngineClient.connect(self.config, self.paths, start=False).status()
-        except EngineUnavailable:
-            return None
+        engine = self.engine() if start else self._running_engine()
+        return engine.status() if engine else None
 
     # -- images -------------------------------------------------------------------------------------------------------
 
     def store(self, kind: StoreKind) -> Store:
-        if kind not in self._stores:
-            self._stores[kind] = open_store(kind, self.config, self.paths)
-        return self._stores[kind]
+        with self._lock:
+            if kind not in self._stores:
+                self._stores[kind] = open_store(kind, self.config, self.paths)
+            return self._stores[kind]
 
     def reference(self, text: str) -> ImageRef:
         """What the user typed -> where it is."""
@@ -178,7 +215,9 @@ class Session:
         data = decode({})
         if data.facts.pixel_size is None and (sidecars := self._sidecars(store, ref)):
             data = decode(sidecars)
-        return OpenImage(ref, data, image_id(data.pixels))
+        image = OpenImage(ref, data, image_id(data.pixels))
+        self._images[image.image_id] = image
+        return image
 
     def _sidecars(self, store: Store, ref: ImageRef) -> dict[str, bytes]:
         from segment_duo.images import sidecar_names
@@ -191,15 +230,13 @@ class Session:
 
     def is_embedded(self, image: OpenImage) -> str | None:
         """``memory`` or ``disk`` when the running engine has this image's embedding, else None. Starts nothing."""
-        from segment_duo.engine.client import EngineClient
-        from segment_duo.errors import EngineUnavailable
+        engine = self._running_engine()
+        return engine.image_state(image.image_id, model=self.model).embedding if engine else None
 
-        try:
-            client = self._engine or EngineClient.connect(self.config, self.paths, start=False)
-        except EngineUnavailable:
-            return None
-        state = client.image_state(image.image_id, model=self.model)
-        return state.embedding if state else None
+    def release(self, image: OpenImage) -> ReleaseReport | None:
+        """Free what the running engine holds of this image, in memory and on disk; None when no engine runs."""
+        engine = self._running_engine()
+        return engine.release(image.image_id) if engine else None
 
     # -- masks from the engine ----------------------------------------------------------------------------------------
 
@@ -232,7 +269,6 @@ class Session:
             model=self.model,
             multimask=multimask,
             preview_max_side=preview_max_side,
-            pixels_of=lambda: image.data.pixels,
         )
         if preview_max_side is not None:
             return found
@@ -272,7 +308,6 @@ class Session:
             model=self.model,
             on_event=on_event,
             cancelled=cancelled,
-            pixels_of=lambda: image.data.pixels,
         )
         return dataclasses.replace(result, masks=tuple(self._uncut(mask, image) for mask in result.masks))
 
@@ -294,43 +329,37 @@ class Session:
         return version_names.masks_folder(ref, self.config)
 
     def versions(self, ref: ImageRef) -> list[Version]:
-        """The saved sets that bear this image's name, oldest first."""
+        """The saved sets that bear this image's name, newest first."""
         kind, folder = self.masks_folder(ref)
         return version_names.list_versions(self.store(kind), folder, ref.stem)
 
-    def load(self, ref: ImageRef, name: str | None = None, *, sha256: str | None = None) -> LoadedSet:
+    def load(self, ref: ImageRef, version: str | None = None, image: OpenImage | None = None) -> LoadedSet:
         """Load one saved set: by version name, or else the latest that belongs to this image.
 
         Args:
-            sha256: hash of the image's bytes when it is known; decides between images of the same name.
+            version: ``0``, ``2``, ``grain_1``; None or ``latest`` for the latest.
+            image: the image when it is open; saves reading it again to tell images of the same name apart.
 
         Raises:
             NotFound: no such set.
             MaskFileError: the file is damaged or not a mask set.
         """
-        versions = self.versions(ref)
-        if name is not None:
-            for version in versions:
-                if version.name == name:
-                    return self._fit(version, self.read_set(ref, version), ref, sha256)
-            known = ", ".join(version.name for version in versions) or "none"
-            raise NotFound(f"{ref}: no saved set '{name}'", f"There are: {known}.")
-        others = 0
-        for version in sorted(versions, key=lambda v: (v.modified, v.number), reverse=True):
-            mask_set = self.read_set(ref, version)
-            if belongs_to(mask_set, ref, sha256):
-                return self._fit(version, mask_set, ref, sha256)
-            if sha256 is None:
+        request = version_names.VersionRequest.parse(version)
+        candidates = request.candidates(self.versions(ref))
+        sha256 = image.data.facts.sha256 if image else None
+        first = candidates[0]
+        if request.name is not None:
+            return LoadedSet(first, mask_set := self.read_set(ref, first), self._notice(mask_set, first, ref, sha256))
+        for candidate in candidates:
+            mask_set = self.read_set(ref, candidate)
+            if not belongs_to(mask_set, ref, sha256) and sha256 is None:
                 sha256 = self.content_hash(ref)
-                if belongs_to(mask_set, ref, sha256):
-                    return self._fit(version, mask_set, ref, sha256)
-            others += 1
-        if others:
-            raise NotFound(
-                f"{ref}: the {others} sets of this name belong to another image",
-                "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
-            )
-        raise NotFound(f"{ref}: no saved sets yet", f"`segduo auto {ref}` makes one.")
+            if belongs_to(mask_set, ref, sha256):
+                return LoadedSet(candidate, mask_set, self._notice(mask_set, candidate, ref, sha256))
+        raise NotFound(
+            f"{ref}: the saved sets of this name belong to another image",
+            "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
+        )
 
     def content_hash(self, ref: ImageRef) -> str:
         """SHA-256 of the image's bytes, as sets record it; an empty string when the image is not there (any more)."""
@@ -346,19 +375,15 @@ class Session:
         kind, _ = self.masks_folder(ref)
         return loads(self.store(kind).read(version.path), name=version.path)
 
-    def _fit(self, version: Version, mask_set: MaskSet, ref: ImageRef, sha256: str | None) -> LoadedSet:
+    def _notice(self, mask_set: MaskSet, version: Version, ref: ImageRef, sha256: str | None) -> str:
         identity = mask_set.provenance.image
-        notice = ""
         if identity is None or not identity.sha256:
-            notice = f"set {version.name} does not say which image it belongs to; it was taken by its name"
-        elif sha256 and identity.sha256 != sha256:
-            same_path = identity.path == str(ref)
-            notice = (
-                f"the image has changed since set {version.name} was made"
-                if same_path
-                else f"set {version.name} was made for {identity.path}"
-            )
-        return LoadedSet(version, mask_set, notice)
+            return f"set {version.name} does not say which image it belongs to; it was taken by its name"
+        if not sha256 or identity.sha256 == sha256:
+            return ""
+        if identity.path == str(ref):
+            return f"the image has changed since set {version.name} was made"
+        return f"set {version.name} was made for {identity.path}"
 
     def has_sets(self, ref: ImageRef, *, suffix: str = "", sha256: str | None = None) -> bool:
         """Whether a set with this suffix exists for this image (identity counts, not only the name)."""
@@ -368,15 +393,17 @@ class Session:
         )
 
     def saved_stems(self, folder: str) -> set[str]:
-        """Stems of the images in this folder that may have saved sets, from one listing (the explorer's marks)."""
+        """Stems of the files in this folder that may have saved sets, from two listings (the explorer's marks)."""
         ref = self.reference(folder)
-        probe = ImageRef(ref.store, f"{ref.path.rstrip('/')}/x.png")
-        kind, masks = self.masks_folder(probe)
+        kind, masks = self.masks_folder(ImageRef(ref.store, f"{ref.path.rstrip('/')}/any"))
         try:
-            entries = self.store(kind).list(masks)
-        except (NotFound, SegduoError):
+            saved = self.store(kind).list(masks)
+        except NotFound:
             return set()
-        return version_names.stems_with_sets(entries)
+        names = (
+            ImageRef(ref.store, entry.path) for entry in self.store(ref.store).list(ref.path) if not entry.is_folder
+        )
+        return version_names.stems_with_sets(saved, (name.stem for name in names))
 
     def save(
         self,

@@ -150,7 +150,13 @@ def auto(
     }
     if not save and not as_json:
         raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
-    flags = {"model": model, "device": device, "socket": socket, "in_process": in_process, "max_pixels": max_pixels}
+    flags: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "socket": socket,
+        "in_process": in_process,
+        "max_pixels": max_pixels,
+    }
     with open_session(out=out, say_model=not dry_run, **flags) as session:
         run = _Run(
             session=session,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from segment_duo.cli.batch import run_batch
@@ -51,7 +53,13 @@ def embed(
 
       segduo embed images/ --model sam2.1-large
     """
-    flags = {"model": model, "device": device, "socket": socket, "in_process": in_process, "max_pixels": max_pixels}
+    flags: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "socket": socket,
+        "in_process": in_process,
+        "max_pixels": max_pixels,
+    }
     with open_session(say_model=True, **flags) as session, progress("embedding") as report:
         refs = expand_inputs(session, images, from_file)
         done = 0

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import InputError, NotFound, UsageError
+from segment_duo.stores.base import has_magic
+from segment_duo.stores.versions import LATEST, split_version
 from segment_duo.types import Entry, ImageRef
 
 if TYPE_CHECKING:
     from segment_duo.session import Session
-
-_WILDCARDS = frozenset("*?[")
 
 
 def read_list(source: str) -> list[str]:
@@ -48,11 +48,9 @@ def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str
 def _expand(session: Session, text: str) -> Iterator[ImageRef]:
     ref = session.reference(text)
     store = session.store(ref.store)
-    if _WILDCARDS & set(text):
-        entry = None if "*" in text else store.stat(ref.path)
-        if entry is None:
-            yield from _images(ref, store.glob(ref.path), f"no images match '{text}'")
-            return
+    if has_magic(ref.path) and store.stat(ref.path) is None:
+        yield from _images(ref, store.glob(ref.path), f"no images match '{text}'")
+        return
     if text.endswith("/") or (ref.name and "." not in ref.name) or _is_local_folder(ref):
         entry = store.stat(ref.path)
         if entry is None:
@@ -78,12 +76,10 @@ def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[I
     yield from refs
 
 
-def split_version(session: Session, text: str) -> tuple[ImageRef, str | None]:
-    """``IMAGE@VERSION`` -> image and version name; a file whose own name holds the ``@`` is taken as a file."""
-    head, at, version = text.rpartition("@")
-    if not at or not head or "/" in version:
-        return session.reference(text), None
+def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None]:
+    """``IMAGE@VERSION`` -> image and version name (None: the latest); a file that is really called so is taken as a file."""
+    head, request = split_version(text)
     whole = session.reference(text)
-    if whole.store == "local" and Path(whole.path).exists():
+    if head == text or session.store(whole.store).stat(whole.path) is not None:
         return whole, None
-    return session.reference(head), version
+    return session.reference(head), request.name or LATEST

@@ -91,7 +91,13 @@ def point(
     if not save and not as_json:
         raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
     prompts = gather_prompts(points or [], box, points_file)
-    flags = {"model": model, "device": device, "socket": socket, "in_process": in_process, "max_pixels": max_pixels}
+    flags: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "socket": socket,
+        "in_process": in_process,
+        "max_pixels": max_pixels,
+    }
     with open_session(out=out, say_model=True, **flags) as session:
         opened = session.open_image(
             session.reference(image), page=page, banner=banner_value(banner), pixel_size=pixel_size_value(pixel_size)
@@ -99,7 +105,7 @@ def point(
         before: tuple[Mask, ...] = ()
         parent = None
         if append or onto is not None:
-            loaded = session.load(opened.ref, onto, sha256=opened.data.facts.sha256)
+            loaded = session.load(opened.ref, onto, opened)
             before, parent = loaded.mask_set.masks, loaded.version.name
             if loaded.notice:
                 note(loaded.notice)
