@@ -1,0 +1,42 @@
+"""``segduo doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import typer
+
+from segment_duo.cli.options import JsonOption, ModelOption, SocketOption, open_session
+from segment_duo.cli.output import emit, emit_json
+from segment_duo.doctor import Finding, Verdict, examine
+
+_MARKS = {Verdict.OK: "ok     ", Verdict.NOTE: "note   ", Verdict.PROBLEM: "PROBLEM"}
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("doctor", rich_help_panel=panel)(doctor)
+
+
+def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: SocketOption = None) -> None:
+    """Check terminal, engine, models, memory, disk, caches and Drops, and say what to do.
+
+    Exits with 0 when nothing is wrong, with 8 when some check found a problem.
+
+    [bold]Example[/bold]
+
+      segduo doctor
+    """
+    from segment_duo.tui.graphics import describe_terminal
+
+    findings: list[Finding] = []
+    with open_session(model=model, socket=socket) as session:
+        for finding in examine(session, describe_terminal):
+            findings.append(finding)
+            if not as_json:
+                emit(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.detail}")
+                if finding.advice:
+                    emit(f"{'':9}-> {finding.advice}")
+    if as_json:
+        emit_json([dataclasses.asdict(finding) for finding in findings], indent=1)
+    if any(finding.verdict is Verdict.PROBLEM for finding in findings):
+        raise typer.Exit(8)

@@ -1,0 +1,122 @@
+"""Reading prompts: what is understood, and how precisely the rest is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segment_duo.errors import PromptError
+from segment_duo.prompts import check_prompts, parse_box, parse_point, parse_prompts
+from segment_duo.types import Box, Point, Prompt
+
+TWO_OBJECTS = [
+    Prompt(points=(Point(10, 20, 1), Point(12, 22, 0)), object_id="a"),
+    Prompt(points=(Point(30, 40, 1),), object_id="b"),
+]
+
+
+def test_csv_with_a_header_groups_rows_by_object() -> None:
+    text = "x,y,label,object\n10,20,1,a\n12,22,0,a\n30,40,1,b\n"
+    assert parse_prompts(text, name="f") == TWO_OBJECTS
+
+
+def test_columns_may_stand_in_any_order_and_comments_are_skipped() -> None:
+    text = "# clicks\nobject,y,x\n\na,20,10\n"
+    assert parse_prompts(text, name="f") == [Prompt(points=(Point(10, 20),), object_id="a")]
+
+
+@pytest.mark.parametrize(
+    "text", ["10 20\n30 40 0", "10,20\n30,40,0", "10\t20\r\n30\t40\t0\r\n", "\ufeff10;20\n30;40;0"]
+)
+def test_plain_text(text: str) -> None:
+    assert parse_prompts(text, name="f") == [Prompt(points=(Point(10, 20), Point(30, 40, 0)))]
+
+
+def test_json_points_objects_and_boxes() -> None:
+    assert parse_prompts("[[1, 2], [3, 4, 0]]", name="f") == [Prompt(points=(Point(1, 2), Point(3, 4, 0)))]
+    assert parse_prompts('{"points": [[1, 2]], "labels": [0], "box": [0, 0, 5, 6]}', name="f") == [
+        Prompt(points=(Point(1, 2, 0),), box=Box(0, 0, 5, 6), object_id="0")
+    ]
+    assert parse_prompts('[{"x": 1, "y": 2, "object": "a"}, {"x": 3, "y": 4, "object": "a"}]', name="f") == [
+        Prompt(points=(Point(1, 2), Point(3, 4)), object_id="a")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "holds no points"),
+        ("\n  \n", "holds no points"),
+        ("x,y\n", "holds no points"),
+        ("[]", "holds no points"),
+        ("x,y\n1,2\n3,nan\n", "line 3, column 'y'"),
+        ("x,y\n1,2\noops,4\n", "line 3, column 'x'"),
+        ("x,y,label\n1,2,7\n", "line 2, column 'label': unknown label '7'"),
+        ("1 2\n3\n", "line 2: 1 fields"),
+        ("a,b\n1,2\n", "line 1: no column 'x'"),
+        ("x,y,colour\n1,2,3\n", "unknown column 'colour'"),
+        ("[[1, NaN]]", "NaN"),
+        ("[[1, 2], [1]]", "item 2"),
+        ('[{"points": [[1, "q"]]}]', "item 1, point 1: y"),
+        ('[{"box": [5, 5, 1, 9]}]', "x0 < x1"),
+        ('{"points": [[1,2]], "colour": 1}', "unknown key 'colour'"),
+        ("[[1, 2", "line 1, column"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[[true, 2]]", "not a number"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_with_its_place(text: str, complaint: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        parse_prompts(text, name="clicks.csv")
+    assert complaint in caught.value.message
+    assert "clicks.csv" in caught.value.message
+
+
+def test_arguments() -> None:
+    assert parse_point("120, 88") == Point(120, 88, 1)
+    assert parse_point("1.5,2,exclude") == Point(1.5, 2, 0)
+    assert parse_box("1,2,3,4") == Box(1, 2, 3, 4)
+    for wrong in ("1", "1,2,3,4", "a,2", "1,inf"):
+        with pytest.raises(PromptError):
+            parse_point(wrong)
+    for wrong in ("1,2,3", "3,3,1,1", "1,2,nan,4"):
+        with pytest.raises(PromptError):
+            parse_box(wrong)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "complaint"),
+    [
+        (Prompt(points=(Point(100, 5),)), "outside the image"),
+        (Prompt(points=(Point(-0.5, 5),)), "outside the image"),
+        (Prompt(points=(Point(5, 75),)), "on the info banner"),
+        (Prompt(box=Box(0, 0, 101, 5)), "not inside the image"),
+        (Prompt(box=Box(0, 0, 10, 75)), "not inside the image"),
+        (Prompt(), "neither a point nor a box"),
+    ],
+)
+def test_prompts_must_lie_on_the_image(prompt: Prompt, complaint: str) -> None:
+    with pytest.raises(PromptError, match=complaint):
+        check_prompts([prompt], width=100, height=80, banner=10)
+
+
+def test_the_whole_image_is_allowed() -> None:
+    check_prompts(
+        [Prompt(points=(Point(0, 0), Point(99.9, 69.9)), box=Box(0, 0, 100, 70))], width=100, height=80, banner=10
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.sampled_from([0, 1]), st.sampled_from("abc")),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_csv_and_json_mean_the_same(rows: list[tuple[float, float, int, str]]) -> None:
+    csv_text = "x,y,label,object\n" + "".join(f"{x!r},{y!r},{label},{name}\n" for x, y, label, name in rows)
+    json_text = json.dumps([{"x": x, "y": y, "label": label, "object": name} for x, y, label, name in rows])
+    assert parse_prompts(csv_text, name="f") == parse_prompts(json_text, name="f")
