@@ -1,0 +1,227 @@
+"""COCO's compressed run-length encoding on whole images and on crops.
+
+Runs are column-major, background first. Everything works on the runs themselves: a thousand masks of a 100-megapixel image are
+measured, moved and drawn without one full-size array per mask. Results equal pycocotools', byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segment_duo.errors import MaskFileError
+from segment_duo.masks.load_masks import MAX_PIXELS, DamagedMaskFile, runs_of_counts
+from segment_duo.types import Rle
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ints = npt.NDArray[np.int64]
+
+
+def runs(rle: Rle) -> Ints:
+    """Run lengths, int64, background first, of which the sum is ``height * width``.
+
+    Raises:
+        MaskFileError: the text is no such code, or does not fit the size.
+    """
+    if rle.height < 1 or rle.width < 1 or rle.height * rle.width > MAX_PIXELS:
+        raise MaskFileError(f"a mask of {rle.width} x {rle.height} pixels cannot be")
+    try:
+        values = runs_of_counts(rle.counts)
+    except DamagedMaskFile as error:
+        raise MaskFileError(f"the mask {error}") from None
+    if int(values.sum()) != rle.height * rle.width:
+        raise MaskFileError(f"the mask's runs cover {int(values.sum())} pixels, its size is {rle.width} x {rle.height}")
+    return values
+
+
+def spans(rle: Rle) -> tuple[Ints, Ints]:
+    """First and one-past-last column-major index of every foreground run, non-empty ones only, int64."""
+    import numpy as np
+
+    edges = np.cumsum(runs(rle))
+    starts, ends = edges[0::2], edges[1::2]
+    starts = starts[: len(ends)]
+    keep = ends > starts
+    return starts[keep], ends[keep]
+
+
+def from_spans(starts: Ints, ends: Ints, height: int, width: int) -> Rle:
+    """Encode ascending, disjoint foreground spans of column-major indices; touching ones are merged."""
+    import numpy as np
+
+    if len(starts):
+        apart = starts[1:] != ends[:-1]
+        starts = starts[np.concatenate(([True], apart))]
+        ends = ends[np.concatenate((apart, [True]))]
+    edges = np.empty(2 * len(starts), dtype=np.int64)
+    edges[0::2], edges[1::2] = starts, ends
+    # A mask that reaches the last pixel has no background run after it, as pycocotools writes it.
+    tail = [height * width] if not len(edges) or edges[-1] != height * width else []
+    return Rle(height, width, _text(np.diff(np.concatenate(([0], edges, tail)).astype(np.int64))))
+
+
+def _text(lengths: Ints) -> str:
+    """``counts`` of run lengths; see :func:`segment_duo.masks.load_masks.runs_of_counts` for the code."""
+    import numpy as np
+
+    left = lengths.copy()
+    left[3:] -= lengths[1:-2]
+    out = np.zeros((len(left), 8), dtype=np.uint8)
+    active = np.ones(len(left), dtype=bool)
+    for place in range(8):
+        group = left & 0x1F
+        left >>= 5
+        more = np.where(group & 0x10, left != -1, left != 0)
+        out[active, place] = ((group | np.where(more, 0x20, 0)) + 48)[active]
+        active &= more
+        if not active.any():
+            break
+    return out[out > 0].tobytes().decode("ascii")
+
+
+def encode(array: npt.NDArray[np.bool_]) -> Rle:
+    """Encode a boolean array, shape (height, width); any layout."""
+    height, width = array.shape
+    box = _occupied(array)
+    if box is None:
+        import numpy as np
+
+        return from_spans(np.zeros(0, np.int64), np.zeros(0, np.int64), height, width)
+    x0, y0, x1, y1 = box
+    return encode_crop(array[y0:y1, x0:x1], x0, y0, height, width)
+
+
+def encode_crop(crop: npt.NDArray[np.bool_], x: int, y: int, height: int, width: int) -> Rle:
+    """Encode a boolean crop, shape (h, w), whose top-left pixel is (x, y) of an otherwise empty height x width image."""
+    import numpy as np
+
+    rows, columns = crop.shape
+    if x < 0 or y < 0 or y + rows > height or x + columns > width:
+        raise ValueError("the crop does not lie inside the image")
+    # One empty row under every column: no run can wrap into the next column, so crop indices map to image indices run by run.
+    padded = np.zeros((columns, rows + 1), dtype=np.int8)
+    padded[:, :rows] = crop.T
+    steps = np.diff(padded.ravel(), prepend=np.int8(0))
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    column = starts // (rows + 1)
+    shift = (column + x) * height + y - column * (rows + 1)
+    return from_spans(starts + shift, ends + shift, height, width)
+
+
+def _occupied(array: npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 (exclusive) of the True pixels."""
+    import numpy as np
+
+    rows = np.flatnonzero(array.any(axis=1))
+    if not rows.size:
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(array[y0:y1].any(axis=0))
+    return int(columns[0]), y0, int(columns[-1]) + 1, y1
+
+
+def decode(rle: Rle) -> npt.NDArray[np.bool_]:
+    """Boolean array, shape (height, width), C-contiguous."""
+    import numpy as np
+
+    out = np.zeros((rle.height, rle.width), dtype=bool)
+    x, y, w, h = (int(n) for n in bounding_box(rle))
+    if w:
+        out[y : y + h, x : x + w] = decode_crop(rle, x, y, w, h)
+    return out
+
+
+def decode_crop(rle: Rle, x: int, y: int, w: int, h: int) -> npt.NDArray[np.bool_]:
+    """The window XYWH of the mask as a boolean array, shape (h, w); the window must lie inside the image."""
+    import numpy as np
+
+    starts, ends = spans(rle)
+    low, high = x * rle.height, (x + w) * rle.height
+    inside = (ends > low) & (starts < high)
+    starts, ends = np.maximum(starts[inside], low) - low, np.minimum(ends[inside], high) - low
+    edges = np.empty(2 * len(starts) + 2, dtype=np.int64)
+    edges[0], edges[-1] = 0, high - low
+    edges[1:-1:2], edges[2:-1:2] = starts, ends
+    flat = np.repeat(np.arange(len(edges) - 1) % 2 == 1, np.diff(edges))
+    return np.ascontiguousarray(flat.reshape(w, rle.height).T[y : y + h])
+
+
+def area(rle: Rle) -> int:
+    """Number of mask pixels."""
+    return int(runs(rle)[1::2].sum())
+
+
+def bounding_box(rle: Rle) -> tuple[float, float, float, float]:
+    """XYWH in pixels of the smallest box around the mask; four zeros when it is empty."""
+    starts, ends = spans(rle)
+    if not len(starts):
+        return (0.0, 0.0, 0.0, 0.0)
+    height = rle.height
+    x0, x1 = int(starts[0]) // height, (int(ends[-1]) - 1) // height
+    top, bottom = starts % height, (ends - 1) % height
+    # A run that crosses into the next column touches the last row and the first.
+    wraps = starts // height != (ends - 1) // height
+    y0 = 0 if wraps.any() else int(top.min())
+    y1 = height - 1 if wraps.any() else int(bottom.max())
+    return (float(x0), float(y0), float(x1 - x0 + 1), float(y1 - y0 + 1))
+
+
+def resize_canvas(rle: Rle, height: int, width: int) -> Rle:
+    """The same mask on a canvas of another size with the same origin: rows and columns are added or cut at the bottom and the right."""
+    import numpy as np
+
+    starts, ends = spans(rle)
+    first, last = starts // rle.height, (ends - 1) // rle.height
+    pieces = last - first + 1
+    column = np.repeat(first, pieces) + np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    top = np.maximum(np.repeat(starts, pieces) - column * rle.height, 0)
+    bottom = np.minimum(np.minimum(np.repeat(ends, pieces) - column * rle.height, rle.height), height)
+    keep = (column < width) & (bottom > top)
+    column, top, bottom = column[keep], top[keep], bottom[keep]
+    return from_spans(column * height + top, column * height + bottom, height, width)
+
+
+def from_indices(indices: Ints, height: int, width: int) -> Rle:
+    """Encode from flat row-major pixel indices (any order, repeats allowed), without a full-size array."""
+    import numpy as np
+
+    rows, columns = np.divmod(indices, width)
+    flat = np.unique(columns * height + rows)
+    if not flat.size:
+        return from_spans(flat, flat, height, width)
+    breaks = np.flatnonzero(np.diff(flat) != 1)
+    starts = flat[np.concatenate(([0], breaks + 1))]
+    ends = flat[np.concatenate((breaks, [flat.size - 1]))] + 1
+    return from_spans(starts, ends, height, width)
+
+
+def to_indices(rle: Rle) -> Ints:
+    """Flat row-major pixel indices of the mask, ascending, int64."""
+    import numpy as np
+
+    starts, ends = spans(rle)
+    lengths = ends - starts
+    flat = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+    columns, rows = np.divmod(flat, rle.height)
+    return np.asarray(np.sort(rows * rle.width + columns), dtype=np.int64)
+
+
+def intersection(a: Rle, b: Rle) -> int:
+    """Pixels that two masks of the same size share."""
+    import numpy as np
+
+    if (a.height, a.width) != (b.height, b.width):
+        raise MaskFileError(f"masks of {a.width} x {a.height} and {b.width} x {b.height} cannot be compared")
+    (a0, a1), (b0, b1) = spans(a), spans(b)
+    if not len(a0) or not len(b0):
+        return 0
+    # Foreground of b before index i, at the ends of a's runs: a step function of b's runs.
+    total = np.concatenate(([0], np.cumsum(b1 - b0)))
+
+    def before(index: Ints) -> Ints:
+        at = np.searchsorted(b0, index, side="right")
+        return np.asarray(total[at] - np.maximum(np.where(at > 0, b1[at - 1], 0) - index, 0) * (at > 0))
+
+    return int((before(a1) - before(a0)).sum())
