@@ -1,0 +1,136 @@
+"""What passes between the instrument readers and their caller, and the small parsers they share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from segment_duo.types import Instrument, PixelSize
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_MAX_TEXT = 4 * 2**20  # metadata of real files is below 64 KiB (OME: a few MiB)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """All an instrument reader may look at. ``raw``: bytes of private TIFF tags; ``sidecars``: lower-case file name to content.
+
+    ``width`` and ``height`` are those of the file's page as stored, banner included.
+    """
+
+    width: int
+    height: int
+    raw: Mapping[int, bytes] = field(default_factory=dict)
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+    make: str = ""
+    model: str = ""
+    description: str = ""
+    x_resolution: float | None = None
+    y_resolution: float | None = None
+    is_ome: bool = False
+    page: int = 0
+    embedded_xml: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one reader found. ``banner_rows``: height by the metadata, 0 = it says there is none, None = it does not say."""
+
+    pixel_size: PixelSize | None = None
+    banner_rows: int | None = None
+    instrument: Instrument = field(default_factory=Instrument)
+    warnings: tuple[str, ...] = ()
+
+
+def text_of(raw: bytes) -> str:
+    """Metadata as text: UTF-16 (with or without a mark), UTF-8, else Windows-1252."""
+    raw = raw[:_MAX_TEXT]
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", "replace").rstrip("\0")
+    if len(raw) >= 8 and raw[1:64:2].count(0) > len(raw[1:64:2]) * 3 // 4:
+        return raw.decode("utf-16-le", "replace").rstrip("\0")
+    if len(raw) >= 8 and raw[0:64:2].count(0) > len(raw[0:64:2]) * 3 // 4:
+        return raw.decode("utf-16-be", "replace").rstrip("\0")
+    raw = raw.rstrip(b"\0").removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
+
+
+def ini_sections(text: str) -> dict[str, dict[str, str]]:
+    """INI text as lower-case section -> lower-case key -> value; lines before any section are in ``""``; the first of equal keys counts.
+
+    Python's configparser refuses what real files contain (equal keys, lines without ``=``).
+    """
+    sections: dict[str, dict[str, str]] = {"": {}}
+    current = sections[""]
+    for raw_line in text.splitlines():
+        line = raw_line.strip().strip("\0")
+        if line.startswith("[") and line.endswith("]"):
+            current = sections.setdefault(line[1:-1].strip().lower(), {})
+        elif "=" in line:
+            key, _, value = line.partition("=")
+            current.setdefault(key.strip().lower(), value.strip())
+    return sections
+
+
+def number(text: str | None) -> float | None:
+    """The finite number at the beginning of ``text`` (``15000 Volt`` gives 15000), or None."""
+    match = re.match(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", text or "")
+    if match is None:
+        return None
+    value = float(match[1])
+    return value if math.isfinite(value) else None
+
+
+def positive(text: str | None) -> float | None:
+    """Like :func:`number`, but None unless it is above zero."""
+    value = number(text)
+    return value if value is not None and value > 0 else None
+
+
+def whole(text: str | None) -> int | None:
+    """A count of pixels, or None."""
+    value = number(text)
+    return round(value) if value is not None and 0 <= value < 10**7 else None
+
+
+def rescaled(full_width: float, full_height: float, width: int, height: int) -> float | None:
+    """How many recorded pixels one pixel of the file covers; None if the file is no scaled copy (it was cropped, or nothing is known).
+
+    A scaled copy keeps the ratio of the sides, within the rounding to whole pixels.
+    """
+    if min(full_width, full_height, width, height) <= 0:
+        return None
+    across, down = full_width / width, full_height / height
+    slack = across / min(width, height) * 1.5 + 1e-6
+    return across if abs(across - down) <= slack else None
+
+
+def safe_xml(text: str) -> Element | None:
+    """Parse XML without document types, so that no entity can be declared, let alone expanded. None if it is not well-formed."""
+    from xml.etree import ElementTree
+
+    start = text.find("<")
+    if start < 0 or re.search(r"<!\s*(?:DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        return None
+    try:
+        return ElementTree.fromstring(re.sub(r"^<\?xml[^>]*\?>", "", text[start:].strip()))
+    except ElementTree.ParseError:
+        return None
+
+
+def local_name(element: Element) -> str:
+    """The tag without its namespace, in lower case."""
+    return element.tag.rsplit("}", 1)[-1].lower() if isinstance(element.tag, str) else ""
+
+
+def joined(*parts: str) -> str:
+    """Non-empty parts with one space between them."""
+    return " ".join(p for p in (q.strip() for q in parts) if p)

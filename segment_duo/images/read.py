@@ -1,0 +1,229 @@
+"""One call from bytes to an :class:`ImageData`: decode, read the instrument's facts, cut the banner, stretch.
+
+    bytes -> decode -> instruments -> banner -> cut -> stretch -> ImageData
+
+The order matters: the banner's pure black and white must be gone before a percentile is taken, and cutting from the bottom keeps the
+origin. Nothing here touches a file system or a network; sidecars are handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from segment_duo.errors import ImageError, SegduoError, UsageError
+from segment_duo.images.decode import Decoded, decode
+from segment_duo.images.instruments import read_instrument, usable_sidecars
+from segment_duo.images.instruments.finding import Finding, Source
+from segment_duo.images.pixel_size import LARGEST_PLAUSIBLE_NM, describe_nm
+from segment_duo.types import Banner, ImageData, ImageFacts, PixelSize
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+DEFAULT_MAX_PIXELS = 400_000_000
+
+
+def read_image(
+    data: bytes,
+    *,
+    name: str,
+    page: int = 0,
+    banner: str | int = "auto",
+    pixel_size: PixelSize | None = None,
+    sidecars: Mapping[str, bytes] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> ImageData:
+    """Decode ``data`` and gather what is known about it.
+
+    Args:
+        data: the whole file.
+        name: the file's name, for messages and for telling which sidecars belong to it.
+        page: page of a multi-page TIFF (or frame of an animated PNG or WebP), counted from 0.
+        banner: ``auto`` (the tag's height if the pixels agree, else the pixels' own, else nothing), ``off``, or a number of rows to cut.
+        pixel_size: replaces whatever the file says.
+        sidecars: contents of files next to the image, by name (see ``sidecar_names``).
+        max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        Pixels (uint8, (rows left, width, 3)), the original samples of the same rows, and the facts.
+
+    Raises:
+        ImageError: not an image, damaged, unsupported, too large, no such page, or a banner that leaves nothing.
+        UsageError: ``banner`` is none of the three forms.
+    """
+    requested = _requested_banner(banner)
+    decoded = decode(data, name=name, page=page, max_pixels=max_pixels)
+    try:
+        finding = _facts_of_instrument(decoded, data, name, page, sidecars)
+        found, notes = _choose_banner(decoded, requested, finding.banner_rows, name)
+        size, size_notes = _choose_pixel_size(finding.pixel_size, pixel_size, sideways=decoded.sideways)
+        facts = ImageFacts(
+            width=decoded.samples.shape[1],
+            height=decoded.samples.shape[0],
+            format=decoded.format,
+            dtype=decoded.dtype,
+            channels=decoded.channels,
+            page=page,
+            pages=decoded.pages,
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            banner=found,
+            pixel_size=size,
+            instrument=finding.instrument,
+            warnings=(*decoded.warnings, *finding.warnings, *notes, *size_notes),
+        )
+        return _cut_and_stretch(decoded, facts)
+    except SegduoError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to prepare this image") from error
+    except Exception as error:  # one strange file must not stop a batch
+        raise ImageError(f"{name}: could not be prepared ({type(error).__name__}: {error})") from error
+
+
+def read_facts(
+    data: bytes,
+    *,
+    name: str,
+    page: int = 0,
+    banner: str | int = "auto",
+    pixel_size: PixelSize | None = None,
+    sidecars: Mapping[str, bytes] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> ImageFacts:
+    """The facts of :func:`read_image`. The image is decoded all the same, since banner and significant bits are in its pixels."""
+    return read_image(
+        data, name=name, page=page, banner=banner, pixel_size=pixel_size, sidecars=sidecars, max_pixels=max_pixels
+    ).facts
+
+
+def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
+    from segment_duo.images.stretch import stretch_to_uint8
+
+    original = _without_palette(decoded.samples[: facts.cut_height], decoded.palette)
+    stretched = stretch_to_uint8(original)
+    facts = replace(facts, significant_bits=_significant_bits(original), stretch=stretched.description)
+    return ImageData(_three_channels(stretched.pixels), original, facts)
+
+
+def _facts_of_instrument(
+    decoded: Decoded, data: bytes, name: str, page: int, sidecars: Mapping[str, bytes] | None
+) -> Finding:
+    height, width = decoded.samples.shape[:2]
+    if decoded.sideways:
+        width, height = height, width
+    tags = decoded.tags
+    source = Source(width, height, sidecars=usable_sidecars(name, sidecars), page=page)
+    if tags is not None:
+        source = replace(
+            source, raw=tags.raw, make=tags.make, model=tags.model, description=tags.description,
+            x_resolution=tags.x_resolution, y_resolution=tags.y_resolution, is_ome=tags.is_ome,
+        )  # fmt: skip
+    elif decoded.format == "JPEG":
+        source = replace(source, embedded_xml=_phenom_xml(data))
+    return read_instrument(source)
+
+
+def _phenom_xml(data: bytes) -> bytes:
+    """Phenom writes its XML into JPEG files too."""
+    start = data.find(b"<FeiImage")
+    end = data.find(b"</FeiImage>", start)
+    return data[start : end + len(b"</FeiImage>")] if 0 <= start < end else b""
+
+
+# ---- banner
+
+
+def _requested_banner(banner: str | int) -> str | int:
+    if isinstance(banner, str):
+        text = banner.strip().lower()
+        if text in {"auto", "off"}:
+            return text
+        if not (text.isascii() and text.isdigit()):
+            raise UsageError(f"{banner!r} is not a banner setting", "give auto, off, or the number of rows to cut")
+        banner = int(text)
+    if banner < 0:
+        raise UsageError(f"a banner cannot have {banner} rows", "give auto, off, or the number of rows to cut")
+    return banner
+
+
+def _choose_banner(
+    decoded: Decoded, requested: str | int, by_tag: int | None, name: str
+) -> tuple[Banner, tuple[str, ...]]:
+    height = len(decoded.samples)
+    if isinstance(requested, int):
+        if requested >= height:
+            raise ImageError(
+                f"{name}: a banner of {requested} rows leaves nothing of {height}", "give a smaller --banner"
+            )
+        return Banner(requested, "flag"), ()
+    if requested == "off":
+        return Banner(0, "off"), ()
+    return _automatic_banner(decoded, by_tag)
+
+
+def _automatic_banner(decoded: Decoded, by_tag: int | None) -> tuple[Banner, tuple[str, ...]]:
+    from segment_duo.images.banner import banner_agrees, find_banner, grey_levels
+
+    levels = grey_levels(decoded.samples, decoded.palette)
+    if by_tag and banner_agrees(levels, by_tag):
+        return Banner(by_tag, "tag"), ()
+    rows = find_banner(levels)
+    notes: tuple[str, ...] = ()
+    if by_tag and rows != by_tag:
+        seen = f"{rows} rows, which were cut" if rows else "none, so nothing was cut"
+        notes = (f"the metadata speaks of a banner of {by_tag} rows, the pixels show {seen}; --banner N sets it",)
+    return Banner(rows, "pixels" if rows else "none"), notes
+
+
+# ---- pixels
+
+
+def _without_palette(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
+    """Look colours up; a palette whose used entries are all grey gives one channel (microscopes keep grey images this way)."""
+    import numpy as np
+
+    if palette is None:
+        return np.ascontiguousarray(samples)
+    used = palette[np.flatnonzero(np.bincount(samples.ravel(), minlength=len(palette)))]
+    if bool((used == used[:, :1]).all()):
+        palette = np.ascontiguousarray(palette[:, 0])
+    colours: npt.NDArray[np.uint8] = palette[samples]
+    return colours
+
+
+def _three_channels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
+    if pixels.ndim == 3:
+        return np.ascontiguousarray(pixels)
+    out = np.empty((*pixels.shape, 3), np.uint8)
+    out[...] = pixels[..., None]
+    return out
+
+
+def _significant_bits(samples: npt.NDArray[Any]) -> int | None:
+    """Bits that the sample of the largest magnitude needs (the sign not counted); None for floats."""
+    if samples.dtype.kind == "b":
+        return 1
+    if samples.dtype.kind not in "iu" or samples.size == 0:
+        return None
+    return max(1, abs(int(samples.max())).bit_length(), abs(int(samples.min())).bit_length())
+
+
+def _choose_pixel_size(
+    found: PixelSize | None, given: PixelSize | None, *, sideways: bool
+) -> tuple[PixelSize | None, tuple[str, ...]]:
+    size = given or found
+    if size is None:
+        return None, ()
+    if sideways and given is None:
+        size = replace(size, x_nm=size.y_nm, y_nm=size.x_nm)
+    if max(size.x_nm, size.y_nm) > LARGEST_PLAUSIBLE_NM:
+        text = f"a pixel size of {describe_nm(max(size.x_nm, size.y_nm))} is implausible for an electron micrograph"
+        return (size if given is not None else replace(size, trust="low")), (text,)
+    return size, ()
