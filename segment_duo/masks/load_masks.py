@@ -167,7 +167,7 @@ class _Machine:
         else:
             self.step_rarer(name, arg)
 
-    def step_rarer(self, name: str, arg: Any) -> None:
+    def step_rarer(self, name: str, arg: Any) -> None:  # noqa: PLR0912 - one branch an opcode
         stack = self.stack
         if name in {"APPENDS", "ADDITEMS"}:
             items = self.to_mark()
@@ -244,7 +244,7 @@ def _resolve(module: object, name: object) -> Name:
     return Name(meaning)
 
 
-def _call(function: object, arguments: object) -> Any:
+def _call(function: object, arguments: object) -> Any:  # noqa: PLR0911 - one return a name
     """What a REDUCE or NEWOBJ of an allowed name stands for; no Python callable is ever involved."""
     if not isinstance(function, Name) or type(arguments) is not tuple:
         raise DamagedMaskFile("calls something that is not a known name")
@@ -310,7 +310,9 @@ def read_objects(data: bytes) -> list[Any]:
         raise DamagedMaskFile("is empty (0 bytes)")
     if len(data) > MAX_BYTES:
         raise DamagedMaskFile(f"is too large ({len(data)} bytes, the limit is {MAX_BYTES})")
-    source, objects, opcodes = io.BytesIO(data), [], 0
+    source = io.BytesIO(data)
+    objects: list[Any] = []
+    opcodes = 0
     while source.tell() < len(data):
         if len(objects) == 2:
             raise DamagedMaskFile(f"holds {len(data) - source.tell()} bytes after its end")
@@ -320,7 +322,7 @@ def read_objects(data: bytes) -> list[Any]:
                 opcodes += 1
                 if opcodes > MAX_OPCODES:
                     raise DamagedMaskFile(f"holds more than {MAX_OPCODES} pickle opcodes")
-                if opcode.name == "FRAME" and arg > len(data) - source.tell():
+                if opcode.name == "FRAME" and isinstance(arg, int) and arg > len(data) - source.tell():
                     raise DamagedMaskFile(
                         f"is truncated: a frame of {arg} bytes, {len(data) - source.tell()} are there"
                     )
@@ -433,7 +435,7 @@ def boolean_array(value: object, fields: dict[str, Any]) -> npt.NDArray[np.bool_
         array = array[0]
     if array.ndim != 2 or not array.size:
         raise DamagedMaskFile(f"holds a mask of shape {array.shape}")
-    return array != 0
+    return np.asarray(array != 0)
 
 
 def fields_of(record: object) -> dict[str, Any]:

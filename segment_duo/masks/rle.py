@@ -6,6 +6,7 @@ measured, moved and drawn without one full-size array per mask. Results equal py
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import MaskFileError
@@ -59,7 +60,8 @@ def from_spans(starts: Ints, ends: Ints, height: int, width: int) -> Rle:
     edges[0::2], edges[1::2] = starts, ends
     # A mask that reaches the last pixel has no background run after it, as pycocotools writes it.
     tail = [height * width] if not len(edges) or edges[-1] != height * width else []
-    return Rle(height, width, _text(np.diff(np.concatenate(([0], edges, tail)).astype(np.int64))))
+    bounds = np.concatenate(([0], edges, tail)).astype(np.int64)
+    return Rle(height, width, _text(bounds[1:] - bounds[:-1]))
 
 
 def _text(lengths: Ints) -> str:
@@ -83,11 +85,12 @@ def _text(lengths: Ints) -> str:
 
 def encode(array: npt.NDArray[np.bool_]) -> Rle:
     """Encode a boolean array, shape (height, width); any layout."""
+    import numpy as np
+
+    array = np.asarray(array, dtype=bool)
     height, width = array.shape
     box = _occupied(array)
     if box is None:
-        import numpy as np
-
         return from_spans(np.zeros(0, np.int64), np.zeros(0, np.int64), height, width)
     x0, y0, x1, y1 = box
     return encode_crop(array[y0:y1, x0:x1], x0, y0, height, width)
@@ -195,6 +198,24 @@ def from_indices(indices: Ints, height: int, width: int) -> Rle:
     starts = flat[np.concatenate(([0], breaks + 1))]
     ends = flat[np.concatenate((breaks, [flat.size - 1]))] + 1
     return from_spans(starts, ends, height, width)
+
+
+def from_counts(counts: Sequence[float], height: int, width: int) -> Rle:
+    """Encode COCO's uncompressed run lengths (``counts`` as a list, background first).
+
+    Raises:
+        MaskFileError: the runs do not fit the size.
+    """
+    import numpy as np
+
+    lengths = np.array(counts, dtype=np.int64)
+    if (lengths.size and (lengths.min() < 0 or lengths.max() > height * width)) or lengths.sum() != height * width:
+        raise MaskFileError(f"the mask's runs do not cover its size of {width} x {height}")
+    edges = np.cumsum(lengths)
+    ends = edges[1::2]
+    starts = edges[0::2][: len(ends)]
+    keep = ends > starts
+    return from_spans(starts[keep], ends[keep], height, width)
 
 
 def to_indices(rle: Rle) -> Ints:

@@ -1,0 +1,422 @@
+"""The mask set file: written as plain builtins, read without trusting it.
+
+    pickle 1   list of dicts, SAM's record convention with COCO runs: what ``pickle.load`` alone gives, anywhere
+    pickle 2   dict, the provenance, with the format's name and version
+
+Reading takes both generations of the predecessor's files too, and lists of stock SAM 2 records. ``docs/storage-format.md`` describes the
+fields. Nothing here knows where files lie.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, cast
+
+from segment_duo.errors import MaskFileError
+from segment_duo.masks.load_masks import (
+    ArrayData,
+    DamagedMaskFile,
+    Instance,
+    boolean_array,
+    checked_shape,
+    fields_of,
+    flat_indices,
+    read_objects,
+    records_of,
+)
+from segment_duo.types import (
+    Banner,
+    ImageIdentity,
+    Mask,
+    MaskSet,
+    MaskSource,
+    ModelIdentity,
+    PixelSize,
+    Provenance,
+    Rle,
+)
+
+FORMAT_NAME = "segment_duo mask set"
+FORMAT_VERSION = 1
+PICKLE_PROTOCOL = 4
+"""Read by every Python since 3.4."""
+
+_T = TypeVar("_T")
+_JSON_DEPTH = 12
+_JSON_ITEMS = 200_000
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------------
+
+
+def dumps(mask_set: MaskSet, *, legacy: bool = False) -> bytes:
+    """Bytes of a mask set file.
+
+    Args:
+        mask_set: masks of one size with unique ids.
+        legacy: write ``segmentation`` as the predecessor did (base64 of zlib of int32 pixel indices), with ``shape``, for its web app.
+
+    Raises:
+        MaskFileError: sizes differ, ids repeat, or a parameter is not plain data.
+    """
+    sizes = {(mask.rle.height, mask.rle.width) for mask in mask_set.masks}
+    image = mask_set.provenance.image
+    if image is not None and mask_set.masks:
+        sizes.add((image.height, image.width))
+    if len(sizes) > 1:
+        raise MaskFileError("masks of one set must have the size of its image, here are " + _sizes(sizes))
+    if len({mask.id for mask in mask_set.masks}) != len(mask_set.masks):
+        raise MaskFileError("masks of one set must have different ids")
+    records = [to_record(mask, legacy=legacy) for mask in mask_set.masks]
+    provenance = _provenance_record(mask_set.provenance)
+    return pickle.dumps(records, PICKLE_PROTOCOL) + pickle.dumps(provenance, PICKLE_PROTOCOL)
+
+
+def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
+    """One mask as a dict of plain builtins (JSON can hold it too), in SAM's record convention plus id, label, source and point_labels."""
+    rle = mask.rle
+    crop = mask.crop_box or (0.0, 0.0, float(rle.width), float(rle.height))
+    record: dict[str, Any] = {
+        "segmentation": {"size": [int(rle.height), int(rle.width)], "counts": str(rle.counts)},
+        "area": int(mask.area),
+        "bbox": [float(n) for n in mask.bbox],
+        "predicted_iou": _number(mask.predicted_iou),
+        "point_coords": [[float(x), float(y)] for x, y in mask.point_coords],
+        "point_labels": [int(n) for n in mask.point_labels],
+        "stability_score": _number(mask.stability_score),
+        "crop_box": [float(n) for n in crop],
+        "id": int(mask.id),
+        "label": str(mask.label),
+        "source": str(mask.source),
+    }
+    if legacy:
+        import base64
+        import zlib
+
+        from segment_duo.masks.rle import to_indices
+
+        packed = zlib.compress(to_indices(rle).astype("<i4").tobytes(), 6)
+        record["segmentation"] = base64.b64encode(packed).decode("ascii")
+        record["shape"] = [int(rle.height), int(rle.width)]
+        # The predecessor's model knows numbers only, -1 for "nobody computed it".
+        for key in ("predicted_iou", "stability_score"):
+            record[key] = -1.0 if record[key] is None else record[key]
+    return record
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _provenance_record(provenance: Provenance) -> dict[str, Any]:
+    image, model = provenance.image, provenance.model
+    banner, size = provenance.banner, provenance.pixel_size
+    return {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "image": None
+        if image is None
+        else {
+            "path": str(image.path),
+            "sha256": str(image.sha256),
+            "width": int(image.width),
+            "height": int(image.height),
+            "page": int(image.page),
+        },
+        "model": None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)},
+        "created": str(provenance.created),
+        "program_version": str(provenance.program_version),
+        "operation": str(provenance.operation),
+        "parameters": plain_json(dict(provenance.parameters)),
+        "parent": None if provenance.parent is None else str(provenance.parent),
+        "banner": None if banner is None else {"height": int(banner.height), "source": str(banner.source)},
+        "pixel_size": None
+        if size is None
+        else {
+            "x_nm": float(size.x_nm),
+            "y_nm": float(size.y_nm),
+            "source": str(size.source),
+            "trust": str(size.trust),
+        },
+        "notices": [str(notice) for notice in provenance.notices],
+    }
+
+
+def plain_json(value: object) -> Any:
+    """``value`` with JSON's types only (tuples become lists); bounded in depth and size, since it may come from a file that refers to itself.
+
+    Raises:
+        MaskFileError: other types, or too deep or too much.
+    """
+    left = [_JSON_ITEMS]
+
+    def walk(item: object, depth: int) -> Any:
+        left[0] -= 1
+        if depth > _JSON_DEPTH or left[0] < 0:
+            raise MaskFileError("the parameters are nested too deeply or too many")
+        if item is None or isinstance(item, (bool, int, float, str)):
+            # Subclasses (enums, NumPy's float64) would need their class to be read again.
+            return next((kind(item) for kind in (bool, int, float, str) if isinstance(item, kind)), None)
+        if isinstance(item, Mapping):
+            return {str(key): walk(inner, depth + 1) for key, inner in item.items()}
+        if isinstance(item, Sequence) and not isinstance(item, bytes):
+            return [walk(inner, depth + 1) for inner in item]
+        raise MaskFileError(f"a parameter is a {type(item).__name__}, which a mask set cannot hold")
+
+    return walk(value, 0)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What is known of a file without decoding its masks (and without NumPy)."""
+
+    count: int
+    provenance: Provenance
+    generation: Literal["segment_duo", "web", "records"]
+
+
+def peek(data: bytes, *, name: str = "") -> Peek:
+    """Number of masks and provenance of a file of any generation.
+
+    Raises:
+        MaskFileError: as :func:`loads`, short of the masks themselves.
+    """
+    return _guarded(_peek, data, name)
+
+
+def loads(data: bytes, *, name: str = "") -> MaskSet:
+    """Read a mask set of ours, of either generation of the predecessor, or a pickled list of stock SAM 2 records.
+
+    Areas and boxes are those of the masks themselves; in a file of ours a differing area is damage. The predecessor's ``predicted_iou`` of -1
+    becomes None with source ``prompt``; of several stability scores the highest is kept.
+
+    Args:
+        data: the file's bytes.
+        name: how the user calls it, for messages.
+
+    Raises:
+        MaskFileError: it is something else, damaged, hostile, too large or inconsistent; the message names what was found.
+    """
+    return _guarded(_loads, data, name)
+
+
+def _guarded(reader: Callable[[bytes], _T], data: bytes, name: str) -> _T:
+    try:
+        return reader(data)
+    except (DamagedMaskFile, MaskFileError) as error:
+        said = error.message if isinstance(error, MaskFileError) else str(error)
+        hint = error.hint if isinstance(error, MaskFileError) else ""
+        raise MaskFileError(f"{name or 'the mask file'}: {_found(data) or said}", hint) from None
+
+
+def _found(data: bytes) -> str:
+    """A better word for things that are often mistaken for mask files."""
+    head = data[:512].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html")):
+        return "is an HTML page, not a mask set"
+    if head.startswith((b"{", b"[")) and not head.startswith(b"]"):
+        return "is JSON, not a mask set"
+    signatures = {
+        b"\x89png": "a PNG image",
+        b"ii*\x00": "a TIFF image",
+        b"mm\x00*": "a TIFF image",
+        b"\xff\xd8\xff": "a JPEG image",
+        b"pk\x03\x04": "a ZIP archive (a torch checkpoint, an NPZ or a ROI archive)",
+    }
+    for signature, what in signatures.items():
+        if head.startswith(signature):
+            return f"is {what}, not a mask set"
+    return ""
+
+
+def _peek(data: bytes) -> Peek:
+    objects = read_objects(data)
+    records = records_of(objects)
+    for record in records:
+        fields_of(record)
+    if len(objects) > 1:
+        return Peek(len(records), _read_provenance(objects[1]), "segment_duo")
+    web = any(isinstance(record, Instance) for record in records)
+    return Peek(len(records), Provenance(), "web" if web else "records")
+
+
+def _loads(data: bytes) -> MaskSet:
+    objects = read_objects(data)
+    ours = len(objects) > 1
+    provenance = _read_provenance(objects[1]) if ours else Provenance()
+    masks = []
+    for position, record in enumerate(records_of(objects)):
+        try:
+            masks.append(_read_record(fields_of(record), position, ours=ours))
+        except (DamagedMaskFile, MaskFileError) as error:
+            raise DamagedMaskFile(f"mask {position + 1}: {error}") from None
+    if not ours:
+        masks = [replace(mask, id=position) for position, mask in enumerate(masks)]
+    _check_consistent(masks, provenance)
+    return MaskSet(tuple(masks), provenance)
+
+
+def _check_consistent(masks: list[Mask], provenance: Provenance) -> None:
+    sizes = {(mask.rle.height, mask.rle.width) for mask in masks}
+    if len(sizes) > 1:
+        raise DamagedMaskFile("holds masks of different sizes: " + _sizes(sizes))
+    image = provenance.image
+    if image is not None and sizes and sizes != {(image.height, image.width)}:
+        raise DamagedMaskFile(f"holds masks of {_sizes(sizes)} for an image of {image.width} x {image.height}")
+    if len({mask.id for mask in masks}) != len(masks):
+        raise DamagedMaskFile("holds two masks with the same id")
+
+
+def _sizes(sizes: set[tuple[int, int]]) -> str:
+    return ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:4])
+
+
+def _read_record(fields: dict[str, Any], position: int, *, ours: bool) -> Mask:
+    from segment_duo.masks.rle import area, bounding_box
+
+    rle = _read_segmentation(fields)
+    pixels = area(rle)
+    if ours and fields.get("area") != pixels:
+        raise DamagedMaskFile(f"its area is said to be {str(fields.get('area'))[:20]}, it has {pixels} pixels")
+    predicted, stability = _score(fields.get("predicted_iou")), _score(fields.get("stability_score"))
+    prompted = not ours and fields.get("predicted_iou") is not None and predicted is None
+    points = _points(fields.get("point_coords"))
+    labels = _numbers(fields.get("point_labels")) or []
+    crop = _numbers(fields.get("crop_box"))
+    source = fields.get("source")
+    return Mask(
+        rle=rle,
+        area=pixels,
+        bbox=bounding_box(rle),
+        id=_integer(fields.get("id", position), "id"),
+        predicted_iou=predicted,
+        stability_score=stability,
+        point_coords=points,
+        point_labels=tuple(int(n) for n in labels) if len(labels) == len(points) else (),
+        crop_box=(crop[0], crop[1], crop[2], crop[3]) if crop and len(crop) == 4 and any(crop) else None,
+        label=str(fields.get("label") or "")[:1000],
+        source=cast(MaskSource, source)
+        if source in ("auto", "prompt", "import")
+        else ("prompt" if prompted else "auto"),
+    )
+
+
+def _read_segmentation(fields: dict[str, Any]) -> Rle:
+    from segment_duo.masks import rle as codec
+
+    value = fields["segmentation"]
+    if isinstance(value, dict):
+        height, width = checked_shape(value.get("size"))
+        counts = value.get("counts")
+        if isinstance(counts, list):
+            return codec.from_counts(_numbers(counts) or [], height, width)
+        text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
+        if not isinstance(text, str):
+            raise DamagedMaskFile(f"its run-length code is a {type(counts).__name__}")
+        # Through the spans: another writer's empty runs become the one spelling that ours are compared by.
+        return codec.from_spans(*codec.spans(Rle(height, width, text)), height, width)
+    if isinstance(value, str):
+        height, width = checked_shape(fields.get("shape"))
+        return codec.from_indices(flat_indices(value, height, width), height, width)
+    array = boolean_array(value, fields)
+    shape = fields.get("shape")
+    if shape is not None and checked_shape(shape) != array.shape:
+        raise DamagedMaskFile(f"its array has the shape {array.shape}, its record says {str(shape)[:40]}")
+    return codec.encode(array)
+
+
+def _numbers(value: object, limit: int = 100_000_000) -> list[float] | None:
+    """A flat list of numbers from a list, tuple or array; None for anything else."""
+    items = value.to_numpy().ravel().tolist() if isinstance(value, ArrayData) else value
+    if not isinstance(items, (list, tuple)) or len(items) > limit:
+        return None
+    return [item for item in items if isinstance(item, (int, float))] if all(map(_is_number, items)) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _score(value: object) -> float | None:
+    """One score from a number, or the highest of several; None when there is none or it is the predecessor's -1."""
+    if isinstance(value, (int, float)):
+        return float(value) if value >= 0 else None
+    items = value
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], (list, tuple, ArrayData)):
+        items = value[0]
+    numbers = [number for number in _numbers(items) or [] if number >= 0]
+    return float(max(numbers)) if numbers else None
+
+
+def _points(value: object) -> tuple[tuple[float, float], ...]:
+    """Points from a list of pairs, an array, or one bare pair."""
+    items = value.to_numpy().tolist() if isinstance(value, ArrayData) else value
+    if not isinstance(items, (list, tuple)):
+        return ()
+    flat = _numbers(items)
+    pairs: list[object] = [flat] if flat and len(flat) == 2 else list(items)
+    found = []
+    for pair in pairs[:100_000]:
+        numbers = _numbers(pair, 4)
+        if numbers is None or len(numbers) != 2:
+            return ()
+        found.append((float(numbers[0]), float(numbers[1])))
+    return tuple(found)
+
+
+def _integer(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DamagedMaskFile(f"its {what} is a {type(value).__name__}, not a whole number")
+    return value
+
+
+def _read_provenance(value: object) -> Provenance:
+    if not isinstance(value, dict) or value.get("format") != FORMAT_NAME:
+        raise DamagedMaskFile("its second part is not the provenance of a mask set")
+    version = value.get("format_version")
+    if type(version) is not int or version > FORMAT_VERSION:
+        raise MaskFileError(
+            f"is written in version {str(version)[:20]} of the format; this program reads up to {FORMAT_VERSION}",
+            "install a newer segment_duo",
+        )
+    try:
+        image, model = value.get("image"), value.get("model")
+        banner, size = value.get("banner"), value.get("pixel_size")
+        parameters = plain_json(value.get("parameters") or {})
+        return Provenance(
+            image=None
+            if image is None
+            else ImageIdentity(
+                path=_text(image["path"]),
+                sha256=_text(image["sha256"]),
+                width=_integer(image["width"], "image's width"),
+                height=_integer(image["height"], "image's height"),
+                page=_integer(image.get("page", 0), "page"),
+            ),
+            model=None if model is None else ModelIdentity(_text(model["id"]), _text(model["weights_sha256"])),
+            created=_text(value.get("created", "")),
+            program_version=_text(value.get("program_version", "")),
+            operation=_text(value.get("operation", "")),
+            parameters=dict(parameters),
+            parent=None if value.get("parent") is None else _text(value["parent"]),
+            banner=None if banner is None else Banner(_integer(banner["height"], "banner"), _text(banner["source"])),  # type: ignore[arg-type]
+            pixel_size=None
+            if size is None
+            else PixelSize(float(size["x_nm"]), float(size["y_nm"]), _text(size["source"]), _text(size["trust"])),  # type: ignore[arg-type]
+            notices=tuple(_text(notice) for notice in value.get("notices") or ()),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DamagedMaskFile):
+            raise
+        raise DamagedMaskFile(f"its provenance is damaged ({type(error).__name__}: {str(error)[:80]})") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise DamagedMaskFile(f"its provenance holds a {type(value).__name__} where text is expected")
+    return value
