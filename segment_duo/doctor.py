@@ -47,12 +47,12 @@ class Finding:
     advice: str = ""
 
 
-def examine(session: Session, terminal: Callable[[], tuple[str, str]]) -> Iterator[Finding]:
+def examine(session: Session, terminal: Callable[[], list[tuple[str, str, str]]]) -> Iterator[Finding]:
     """Run all checks, one after the other.
 
     Args:
         session: for the settings, the stores and the running engine.
-        terminal: (what kind of pictures this terminal shows, advice); given by the front end, which knows terminals.
+        terminal: gives rows of (what, value, advice) about the terminal; from the front end, which knows terminals.
     """
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("program", _program),
@@ -99,9 +99,9 @@ def _settings(session: Session) -> Iterator[Finding]:
         yield Finding("settings", Verdict.NOTE, f"others can read the password in {dotenv}", f"chmod 600 {dotenv}")
 
 
-def _terminal(terminal: Callable[[], tuple[str, str]]) -> Iterator[Finding]:
-    detail, advice = terminal()
-    yield Finding("terminal", Verdict.NOTE if advice else Verdict.OK, detail, advice)
+def _terminal(terminal: Callable[[], list[tuple[str, str, str]]]) -> Iterator[Finding]:
+    for what, value, advice in terminal():
+        yield Finding(what, Verdict.NOTE if advice else Verdict.OK, value, advice)
 
 
 def _engine(session: Session) -> Iterator[Finding]:
@@ -178,7 +178,15 @@ def _drops(session: Session) -> Iterator[Finding]:
 
 
 def _spool(session: Session) -> Iterator[Finding]:
-    waiting = len(session.spool().pending())
+    spool = session.spool()
+    for folder in spool.damaged():
+        yield Finding(
+            "spool",
+            Verdict.PROBLEM,
+            f"{folder} cannot be read any more",
+            "Look at its set.pkl, then remove the folder.",
+        )
+    waiting = len(spool.pending())
     if waiting:
         yield Finding("spool", Verdict.NOTE, f"{waiting} mask sets wait to be delivered to Drops", "segduo masks push")
     else:

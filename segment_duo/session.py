@@ -27,7 +27,7 @@ from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.stores import versions as version_names
 from segment_duo.stores.locate import open_store, parse_reference
-from segment_duo.stores.spool import Delivery, Spool
+from segment_duo.stores.spool import Delivered, Failed, Spool
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -447,20 +447,21 @@ class Session:
         mask_set = MaskSet(with_unique_ids(masks), provenance)
         content = dumps(mask_set, legacy=self.config.legacy_segmentation)
         kind, folder = self.masks_folder(ref)
+        store = self.store(kind)
         try:
-            version = version_names.save_version(self.store(kind), folder, ref.stem, suffix, content)
+            version = version_names.save_version(store, folder, ref.stem, suffix, content)
         except DropsUnavailable as error:
-            kept = self.spool().add(kind, folder, ref.stem, suffix, content, error.message)
+            kept = self.spool().add(kind, folder, ref.stem, suffix, content, error, address=store.address)
             return Saved(str(kept), None, mask_set, kept)
         return Saved(str(ImageRef(kind, version.path)), version, mask_set)
 
     def spool(self) -> Spool:
         return Spool(self.paths.spool_dir)
 
-    def deliver_spool(self) -> list[Delivery]:
-        """Send what is waiting in the spool; stops at the first that fails because the server is away."""
+    def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
+        """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""
         spool = self.spool()
-        return spool.push(self.store) if spool.pending() else []
+        return spool.push(self.store, wait=wait) if spool.pending() else []
 
 
 def belongs_to(mask_set: MaskSet, ref: ImageRef, sha256: str | None) -> bool:

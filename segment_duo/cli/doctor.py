@@ -26,11 +26,11 @@ def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: Socke
 
       segduo doctor
     """
-    from segment_duo.tui.graphics import describe_terminal
+    from segment_duo.tui.graphics import terminal_report
 
     findings: list[Finding] = []
     with open_session(model=model, socket=socket) as session:
-        for finding in examine(session, describe_terminal):
+        for finding in examine(session, lambda: terminal_report(session.config.graphics)):
             findings.append(finding)
             if not as_json:
                 emit(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.detail}")

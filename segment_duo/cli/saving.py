@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.cli.output import emit, emit_json, note
 from segment_duo.errors import SavedToSpoolOnly
+from segment_duo.types import ImageRef
 
 if TYPE_CHECKING:
     from segment_duo.session import Saved, Session
 
 
-def deliver_waiting(session: Session) -> None:
-    """Deliver sets of earlier runs that wait in the spool, and say so on stderr."""
-    for delivery in session.deliver_spool():
-        if delivery.path:
-            note(f"delivered from the spool: {delivery.path}")
+def deliver_waiting(session: Session, *, wait: bool = False) -> int:
+    """Deliver sets of earlier runs that wait in the spool, and tell on stderr; returns how many are still there."""
+    from segment_duo.stores.spool import Delivered
+
+    left = 0
+    for outcome in session.deliver_spool(wait=wait):
+        item = outcome.item
+        if isinstance(outcome, Delivered):
+            note(f"delivered from the spool: {ImageRef(item.kind, outcome.version.path)}")
         else:
-            note(f"still in the spool: {delivery.item} ({delivery.error})")
+            left += 1
+            note(f"still in the spool: {item.stem} for {ImageRef(item.kind, item.folder)} ({outcome.error.message})")
+    return left
 
 
 def report_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> int:
