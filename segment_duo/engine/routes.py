@@ -1,0 +1,369 @@
+"""The engine's HTTP interface: reads requests, queues work, writes answers. It computes nothing itself, so that ``status`` answers at once.
+
+GET    /v1/status                       POST   /v1/images/{id}/embed
+GET    /v1/models                       POST   /v1/images/{id}/predict
+GET    /v1/images/{id}                  POST   /v1/images/{id}/auto      (a stream)
+PUT    /v1/images/{id}                  DELETE /v1/images/{id}, /v1/images
+POST   /v1/stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segment_duo import __version__
+from segment_duo.engine import protocol
+from segment_duo.engine.protocol import (
+    AutoEvent,
+    AutoRequest,
+    EngineStatus,
+    ErrorMessage,
+    ModelRequest,
+    PredictRequest,
+    StopRequest,
+)
+from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.worker import Compute, ImageMissing, Job, Worker
+from segment_duo.errors import (
+    Cancelled,
+    EngineBusy,
+    EngineFailed,
+    ImageError,
+    InputError,
+    ModelError,
+    NotFound,
+    SegduoError,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+POLL_SECONDS = 0.2
+"""How often an answer that is waited for looks whether its client is still there, and a stream whether there is progress."""
+PARALLEL_UPLOADS = 2
+
+_HTTP_STATUS: dict[str, int] = {"not-found": 404, protocol.IMAGE_MISSING: 404, "engine-busy": 503, "cancelled": 499}
+_TOO_LONG = f"the request is longer than {protocol.MAX_JSON_BYTES} bytes"
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+
+
+class EngineService:
+    """The parts of a running engine, as the routes need them."""
+
+    def __init__(self, settings: EngineSettings, worker: Worker, compute: Compute) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.compute = compute
+        self.started = time.monotonic()
+        self.last_used = self.started
+        self.open_requests = 0
+        self.stopping = False
+        self.request_stop: Callable[[], None] = lambda: None
+        self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last request other than ``status``; 0 while one is open or work remains."""
+        return 0.0 if self.open_requests or self.worker.busy else time.monotonic() - self.last_used
+
+    def status(self) -> EngineStatus:
+        import psutil
+
+        busy = self.worker.busy
+        return EngineStatus(
+            protocol=protocol.PROTOCOL_VERSION,
+            version=__version__,
+            pid=os.getpid(),
+            state="stopping" if self.stopping else "busy" if busy else "idle",
+            socket=str(self.settings.socket),
+            uptime_seconds=time.monotonic() - self.started,
+            idle_exit_seconds=max(0.0, self.settings.config.idle_minutes * 60 - self.idle_seconds),
+            rss_bytes=psutil.Process().memory_info().rss,
+            running=self.worker.running(),
+            queue=self.worker.waiting(),
+            queue_limit=self.worker.limit,
+            log=str(self.settings.log),
+            **self.compute.status_fields(),
+        )
+
+
+def create_app(service: EngineService) -> ASGIApp:
+    """The ASGI application over a service."""
+    app = FastAPI(title="segduo engine", version=__version__, docs_url=None, redoc_url=None)
+    worker, compute = service.worker, service.compute
+
+    @app.get(protocol.STATUS)
+    async def status() -> Response:
+        return _json(service.status())
+
+    @app.get(protocol.MODELS)
+    async def models() -> Response:
+        return _json(await asyncio.to_thread(compute.models))
+
+    @app.get(f"{protocol.IMAGES}/{{image_id}}")
+    async def state(image_id: str, segduo_model: Annotated[str | None, Header()] = None) -> Response:
+        _check_id(image_id)
+        return _json(await asyncio.to_thread(compute.state, image_id, _model_request(segduo_model)))
+
+    @app.put(f"{protocol.IMAGES}/{{image_id}}")
+    async def upload(
+        image_id: str,
+        request: Request,
+        embed: bool = True,
+        segduo_shape: Annotated[str, Header()] = "",
+        segduo_model: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        _check_id(image_id)
+        model = _model_request(segduo_model)
+        async with service.uploads:
+            pixels = await _read_pixels(request, segduo_shape, service.settings.config.max_pixels)
+            if await asyncio.to_thread(protocol.image_id, pixels) != image_id:
+                raise ImageError("the pixels do not match the image's id", "They were damaged on the way; try again.")
+            compute.put_pixels(image_id, pixels)
+        if not embed:
+            return _json(await asyncio.to_thread(compute.state, image_id, model))
+        job = worker.submit("embed", image_id, model.id or "", lambda job: compute.embed(job, image_id, model))
+        return _json(await _finish(service, request, job))
+
+    @app.post(f"{protocol.IMAGES}/{{image_id}}/embed")
+    async def embed(image_id: str, request: Request, segduo_model: Annotated[str | None, Header()] = None) -> Response:
+        _check_id(image_id)
+        model = _model_request(segduo_model)
+        job = worker.submit("embed", image_id, model.id or "", lambda job: compute.embed(job, image_id, model))
+        return _json(await _finish(service, request, job))
+
+    @app.post(f"{protocol.IMAGES}/{{image_id}}/predict")
+    async def predict(image_id: str, body: PredictRequest, request: Request) -> Response:
+        _check_id(image_id)
+        job = worker.submit("predict", image_id, body.model.id or "", lambda job: compute.predict(job, image_id, body))
+        return _json(await _finish(service, request, job))
+
+    @app.post(f"{protocol.IMAGES}/{{image_id}}/auto")
+    async def auto(image_id: str, body: AutoRequest) -> Response:
+        _check_id(image_id)
+        worker.check_room()
+        return StreamingResponse(_auto_lines(service, image_id, body), media_type=protocol.NDJSON)
+
+    @app.delete(protocol.IMAGES)
+    async def release_all(disk: bool = True) -> Response:
+        return _json(await asyncio.to_thread(compute.release, None, disk=disk))
+
+    @app.delete(f"{protocol.IMAGES}/{{image_id}}")
+    async def release(image_id: str, disk: bool = True) -> Response:
+        _check_id(image_id)
+        return _json(await asyncio.to_thread(compute.release, image_id, disk=disk))
+
+    @app.post(protocol.STOP)
+    async def stop(body: StopRequest) -> Response:
+        if body.only_if_idle and worker.busy:
+            raise EngineBusy("the engine is working for somebody", "Try again when it is done: `segduo engine status`.")
+        service.request_stop()
+        return _json(service.status())
+
+    @app.exception_handler(SegduoError)
+    async def known_failure(_request: Request, error: SegduoError) -> Response:
+        return _failure(error.slug, error.message, error.hint)
+
+    @app.exception_handler(ImageMissing)
+    async def image_missing(_request: Request, _error: ImageMissing) -> Response:
+        return _failure(protocol.IMAGE_MISSING, "the engine does not hold this image", "Send its pixels with PUT.")
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_request(_request: Request, error: RequestValidationError) -> Response:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        return _failure(InputError.slug, f"{place}: {problem['msg']}", "docs/engine.md describes the requests.")
+
+    @app.exception_handler(HTTPException)
+    async def no_such_route(_request: Request, error: HTTPException) -> Response:
+        slug = NotFound.slug if error.status_code in {404, 405} else InputError.slug
+        return _failure(slug, str(error.detail), "docs/engine.md describes the requests.", error.status_code)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        return _failure(Cancelled.slug, "the client went away")
+
+    return _Gate(app, service)
+
+
+class _Gate:
+    """Counts what is in use (for the idle exit) and bounds the length of JSON requests before anything is parsed."""
+
+    def __init__(self, app: ASGIApp, service: EngineService) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == protocol.STATUS:
+            await self._app(scope, receive, send)
+            return
+        limited = receive
+        if scope["method"] != "PUT":
+            announced = dict(scope["headers"]).get(b"content-length", b"0")
+            if announced.isdigit() and int(announced) > protocol.MAX_JSON_BYTES:
+                await _failure(InputError.slug, _TOO_LONG, "Split it into several.", 413)(scope, receive, send)
+                return
+            limited = _limited(receive)
+        self._service.open_requests += 1
+        try:
+            await self._app(scope, limited, send)
+        finally:
+            self._service.open_requests -= 1
+            self._service.last_used = time.monotonic()
+
+
+def _limited(receive: Receive) -> Receive:
+    received = 0
+
+    async def read() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > protocol.MAX_JSON_BYTES:
+            raise InputError(_TOO_LONG, "Split it into several.")
+        return message
+
+    return read
+
+
+async def _read_pixels(request: Request, shape: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
+    try:
+        height, width, channels = protocol.parse_shape(shape, max_pixels=max_pixels)
+    except ValueError as error:
+        raise ImageError(
+            f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1; max_pixels bounds the size."
+        ) from None
+    expected = height * width * channels
+    announced = request.headers.get("content-length")
+    if announced is not None and announced != str(expected):
+        raise ImageError(f"{announced} bytes announced, {expected} needed for {shape}")
+    buffer = bytearray(expected)
+    received = 0
+    async for chunk in request.stream():
+        if received + len(chunk) > expected:
+            raise ImageError(f"more than the {expected} bytes of {shape} were sent")
+        buffer[received : received + len(chunk)] = chunk
+        received += len(chunk)
+    if received != expected:
+        raise ImageError(f"the upload ended after {received} of {expected} bytes", "Try again.")
+    pixels = np.frombuffer(buffer, dtype=np.uint8).reshape(height, width, channels)
+    return np.repeat(pixels, 3, axis=2) if channels == 1 else pixels
+
+
+async def _finish(service: EngineService, request: Request, job: Job) -> Any:
+    """Wait for a job; a client that goes away cancels it."""
+    future = asyncio.wrap_future(job.future)
+    try:
+        while not future.done():
+            await asyncio.wait({future}, timeout=POLL_SECONDS)
+            if not future.done() and await request.is_disconnected():
+                raise Cancelled("the client went away")
+        return future.result()
+    except Cancelled:
+        if service.stopping:
+            raise _stopped() from None
+        raise
+    finally:
+        if not future.done():
+            job.cancel()
+            # Nobody will look at its result; without this asyncio would report it as never retrieved.
+            future.add_done_callback(lambda settled: settled.cancelled() or settled.exception())
+
+
+async def _auto_lines(service: EngineService, image_id: str, body: AutoRequest) -> AsyncIterator[bytes]:
+    events: asyncio.Queue[AutoEvent | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def emit(event: AutoEvent | None) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    try:
+        job = service.worker.submit(
+            "auto", image_id, body.model.id or "", lambda job: service.compute.auto(job, image_id, body, emit)
+        )
+    except EngineBusy as error:
+        yield protocol.dump_auto_event(_error_event(error, service))
+        return
+    job.future.add_done_callback(lambda _settled: emit(None))
+    try:
+        shown: tuple[Any, ...] = ()
+        shown_at = 0.0
+        while True:
+            try:
+                event = await asyncio.wait_for(events.get(), POLL_SECONDS)
+            except TimeoutError:
+                now = (service.worker.position(job), job.phase, job.done, job.total)
+                if now != shown or time.monotonic() - shown_at >= protocol.HEARTBEAT_SECONDS:
+                    shown, shown_at = now, time.monotonic()
+                    yield protocol.dump_auto_event(_progress_event(*now))
+                continue
+            if event is None:
+                break
+            yield protocol.dump_auto_event(event)
+        error = job.future.exception()
+        yield protocol.dump_auto_event(job.future.result() if error is None else _error_event(error, service))
+    finally:
+        job.cancel()
+
+
+def _progress_event(position: int, phase: str, done: int, total: int) -> AutoEvent:
+    if position:
+        return AutoEvent("queued", position=position)
+    return AutoEvent("progress", phase=phase, done=done, total=total)
+
+
+def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
+    if isinstance(error, ImageMissing):
+        return AutoEvent("error", error=ErrorMessage(slug=protocol.IMAGE_MISSING, message="the pixels are needed"))
+    if isinstance(error, Cancelled) and service.stopping:
+        error = _stopped()
+    if not isinstance(error, SegduoError):
+        error = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
+    return AutoEvent("error", error=ErrorMessage(slug=error.slug, message=error.message, hint=error.hint))
+
+
+def _stopped() -> EngineFailed:
+    return EngineFailed("the engine was stopped while it worked on this", "Run the command again.")
+
+
+def _model_request(header: str | None) -> ModelRequest:
+    if not header:
+        return ModelRequest()
+    try:
+        return ModelRequest.model_validate_json(header)
+    except ValidationError:
+        raise ModelError(
+            f"{protocol.MODEL_HEADER} is not a model request", 'Send JSON such as {"id": "nano"}.'
+        ) from None
+
+
+def _check_id(image_id: str) -> None:
+    if not _IMAGE_ID.fullmatch(image_id):
+        raise NotFound("an image id has 64 lower-case hexadecimal digits", "docs/engine.md says how to make it.")
+
+
+def _json(message: BaseModel) -> Response:
+    return Response(message.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _failure(slug: str, message: str, hint: str = "", status: int | None = None) -> Response:
+    body = ErrorMessage(slug=slug, message=message, hint=hint)
+    code = status or _HTTP_STATUS.get(slug, 500 if slug in {"internal", "engine-failed"} else 422)
+    headers = {"Retry-After": "2"} if code == 503 else None
+    return Response(body.model_dump_json(), status_code=code, media_type="application/json", headers=headers)

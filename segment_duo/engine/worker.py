@@ -1,0 +1,240 @@
+"""One thread that computes, in order, with a bounded queue. It knows jobs, not what they compute (that is ``compute``).
+
+    submit -> [queue, bounded] -> the worker thread -> job.future
+                   cancel: a waiting job is skipped, a running one stops at its next check (between decoder batches)
+
+Everything here answers at once while a job computes: the engine's status is read from the job's own fields.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from segment_duo.engine.protocol import (
+    AutoEvent,
+    AutoRequest,
+    ImageState,
+    ModelList,
+    ModelRequest,
+    PredictRequest,
+    PredictResponse,
+    QueuedJob,
+    ReleaseReport,
+    RunningJob,
+)
+from segment_duo.errors import Cancelled, EngineBusy, EngineFailed, SegduoError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+JobKind = Literal["embed", "predict", "auto"]
+QUEUE_LIMIT = 64
+IDLE_TRIM_SECONDS = 20.0
+"""How long after the last job the allocator's freed memory goes back to the system."""
+
+log = logging.getLogger("segduo.engine")
+
+
+class ImageMissing(Exception):
+    """The pixels are needed and are not here. Crosses the wire as ``protocol.IMAGE_MISSING``; the client sends them again."""
+
+
+class Job:
+    """One piece of work and how far it is. Its function gets the job itself and may report progress and must check for cancellation."""
+
+    def __init__(self, kind: JobKind, image: str, model: str, work: Callable[[Job], Any]) -> None:
+        self.kind = kind
+        self.image = image
+        self.model = model
+        self.phase = "waiting"
+        self.done = 0
+        self.total = 0
+        self.future: Future[Any] = Future()
+        self._work = work
+        self._cancel = threading.Event()
+        self._changed = time.monotonic()
+
+    def progress(self, phase: str, done: int = 0, total: int = 0) -> None:
+        """Say how far the work is."""
+        self.phase, self.done, self.total = phase, done, total
+
+    def cancel(self) -> None:
+        """Ask the work to stop; returns at once."""
+        self._cancel.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancel.is_set()
+
+    def check(self) -> None:
+        """Raise Cancelled if nobody waits for this work any more."""
+        if self.cancelled:
+            raise Cancelled("the client went away or stopped the work")
+
+    @property
+    def seconds(self) -> float:
+        """Since it was submitted, or since it began to run."""
+        return time.monotonic() - self._changed
+
+    def run(self) -> None:
+        """Do the work and settle the future. Never raises."""
+        self._changed = time.monotonic()
+        try:
+            self.check()
+            self.progress("preparing")
+            result = self._work(self)
+        except (SegduoError, ImageMissing) as error:
+            self.future.set_exception(error)
+        except MemoryError:
+            self.future.set_exception(
+                EngineFailed("the engine ran out of memory", "Use a smaller model, or --tile for a large image.")
+            )
+        except Exception as error:
+            log.exception("%s of %s failed", self.kind, self.image[:12])
+            self.future.set_exception(
+                EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
+            )
+        else:
+            self.future.set_result(result)
+
+
+class Compute(Protocol):
+    """What jobs compute with. ``embed``, ``predict`` and ``auto`` run in the worker's thread, the rest anywhere and at once."""
+
+    def prepare(self) -> None:
+        """Load what takes long (torch), ahead of the first job."""
+
+    def state(self, image_id: str, model: ModelRequest) -> ImageState: ...
+
+    def put_pixels(self, image_id: str, pixels: npt.NDArray[np.uint8]) -> None: ...
+
+    def embed(self, job: Job, image_id: str, model: ModelRequest) -> ImageState: ...
+
+    def predict(self, job: Job, image_id: str, request: PredictRequest) -> PredictResponse: ...
+
+    def auto(self, job: Job, image_id: str, request: AutoRequest, emit: Callable[[AutoEvent], None]) -> AutoEvent:
+        """Emits ``mask`` events and returns the ``done`` event."""
+
+    def release(self, image_id: str | None, *, disk: bool) -> ReleaseReport: ...
+
+    def models(self) -> ModelList: ...
+
+    def status_fields(self) -> dict[str, Any]:
+        """The fields of ``EngineStatus`` that concern device, models, images and caches."""
+
+    def trim(self) -> None:
+        """Give memory that is free back to the system."""
+
+
+class Worker:
+    """Runs jobs one after the other in its own thread."""
+
+    def __init__(self, *, limit: int = QUEUE_LIMIT, when_idle: Callable[[], None] | None = None) -> None:
+        """``when_idle`` is called in the worker thread once no job has come for :data:`IDLE_TRIM_SECONDS`."""
+        self.limit = limit
+        self._when_idle = when_idle
+        self._queue: deque[Job] = deque()
+        self._running: Job | None = None
+        self._closing = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._loop, name="engine-worker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, kind: JobKind, image: str, model: str, work: Callable[[Job], Any]) -> Job:
+        """Queue a piece of work.
+
+        Raises:
+            EngineBusy: the queue is full, or the engine is stopping.
+        """
+        job = Job(kind, image, model, work)
+        with self._wake:
+            self._check_room()
+            self._queue.append(job)
+            self._wake.notify_all()
+        return job
+
+    def check_room(self) -> None:
+        """Raise EngineBusy where ``submit`` would."""
+        with self._wake:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        if self._closing:
+            raise EngineBusy("the engine is stopping", "Try again in a moment.")
+        if len(self._queue) >= self.limit:
+            raise EngineBusy(
+                f"{len(self._queue)} pieces of work are waiting already",
+                "Try again later; `segduo engine status` shows the queue.",
+            )
+
+    def position(self, job: Job) -> int:
+        """How many jobs come before this one (the running one included); 0 once it runs."""
+        with self._wake:
+            if job is self._running or job not in self._queue:
+                return 0
+            return self._queue.index(job) + (self._running is not None)
+
+    @property
+    def busy(self) -> bool:
+        with self._wake:
+            return self._running is not None or bool(self._queue)
+
+    def running(self) -> RunningJob | None:
+        job = self._running
+        if job is None:
+            return None
+        return RunningJob(
+            kind=job.kind, image=job.image, model=job.model, phase=job.phase, done=job.done, total=job.total, seconds=job.seconds
+        )  # fmt: skip
+
+    def waiting(self) -> list[QueuedJob]:
+        with self._wake:
+            return [
+                QueuedJob(kind=job.kind, image=job.image, model=job.model, seconds=job.seconds) for job in self._queue
+            ]
+
+    def close(self, *, seconds: float) -> bool:
+        """Refuse new work, cancel the rest, and wait for the thread. False if it still computes after ``seconds``."""
+        with self._wake:
+            self._closing = True
+            for job in self._queue:
+                job.cancel()
+            if self._running is not None:
+                self._running.cancel()
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        trimmed = True
+        while True:
+            with self._wake:
+                while not self._queue and not self._closing:
+                    woken = self._wake.wait(None if trimmed else IDLE_TRIM_SECONDS)
+                    if not woken and not self._queue:
+                        break
+                if self._closing and not self._queue:
+                    return
+                job = self._queue.popleft() if self._queue else None
+                self._running = job
+            if job is None:
+                trimmed = True
+                if self._when_idle is not None:
+                    self._when_idle()
+                continue
+            try:
+                job.run()
+            finally:
+                trimmed = False
+                with self._wake:
+                    self._running = None

@@ -1,0 +1,158 @@
+"""Real engine processes for tests: the true one (nano weights) and one whose computing is scripted, each in its own home.
+
+Import the fixtures you need: ``from tests.engine_fixtures import real_engine  # noqa: F401``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from segment_duo.config import Config
+from segment_duo.engine import lifecycle
+from segment_duo.engine.client import EngineClient
+from segment_duo.engine.protocol import EngineStatus
+from segment_duo.engine.settings import EngineSettings
+from segment_duo.errors import SegduoError
+from segment_duo.paths import Paths
+
+
+@dataclass
+class Home:
+    """A private home for one engine. ``environment`` is what a command needs to use it."""
+
+    root: Path
+    config: Config = field(default_factory=Config)
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.root / "config", self.root / "data", self.root / "cache", self.root / "state")
+
+    @property
+    def settings(self) -> EngineSettings:
+        return EngineSettings.of(self.config, self.paths)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SEGDUO_")}
+        return {**kept, "SEGDUO_HOME": str(self.root)}
+
+    def connect(self, **options: Any) -> EngineClient:
+        engine = EngineClient.connect(self.config, self.paths, **options)
+        assert isinstance(engine, EngineClient)
+        return engine
+
+    def processes(self) -> list[psutil.Process]:
+        """The engine processes of this home."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if "--settings" in line and str(self.root) in line and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        return found
+
+    def kill(self) -> None:
+        for process in self.processes():
+            try:
+                process.kill()
+                process.wait(5)
+            except psutil.Error:
+                pass
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Poll until ``condition()`` is true and return its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so after {seconds} s: {condition}")
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A home for engines; all of them are killed at the end."""
+    made = Home(tmp_path / "h")
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture(scope="session")
+def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A running engine with the real computing, shared by the whole test run. Release images instead of stopping it."""
+    made = Home(tmp_path_factory.mktemp("engine"), Config(device="cpu", threads=2))
+    try:
+        lifecycle.ensure_running(made.settings)
+        yield made
+    finally:
+        try:
+            lifecycle.stop(made.settings)
+        except SegduoError:
+            pass
+        made.kill()
+
+
+class ScriptedEngine:
+    """An engine process with the real server and a scripted ``Compute`` (see ``tests/scripted_engine.py``)."""
+
+    def __init__(self, home: Home, **script: Any) -> None:
+        self.home = home
+        settings = home.settings
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.scripted_engine",
+                "--settings",
+                settings.model_dump_json(),
+                json.dumps(script),
+            ],
+            cwd=Path(__file__).resolve().parent.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.status = wait_for(self._up, 20)
+
+    def _up(self) -> EngineStatus | None:
+        assert self.process.poll() is None, lifecycle.log_tail(self.home.settings.log)
+        return lifecycle.probe(self.home.settings)
+
+    def client(self, *, startable: bool = False) -> EngineClient:
+        return EngineClient(self.home.settings, startable=startable)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def scripted(home: Home) -> Iterator[Callable[..., ScriptedEngine]]:
+    """Starts scripted engines in ``home``: ``scripted(embed_seconds=1.0)``."""
+    started: list[ScriptedEngine] = []
+
+    def start(**script: Any) -> ScriptedEngine:
+        started.append(ScriptedEngine(home, **script))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for engine in started:
+            engine.end()
