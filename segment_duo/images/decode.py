@@ -329,13 +329,17 @@ def _inverted(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
     """WhiteIsZero: larger means darker; make larger brighter within the stored range."""
     import numpy as np
 
+    darkest: Any = 0
     if stored.dtype == np.bool_:
-        return ~stored
-    if stored.dtype.kind == "u":
-        return (stored.dtype.type(2**bits - 1) - stored).astype(stored.dtype)
-    if stored.dtype.kind == "i":
-        return ~stored
-    return -stored
+        darkest = True
+    elif stored.dtype.kind == "u":
+        darkest = stored.dtype.type(2**bits - 1)
+    elif stored.dtype.kind == "i":
+        darkest = stored.dtype.type(-1)
+    inverted: npt.NDArray[Any] = (
+        stored ^ darkest if stored.dtype.kind == "b" else (darkest - stored).astype(stored.dtype)
+    )
+    return inverted
 
 
 def _cmyk_to_rgb(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,0 +1,227 @@
+"""Showing a part of an image at any size, fast: overview levels, the part of the image in view, and the coordinates between the two.
+
+Two systems meet here. *Image points* are the project's: the centre of the first pixel is (0, 0). *Edges* measure the area: pixel i covers
+[i, i + 1), so the whole image is 0..width. A view is a rectangle in edges; ``Viewport`` converts, nobody else should.
+
+This module must not know of terminals, masks or colours of a theme.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+OUTSIDE = (24, 24, 28)
+"""RGB of what lies beyond the image."""
+
+CONTRAST_PERCENTILES = (1.0, 99.0)
+_SMALLEST_LEVEL = 256
+_MOST_ZOOM = 64.0  # output pixels per image pixel
+_SHARP_ZOOM = 2.5  # from here on, single pixels are shown as squares
+_STRIP_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Viewport:
+    """The rectangle of the image, in edges, that fills an output of ``out_w`` x ``out_h`` pixels. It may reach beyond the image."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    out_w: int
+    out_h: int
+
+    @classmethod
+    def fit(cls, width: int, height: int, out_w: int, out_h: int, *, pixel_aspect: float = 1.0) -> Viewport:
+        """The whole image of ``width`` x ``height``, centred, with its proportions kept.
+
+        Args:
+            pixel_aspect: width of an output pixel over its height; 1 for square ones.
+        """
+        scale = max(width / (max(1, out_w) * pixel_aspect), height / max(1, out_h))
+        half_w, half_h = scale * max(1, out_w) * pixel_aspect / 2, scale * max(1, out_h) / 2
+        return cls(
+            width / 2 - half_w,
+            height / 2 - half_h,
+            width / 2 + half_w,
+            height / 2 + half_h,
+            max(1, out_w),
+            max(1, out_h),
+        )
+
+    @property
+    def scale(self) -> float:
+        """Output pixels per image pixel, horizontally."""
+        return self.out_w / (self.x1 - self.x0)
+
+    def to_image(self, out_x: float, out_y: float) -> tuple[float, float]:
+        """The image point under the output position; the centre of output pixel (i, j) is (i + 0.5, j + 0.5)."""
+        x = self.x0 + out_x * (self.x1 - self.x0) / self.out_w
+        y = self.y0 + out_y * (self.y1 - self.y0) / self.out_h
+        return x - 0.5, y - 0.5
+
+    def to_output(self, x: float, y: float) -> tuple[float, float]:
+        """The output position of the image point (x, y); the inverse of :meth:`to_image`."""
+        out_x = (x + 0.5 - self.x0) * self.out_w / (self.x1 - self.x0)
+        out_y = (y + 0.5 - self.y0) * self.out_h / (self.y1 - self.y0)
+        return out_x, out_y
+
+    def zoomed(self, factor: float, x: float, y: float, *, width: int, height: int) -> Viewport:
+        """Enlarged ``factor`` times (below 1: reduced) about the image point (x, y), which stays where it is.
+
+        Limits: 64 output pixels per image pixel, and twice the whole image.
+        """
+        smallest = self.out_w / _MOST_ZOOM
+        largest = 2 * max(width, height * (self.x1 - self.x0) / (self.y1 - self.y0))
+        wanted = (self.x1 - self.x0) / factor
+        ratio = min(max(wanted, smallest), max(largest, smallest)) / (self.x1 - self.x0)
+        at_x, at_y = x + 0.5, y + 0.5
+        return Viewport(
+            at_x + (self.x0 - at_x) * ratio,
+            at_y + (self.y0 - at_y) * ratio,
+            at_x + (self.x1 - at_x) * ratio,
+            at_y + (self.y1 - at_y) * ratio,
+            self.out_w,
+            self.out_h,
+        )
+
+    def moved(self, dx: float, dy: float) -> Viewport:
+        """Shifted by image pixels: the picture moves the other way."""
+        return Viewport(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy, self.out_w, self.out_h)
+
+    def centred(self, x: float, y: float) -> Viewport:
+        """The same size with the image point (x, y) in the middle."""
+        return self.moved(x + 0.5 - (self.x0 + self.x1) / 2, y + 0.5 - (self.y0 + self.y1) / 2)
+
+    def clamped(self, width: int, height: int) -> Viewport:
+        """Shifted as little as needed for the image to fill the view, or to be centred where it is smaller than the view."""
+        return self.moved(_shift(self.x0, self.x1, width), _shift(self.y0, self.y1, height))
+
+    def resized(self, out_w: int, out_h: int) -> Viewport:
+        """The same centre and scale on an output of another size."""
+        out_w, out_h = max(1, out_w), max(1, out_h)
+        half_w = (self.x1 - self.x0) / self.out_w * out_w / 2
+        half_h = (self.y1 - self.y0) / self.out_h * out_h / 2
+        mid_x, mid_y = (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+        return Viewport(mid_x - half_w, mid_y - half_h, mid_x + half_w, mid_y + half_h, out_w, out_h)
+
+
+def _shift(low: float, high: float, size: int) -> float:
+    if high - low >= size:
+        return size / 2 - (low + high) / 2
+    return max(0.0, -low) - max(0.0, high - size)
+
+
+class Pyramid:
+    """An image and its halved copies, from which any part is drawn at any size in a time that depends on the output only.
+
+    Args:
+        pixels: uint8, shape (H, W, 3). Kept, not copied; the copies add a third of its size.
+    """
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        self._levels = [pixels]
+        while min(self._levels[-1].shape[:2]) >= 2 and max(self._levels[-1].shape[:2]) > 2 * _SMALLEST_LEVEL:
+            self._levels.append(_halved(self._levels[-1]))
+        self._table: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image."""
+        height, width = self._levels[0].shape[:2]
+        return width, height
+
+    def render(  # noqa: PLR0917
+        self, x0: float, y0: float, x1: float, y1: float, out_w: int, out_h: int, contrast: bool = False
+    ) -> npt.NDArray[np.uint8]:
+        """Draw the rectangle x0..x1, y0..y1 (edges, may reach beyond the image) as uint8 (out_h, out_w, 3).
+
+        Reduced views are averaged; from 2.5 times enlargement on, pixels are squares. With ``contrast`` the levels between the
+        1st and 99th percentile of the whole image are spread over 0..255, so that panning does not change the brightness.
+
+        Raises:
+            ValueError: an empty rectangle or output.
+        """
+        import numpy as np
+
+        if not (x1 > x0 and y1 > y0 and out_w > 0 and out_h > 0):
+            raise ValueError("nothing to draw: the rectangle or the output is empty")
+        width, height = self.size
+        out = np.empty((out_h, out_w, 3), np.uint8)
+        out[:] = OUTSIDE
+        columns = _covered(x0, x1, width, out_w)
+        rows = _covered(y0, y1, height, out_h)
+        if columns is None or rows is None:
+            return out
+        left, right, low_x, high_x = columns
+        top, bottom, low_y, high_y = rows
+        part = self._scaled((low_x, low_y, high_x, high_y), right - left, bottom - top)
+        out[top:bottom, left:right] = self._contrast_table()[part] if contrast else part
+        return out
+
+    def render_view(self, view: Viewport, contrast: bool = False) -> npt.NDArray[np.uint8]:
+        """:meth:`render` for a :class:`Viewport`."""
+        return self.render(view.x0, view.y0, view.x1, view.y1, view.out_w, view.out_h, contrast)
+
+    def _scaled(self, box: tuple[float, float, float, float], out_w: int, out_h: int) -> npt.NDArray[np.uint8]:
+        """The box (edges of the full image, inside it) at ``out_w`` x ``out_h`` from the coarsest level that is still fine enough."""
+        import numpy as np
+        from PIL import Image
+
+        step = min((box[2] - box[0]) / out_w, (box[3] - box[1]) / out_h)
+        number = min(len(self._levels) - 1, max(0, int(np.floor(np.log2(max(step, 1e-9))))))
+        level = self._levels[number]
+        # Odd sizes are rounded up when halved, so the factor is the power of two, not the ratio of the sizes.
+        x0, y0, x1, y1 = (edge / 2**number for edge in box)
+        first_x, first_y = max(0, int(x0) - 2), max(0, int(y0) - 2)
+        last_x, last_y = min(level.shape[1], int(np.ceil(x1)) + 2), min(level.shape[0], int(np.ceil(y1)) + 2)
+        piece = Image.fromarray(np.ascontiguousarray(level[first_y:last_y, first_x:last_x]))
+        zoom = max(out_w / (x1 - x0), out_h / (y1 - y0))
+        how = Image.Resampling.NEAREST if number == 0 and zoom >= _SHARP_ZOOM else Image.Resampling.BILINEAR
+        inner = (
+            max(0.0, x0 - first_x),
+            max(0.0, y0 - first_y),
+            min(float(piece.width), x1 - first_x),
+            min(float(piece.height), y1 - first_y),
+        )
+        return np.asarray(piece.resize((out_w, out_h), how, box=inner))
+
+    def _contrast_table(self) -> npt.NDArray[np.uint8]:
+        """256 levels, computed once from an overview of the image."""
+        import numpy as np
+
+        if self._table is None:
+            overview = next((level for level in self._levels if level.size <= 3 * 2**20), self._levels[-1])
+            low, high = (float(v) for v in np.percentile(overview, CONTRAST_PERCENTILES))
+            spread = (np.arange(256) - low) * (255 / max(1.0, high - low))
+            self._table = np.clip(np.rint(spread), 0, 255).astype(np.uint8)
+        return self._table
+
+
+def _covered(low: float, high: float, size: int, out: int) -> tuple[int, int, float, float] | None:
+    """Output pixels first..last that show the image along one axis, and the edges of the image they cover; None if there are none."""
+    step = (high - low) / out
+    first = max(0, round(-low / step)) if low < 0 else 0
+    last = min(out, round((size - low) / step)) if high > size else out
+    if last <= first:
+        return None
+    start, end = max(0.0, low + first * step), min(float(size), low + last * step)
+    return (first, last, start, end) if end > start else None
+
+
+def _halved(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Half the size by averaging 2 x 2, in strips: Pillow keeps RGB in four bytes, which a 100-megapixel image should not pay at once."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    out = np.empty(((height + 1) // 2, (width + 1) // 2, 3), np.uint8)
+    for start in range(0, height, _STRIP_ROWS):
+        strip = Image.fromarray(np.ascontiguousarray(pixels[start : start + _STRIP_ROWS])).reduce(2)
+        out[start // 2 : start // 2 + strip.height] = np.asarray(strip)
+    return out
