@@ -5,6 +5,7 @@ Import the fixtures you need: ``from tests.engine_fixtures import real_engine  #
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -63,11 +64,9 @@ class Home:
 
     def kill(self) -> None:
         for process in self.processes():
-            try:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
                 process.wait(5)
-            except psutil.Error:
-                pass
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -100,10 +99,8 @@ def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         lifecycle.ensure_running(made.settings)
         yield made
     finally:
-        try:
+        with contextlib.suppress(SegduoError):
             lifecycle.stop(made.settings)
-        except SegduoError:
-            pass
         made.kill()
 
 

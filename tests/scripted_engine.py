@@ -2,8 +2,9 @@
 
     python -m tests.scripted_engine --settings JSON SCRIPT
 
-SCRIPT is a JSON object: ``embed_seconds``, ``predict_seconds``, ``batches`` and ``batch_seconds`` (auto), ``die_in`` (``embed``, ``predict`` or ``auto``: the
-process ends as if killed), ``fail_in`` (raises), ``keep`` (images kept), ``version``, ``protocol`` (what status claims), ``ignore_stop``, ``limit`` (queue).
+SCRIPT is a JSON object: ``embed_seconds``, ``predict_seconds``, ``batches`` and ``batch_seconds`` (auto), ``die_in`` (``embed``, ``predict`` or
+``auto``: the process ends as if killed), ``fail_in`` (raises), ``keep`` (images kept), ``version``, ``protocol`` and ``device`` (what status
+claims), ``ignore_stop``, ``limit`` (queue), ``own_socket_seconds``.
 """
 
 from __future__ import annotations

@@ -341,7 +341,7 @@ class EngineClient:
         answer = self._request(
             "PUT",
             protocol.image_route(image_id),
-            data=memoryview(sent).cast("B"),
+            data=sent.data.cast("B"),
             headers=headers,
             params={"embed": "true" if embed else "false"},
             seconds=WORK_SECONDS,
@@ -360,7 +360,7 @@ class EngineClient:
             for line in lines:
                 event = _parse_event(line)
                 if event.event == "error":
-                    raise _rebuilt(event.error)
+                    raise _rebuilt(event.error)  # also _ImageMissing: the pixels were evicted while the job waited
                 if event.mask is not None:
                     collector.masks.append(event.mask)
                 if on_event is not None:
@@ -541,9 +541,11 @@ def _parse_event(line: bytes) -> AutoEvent:
         ) from None
 
 
-def _rebuilt(message: protocol.ErrorMessage | None) -> SegduoError:
+def _rebuilt(message: protocol.ErrorMessage | None) -> SegduoError | _ImageMissing:
     if message is None:
         return EngineFailed("the engine failed without saying why", "`segduo engine logs` may tell more.")
+    if message.slug == protocol.IMAGE_MISSING:
+        return _ImageMissing()
     return error_from_slug(message.slug, message.message, message.hint)
 
 
@@ -558,8 +560,6 @@ def _raise_for(response: requests.Response) -> None:
         raise EngineFailed(
             f"the engine answered HTTP {response.status_code} without saying why", "`segduo engine logs` may tell more."
         ) from None
-    if message.slug == protocol.IMAGE_MISSING:
-        raise _ImageMissing
     raise _rebuilt(message)
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from segment_duo import __version__
 from segment_duo.engine import protocol
@@ -139,6 +139,11 @@ def stop(settings: EngineSettings, *, only_if_idle: bool = False) -> bool:
 def spawn_command(settings: EngineSettings) -> list[str]:
     """The command line that starts an engine with these settings. ``-P`` keeps the working folder off the import path."""
     return [sys.executable, "-P", "-m", SERVER_MODULE, "--settings", settings.model_dump_json(exclude_defaults=True)]
+
+
+def run_in_foreground(settings: EngineSettings) -> NoReturn:
+    """Become the engine: this process is replaced, keeps its pid, and logs to stderr as well (for systemd, launchd and people)."""
+    os.execve(sys.executable, [*spawn_command(settings), "--foreground"], spawn_environment())
 
 
 def spawn_environment() -> dict[str, str]:
@@ -345,8 +350,7 @@ def _engine_process(peer: Peer) -> psutil.Process | None:
         arguments = process.cmdline()
     except psutil.Error:
         return None
-    is_engine = SERVER_MODULE in arguments or ("engine" in arguments and "run" in arguments)
-    return process if is_engine and process.pid != os.getpid() else None
+    return process if SERVER_MODULE in arguments and process.pid != os.getpid() else None
 
 
 def _ask_to_stop(settings: EngineSettings, *, only_if_idle: bool) -> None:

@@ -316,8 +316,8 @@ async def _auto_lines(service: EngineService, image_id: str, body: AutoRequest) 
             if event is None:
                 break
             yield protocol.dump_auto_event(event)
-        error = job.future.exception()
-        yield protocol.dump_auto_event(job.future.result() if error is None else _error_event(error, service))
+        failure = job.future.exception()
+        yield protocol.dump_auto_event(job.future.result() if failure is None else _error_event(failure, service))
     finally:
         job.cancel()
 
@@ -331,11 +331,14 @@ def _progress_event(position: int, phase: str, done: int, total: int) -> AutoEve
 def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
     if isinstance(error, ImageMissing):
         return AutoEvent("error", error=ErrorMessage(slug=protocol.IMAGE_MISSING, message="the pixels are needed"))
+    known: SegduoError
     if isinstance(error, Cancelled) and service.stopping:
-        error = _stopped()
-    if not isinstance(error, SegduoError):
-        error = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
-    return AutoEvent("error", error=ErrorMessage(slug=error.slug, message=error.message, hint=error.hint))
+        known = _stopped()
+    elif isinstance(error, SegduoError):
+        known = error
+    else:
+        known = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
+    return AutoEvent("error", error=ErrorMessage(slug=known.slug, message=known.message, hint=known.hint))
 
 
 def _stopped() -> EngineFailed:

@@ -1,0 +1,164 @@
+"""``segduo engine``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segment_duo.cli import human
+from segment_duo.cli.options import DeviceOption, JsonOption, SocketOption
+from segment_duo.cli.output import emit, emit_json, emit_table, note
+from segment_duo.errors import EngineUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from segment_duo.engine.protocol import CacheUse, EngineStatus
+    from segment_duo.engine.settings import EngineSettings
+
+app = typer.Typer(help="The engine: the daemon that holds the model and the images.", no_args_is_help=True)
+
+IdleOption = Annotated[
+    float | None, typer.Option("--idle-minutes", help="Exit after so many minutes without work (default 30).")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+
+
+@app.command()
+def start(
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    idle_minutes: IdleOption = None,
+    socket: SocketOption = None,
+) -> None:
+    """Start the engine in the background. Commands do so by themselves; this only saves the first one the wait."""
+    from segment_duo.engine import lifecycle
+
+    settings = _settings(device=device, threads=threads, idle_minutes=idle_minutes, socket=socket)
+    status = lifecycle.ensure_running(settings)
+    note(f"engine {status.version}, pid {status.pid}, {status.socket}")
+
+
+@app.command()
+def stop(socket: SocketOption = None) -> None:
+    """Stop the engine: ask it, then SIGTERM, then SIGKILL. Work that runs is cancelled."""
+    from segment_duo.engine import lifecycle
+
+    if not lifecycle.stop(_settings(socket=socket)):
+        note("no engine was running")
+
+
+@app.command()
+def status(as_json: JsonOption = False, socket: SocketOption = None) -> None:
+    """Show what the engine holds and does. Answers at once, also while it computes; exit code 3 if none runs."""
+    from segment_duo.engine import lifecycle
+
+    settings = _settings(socket=socket)
+    found = lifecycle.probe(settings)
+    if found is None:
+        raise EngineUnavailable(f"no engine runs ({settings.socket})", "Any command that needs one starts it.")
+    if as_json:
+        emit_json(found.model_dump(mode="json"), indent=1)
+    else:
+        emit_table(("", ""), _rows(found))
+
+
+@app.command()
+def release(
+    image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", help="The image to forget.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Forget all images.")] = False,
+    memory_only: Annotated[bool, typer.Option("--memory-only", help="Keep the embeddings on disk.")] = False,
+    page: Annotated[int, typer.Option("--page", min=0, help="Page of a multi-page TIFF.")] = 0,
+    socket: SocketOption = None,
+) -> None:
+    """Free what the engine holds of an image, or of all: pixels, embeddings and candidates, in memory and on disk."""
+    from segment_duo.config import load_config
+    from segment_duo.session import Session
+
+    if everything == (image is not None):
+        raise UsageError("name one IMAGE, or --all")
+    session = Session(load_config({"socket": socket}), notify=note)
+    image_id = None if image is None else session.open_image(session.reference(image), page=page).image_id
+    freed = session.engine().release(image_id, disk=not memory_only)
+    note(
+        f"{freed.images} image{'s' * (freed.images != 1)} released: "
+        f"{human.size(freed.memory_bytes)} of memory, {human.size(freed.disk_bytes)} on disk"
+    )
+
+
+@app.command()
+def logs(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 40,
+    socket: SocketOption = None,
+) -> None:
+    """Print the end of the engine's log."""
+    from segment_duo.engine import lifecycle
+
+    log = _settings(socket=socket).log
+    if not log.exists():
+        raise EngineUnavailable(f"there is no log yet: {log}", "The engine has not run here.")
+    for line in lifecycle.log_tail(log, lines).splitlines():
+        emit(line)
+
+
+@app.command()
+def run(
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    idle_minutes: IdleOption = None,
+    socket: SocketOption = None,
+) -> None:
+    """Run the engine in the foreground, for systemd, launchd, or to watch it. Ctrl-C stops it."""
+    from segment_duo.engine import lifecycle
+
+    lifecycle.run_in_foreground(_settings(device=device, threads=threads, idle_minutes=idle_minutes, socket=socket))
+
+
+def _settings(**flags: Any) -> EngineSettings:
+    from segment_duo.config import load_config
+    from segment_duo.engine.settings import EngineSettings
+    from segment_duo.paths import Paths
+
+    paths = Paths.default()
+    return EngineSettings.of(load_config(flags, paths=paths).config, paths)
+
+
+def _rows(status: EngineStatus) -> list[tuple[str, str]]:
+    rows = [
+        ("state", f"{status.state}, up {_duration(status.uptime_seconds)}"),
+        ("version", f"{status.version}, protocol {status.protocol}, pid {status.pid}"),
+        ("socket", status.socket),
+        ("device", _device(status)),
+    ]
+    rows += [("model", f"{model.id}  {model.sha256[:12]}") for model in status.models] or [("model", "none loaded")]
+    rows += [("memory", f"{human.size(status.rss_bytes)} in all"), ("memory cache", _use(status.memory_cache))]
+    rows += [("disk cache", _use(status.disk_cache))]
+    if status.device_memory is not None:
+        rows += [("device memory", _use(status.device_memory))]
+    for image in status.images:
+        models = ", ".join(image.models) or "pixels only"
+        rows += [("image", f"{image.id[:12]}  {image.width} x {image.height}  {human.size(image.bytes)}  {models}")]
+    if status.running is not None:
+        job = status.running
+        far = f" {job.done} of {job.total}" if job.total else ""
+        rows += [("running", f"{job.kind} of {job.image[:12]}: {job.phase}{far}, {job.seconds:.1f} s")]
+    rows += [("queue", f"{len(status.queue)} of {status.queue_limit}")]
+    rows += [("waiting", f"{job.kind} of {job.image[:12]}, {job.seconds:.1f} s") for job in status.queue]
+    if status.idle_exit_seconds is not None:
+        rows += [("idle exit in", _duration(status.idle_exit_seconds))]
+    return [*rows, ("log", status.log)]
+
+
+def _device(status: EngineStatus) -> str:
+    name = f" ({status.device_name})" if status.device_name else ""
+    return f"{status.device}{name}, {status.threads} threads" if status.device else "not chosen yet"
+
+
+def _use(use: CacheUse) -> str:
+    return f"{human.size(use.used)} of {human.size(use.bound)}, {use.entries} entries"
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
