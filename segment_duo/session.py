@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         PredictedObject,
         ReleaseReport,
     )
+    from segment_duo.masks.files import Peek
     from segment_duo.models.registry import ModelChoice
     from segment_duo.stores.base import Store
 
@@ -351,10 +352,11 @@ class Session:
         if request.name is not None:
             return LoadedSet(first, mask_set := self.read_set(ref, first), self._notice(mask_set, first, ref, sha256))
         for candidate in candidates:
-            mask_set = self.read_set(ref, candidate)
-            if not belongs_to(mask_set, ref, sha256) and sha256 is None:
+            provenance = self.peek(ref, candidate).provenance
+            if not belongs_to(provenance, ref, sha256) and sha256 is None:
                 sha256 = self.content_hash(ref)
-            if belongs_to(mask_set, ref, sha256):
+            if belongs_to(provenance, ref, sha256):
+                mask_set = self.read_set(ref, candidate)
                 return LoadedSet(candidate, mask_set, self._notice(mask_set, candidate, ref, sha256))
         raise NotFound(
             f"{ref}: the saved sets of this name belong to another image",
@@ -374,6 +376,13 @@ class Session:
 
         kind, _ = self.masks_folder(ref)
         return loads(self.store(kind).read(version.path), name=version.path)
+
+    def peek(self, ref: ImageRef, version: Version) -> Peek:
+        """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
+        from segment_duo.masks.files import peek
+
+        kind, _ = self.masks_folder(ref)
+        return peek(self.store(kind).read(version.path), name=version.path)
 
     def _notice(self, mask_set: MaskSet, version: Version, ref: ImageRef, sha256: str | None) -> str:
         identity = mask_set.provenance.image
@@ -464,9 +473,9 @@ class Session:
         return spool.push(self.store, wait=wait) if spool.pending() else []
 
 
-def belongs_to(mask_set: MaskSet, ref: ImageRef, sha256: str | None) -> bool:
+def belongs_to(provenance: Provenance, ref: ImageRef, sha256: str | None) -> bool:
     """Whether a set is this image's: same bytes, or same path; sets without identity (the predecessor's) count by name."""
-    identity = mask_set.provenance.image
+    identity = provenance.image
     if identity is None or not identity.sha256:
         return True
     return identity.path == str(ref) or (bool(sha256) and identity.sha256 == sha256)

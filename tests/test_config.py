@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from segment_duo.config import load_config
+from segment_duo.config import PREDECESSOR_KEYS, Config, load_config
 from segment_duo.errors import ConfigError
 from segment_duo.paths import MAX_SOCKET_BYTES, Paths
+
+from .conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -96,3 +98,17 @@ def test_segduo_home_moves_everything(tmp_path: Path, monkeypatch: pytest.Monkey
     paths = Paths.default()
     for place in (paths.config_file, paths.models_dir, paths.embeddings_dir, paths.spool_dir, paths.socket):
         assert place.is_relative_to(tmp_path) or str(place).startswith("/tmp/")
+
+
+def test_the_documentation_lists_every_setting_with_its_meaning() -> None:
+    text = (REPOSITORY / "docs" / "configuration.md").read_text()
+    for name, field in Config.model_fields.items():
+        if name != "keys":
+            default = (
+                ""
+                if field.default is None
+                else f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+            )
+            assert f"| `{name}` | `SEGDUO_{name.upper()}` | {default} | {field.description} |" in text
+    for key, name in PREDECESSOR_KEYS.items():
+        assert f"| `{key}` | `{name}` |" in text

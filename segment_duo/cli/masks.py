@@ -1,0 +1,408 @@
+"""``segduo masks``: look at saved sets, edit them into new versions, exchange them with other programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segment_duo.cli.human import size, when
+from segment_duo.cli.inputs import image_and_version
+from segment_duo.cli.options import (
+    BannerOption,
+    JsonOption,
+    OutOption,
+    PixelSizeOption,
+    SuffixOption,
+    banner_value,
+    open_session,
+    pixel_size_value,
+)
+from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
+from segment_duo.cli.saving import deliver_waiting, finish_saved
+from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, UsageError
+from segment_duo.prompts import parse_box
+from segment_duo.stores.versions import split_version
+from segment_duo.types import Mask, MaskSet
+
+if TYPE_CHECKING:
+    from segment_duo.session import LoadedSet, OpenImage, Session
+
+app = typer.Typer(
+    help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True
+)
+
+SetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE[@VERSION]", help="An image, and which of its sets: @0, @2, @grain_1; the latest without."
+    ),
+]
+SetsArgument = Annotated[
+    list[str], typer.Argument(metavar="IMAGE[@VERSION]...", help="Images, each with the set meant; the latest without.")
+]
+IdsArgument = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids as `segduo masks show` gives them.")]
+
+
+@app.command("ls")
+def list_versions(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """List the saved sets of an image, newest first.
+
+    [bold]Example[/bold]
+
+      segduo masks ls examples/particles.tif
+    """
+    with open_session(out=out) as session:
+        ref = session.reference(image)
+        rows: list[dict[str, Any]] = []
+        for version in session.versions(ref):
+            found = session.peek(ref, version)
+            model, identity = found.provenance.model, found.provenance.image
+            rows.append(
+                {
+                    "version": version.name,
+                    "masks": found.count,
+                    "modified": when(version.modified),
+                    "size": size(version.size),
+                    "model": model.id if model else "",
+                    "operation": found.provenance.operation,
+                    "parent": found.provenance.parent or "",
+                    "image": identity.path if identity else "",
+                    "path": version.path,
+                }
+            )
+    if as_json:
+        emit_json(rows, indent=1)
+        return
+    if not rows:
+        raise NotFound(f"{ref}: no saved sets yet", f"`segduo auto {ref}` makes one.")
+    columns = ("version", "masks", "modified", "size", "model", "operation", "parent", "path")
+    emit_table(columns, [[row[column] for column in columns] for row in rows], right=("masks", "size"))
+    for row in rows:
+        if row["image"] not in ("", str(ref)):
+            note(f"set {row['version']} was made for {row['image']}")
+
+
+@app.command()
+def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None) -> None:
+    """Show the masks of a set: id, label, area, box, scores.
+
+    [bold]Examples[/bold]
+
+      segduo masks show examples/particles.tif
+
+      segduo masks show examples/particles.tif@2 --json | jq '.masks[].area'
+    """
+    from segment_duo.masks.files import provenance_record, to_record
+
+    with open_session(out=out) as session:
+        loaded = _load(session, image)
+    mask_set = loaded.mask_set
+    if as_json:
+        emit_json(
+            {
+                "version": loaded.version.name,
+                "provenance": provenance_record(mask_set.provenance),
+                "masks": [to_record(mask) for mask in mask_set.masks],
+            }
+        )
+        return
+    columns = ("id", "label", "area", "x", "y", "width", "height", "predicted_iou", "stability", "source")
+    emit_table(columns, [_mask_row(mask) for mask in mask_set.masks], right=columns[2:9])
+
+
+def _mask_row(mask: Mask) -> list[object]:
+    scores = ["" if score is None else f"{score:.3f}" for score in (mask.predicted_iou, mask.stability_score)]
+    return [mask.id, mask.label, mask.area, *(f"{value:g}" for value in mask.bbox), *scores, mask.source]
+
+
+@app.command("rm-mask")
+def remove_masks(
+    image: SetArgument, ids: IdsArgument, suffix: SuffixOption = "", as_json: JsonOption = False, out: OutOption = None
+) -> None:
+    """Write a new version without the named masks; the old one stays.
+
+    [bold]Example[/bold]
+
+      segduo masks rm-mask examples/particles.tif 3 17
+    """
+    _select(image, ids, keep=False, suffix=suffix, as_json=as_json, out=out)
+
+
+@app.command()
+def keep(
+    image: SetArgument, ids: IdsArgument, suffix: SuffixOption = "", as_json: JsonOption = False, out: OutOption = None
+) -> None:
+    """Write a new version with only the named masks; the old one stays.
+
+    [bold]Example[/bold]
+
+      segduo masks keep examples/particles.tif@0 1 2 5 --suffix best
+    """
+    _select(image, ids, keep=True, suffix=suffix, as_json=as_json, out=out)
+
+
+def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: bool, out: str | None) -> None:
+    with open_session(out=out) as session:
+        loaded = _load(session, image)
+        known = {mask.id for mask in loaded.mask_set.masks}
+        unknown = sorted(set(ids) - known)
+        if unknown:
+            raise InputError(
+                f"set {loaded.version.name} has no mask {unknown[0]}", "`segduo masks show` gives the ids."
+            )
+        masks = [mask for mask in loaded.mask_set.masks if (mask.id in ids) is keep]
+        operation = "keep" if keep else "rm-mask"
+        _save_edit(session, image, loaded, masks, operation, {"ids": sorted(set(ids))}, suffix, as_json)
+
+
+@app.command("filter")
+def filter_masks(
+    image: SetArgument,
+    min_area: Annotated[float | None, typer.Option(help="Smallest area in pixels.")] = None,
+    max_area: Annotated[float | None, typer.Option(help="Largest area in pixels.")] = None,
+    min_diameter: Annotated[str | None, typer.Option(help="Smallest equivalent diameter: 12 (pixels) or 50nm.")] = None,
+    max_diameter: Annotated[str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.")] = None,
+    min_circularity: Annotated[float | None, typer.Option(min=0, max=1, help="4 pi area / perimeter^2.")] = None,
+    min_solidity: Annotated[float | None, typer.Option(min=0, max=1, help="Area / convex area.")] = None,
+    min_predicted_iou: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    min_stability: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    exclude_edge: Annotated[
+        bool, typer.Option("--exclude-edge", help="Without masks that touch the image's edge or the banner.")
+    ] = False,
+    inside: Annotated[
+        str | None,
+        typer.Option(metavar="X0,Y0,X1,Y1|ID", help="Only masks inside this box, or inside the mask of this id."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Only masks with this label.")] = None,
+    pixel_size: PixelSizeOption = None,
+    suffix: SuffixOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many masks would stay.")] = False,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Write a new version with the masks that pass; the old one stays.
+
+    [bold]Example[/bold]
+
+      segduo masks filter examples/particles.tif --min-diameter 50nm --exclude-edge
+    """
+    from segment_duo.masks import filters
+
+    with open_session(out=out) as session:
+        loaded = _load(session, image)
+        scale = pixel_size_value(pixel_size) or loaded.mask_set.provenance.pixel_size
+        box = inside is not None and "," in inside
+        wanted = filters.MaskFilter(
+            min_area=min_area,
+            max_area=max_area,
+            min_diameter=filters.diameter_in_pixels(min_diameter, scale),
+            max_diameter=filters.diameter_in_pixels(max_diameter, scale),
+            min_circularity=min_circularity,
+            min_solidity=min_solidity,
+            min_predicted_iou=min_predicted_iou,
+            min_stability=min_stability,
+            exclude_edge=exclude_edge,
+            inside_box=parse_box(inside or "", where="--inside") if box else None,
+            inside_mask=_mask_id(inside) if inside is not None and not box else None,
+            label=label,
+        )
+        masks = filters.apply(loaded.mask_set, wanted)
+        if dry_run:
+            emit(f"{len(masks)} of {len(loaded.mask_set.masks)}")
+            return
+        _save_edit(session, image, loaded, masks, "filter", wanted.record(), suffix, as_json)
+
+
+def _mask_id(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--inside takes x0,y0,x1,y1 or the id of a mask, not '{text}'") from None
+
+
+@app.command()
+def export(
+    images: SetsArgument,
+    fmt: Annotated[str, typer.Option("--format", "-f", help="See the list below.")],
+    destination: Annotated[Path, typer.Option("--to", "-t", help="File or folder to write; nothing is overwritten.")],
+    overlap: Annotated[
+        str, typer.Option(help="Who owns a pixel that several masks claim: small-on-top, score or area.")
+    ] = "small-on-top",
+    banner: BannerOption = "auto",
+    out: OutOption = None,
+) -> None:
+    """Write sets in another program's format.
+
+    [bold]Formats[/bold]: coco, coco-rle, sam1, labels-tiff, labels-png, masks-png, npz, imagej-roi, geojson, labelme, yolo-seg, svg,
+    overlay, csv. `docs/formats.md` says what each holds and what it cannot hold.
+
+    [bold]Examples[/bold]
+
+      segduo masks export examples/particles.tif -f imagej-roi -t rois.zip
+
+      segduo masks export a.tif b.tif@2 -f coco -t dataset.json
+    """
+    from segment_duo.masks.export import FORMATS
+    from segment_duo.masks.export import export as write
+
+    if fmt not in FORMATS:
+        raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
+    with open_session(out=out) as session:
+        sets: list[tuple[MaskSet, Any]] = []
+        for text in images:
+            loaded = _load(session, text)
+            opened = _open_for(session, text, loaded, banner_value(banner)) if FORMATS[fmt].needs_image else None
+            sets.append((loaded.mask_set, opened.data if opened else None))
+        for file in write(sets, fmt, destination, overlap=overlap):
+            emit(file)
+
+
+@app.command("import")
+def import_set(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image the masks belong to.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="COCO, label image, ImageJ ROI, LabelMe or .pkl.")],
+    fmt: Annotated[
+        str | None, typer.Option("--format", "-f", help="coco, labels, imagej-roi, labelme or pkl; guessed without.")
+    ] = None,
+    suffix: SuffixOption = "",
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Read masks from another program's file and save them as a new version.
+
+    [bold]Example[/bold]
+
+      segduo masks import examples/particles.tif labels.tif --suffix manual
+    """
+    from segment_duo.masks.importers import import_masks
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}") from None
+    with open_session(out=out) as session:
+        opened = session.open_image(session.reference(image))
+        facts = opened.data.facts
+        masks = import_masks(content, fmt, name=file.name, width=facts.width, height=facts.height)
+        deliver_waiting(session)
+        saved = session.save(
+            opened, masks, operation="import", suffix=suffix, parameters={"file": file.name}, with_model=False
+        )
+        finish_saved(saved, {"image": str(opened.ref), "masks": len(masks)}, as_json=as_json)
+
+
+@app.command()
+def diff(
+    first: SetArgument,
+    second: Annotated[
+        str, typer.Argument(metavar="[IMAGE@]VERSION", help="Another set; @VERSION means the same image.")
+    ],
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Masks match from this IoU on.")] = 0.5,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Compare two sets: which masks match and how well, which are new, which are gone.
+
+    [bold]Examples[/bold]
+
+      segduo masks diff examples/particles.tif@0 @1
+
+      segduo masks diff before.pkl after.pkl
+    """
+    from segment_duo.masks.compare import diff as compare
+
+    with open_session(out=out) as session:
+        one = _load_any(session, first)
+        other = _load_any(session, split_version(first)[0] + second if second.startswith("@") else second)
+    result = compare(one, other, iou=iou)
+    if as_json:
+        emit_json(dataclasses.asdict(result))
+        return
+    emit(f"matched {len(result.matched)}, new {len(result.new)}, gone {len(result.gone)}")
+    for pair in result.matched:
+        emit(f"  {pair.first} = {pair.second}  IoU {pair.iou:.3f}")
+    for mask_id in result.new:
+        emit(f"  + {mask_id}")
+    for mask_id in result.gone:
+        emit(f"  - {mask_id}")
+
+
+@app.command()
+def push() -> None:
+    """Deliver mask sets that wait in the spool because Drops was away."""
+    with open_session() as session:
+        left = deliver_waiting(session, wait=True)
+        if left:
+            raise SavedToSpoolOnly(f"{left} sets could not be delivered", "`segduo doctor` looks at the connection.")
+
+
+@app.command()
+def loader() -> None:
+    """Print a Python file that reads any set without this program (only NumPy); keep it beside a notebook.
+
+    [bold]Example[/bold]
+
+      segduo masks loader > load_masks.py
+    """
+    from importlib.resources import files
+
+    emit_raw(files("segment_duo.masks").joinpath("load_masks.py").read_text(encoding="utf-8"))
+
+
+def _load(session: Session, text: str) -> LoadedSet:
+    ref, version = image_and_version(session, text)
+    loaded = session.load(ref, version)
+    if loaded.notice:
+        note(loaded.notice)
+    return loaded
+
+
+def _load_any(session: Session, text: str) -> MaskSet:
+    """A set by image and version, or the file of a set itself."""
+    if text.endswith(".pkl"):
+        from segment_duo.masks.files import loads
+
+        ref = session.reference(text)
+        return loads(session.store(ref.store).read(ref.path), name=text)
+    return _load(session, text).mask_set
+
+
+def _open_for(session: Session, text: str, loaded: LoadedSet, banner: str | int) -> OpenImage:
+    """The image of a set, with the banner that the set was made with unless told otherwise."""
+    ref, _ = image_and_version(session, text)
+    recorded = loaded.mask_set.provenance.banner
+    page = loaded.mask_set.provenance.image.page if loaded.mask_set.provenance.image else 0
+    cut = recorded.height if banner == "auto" and recorded else banner
+    return session.open_image(ref, page=page, banner=cut, pixel_size=loaded.mask_set.provenance.pixel_size)
+
+
+def _save_edit(
+    session: Session,
+    image: str,
+    loaded: LoadedSet,
+    masks: list[Mask] | tuple[Mask, ...],
+    operation: str,
+    parameters: dict[str, Any],
+    suffix: str,
+    as_json: bool,
+) -> None:
+    ref, _ = image_and_version(session, image)
+    provenance = dataclasses.replace(
+        loaded.mask_set.provenance, operation=operation, parameters=parameters, parent=loaded.version.name
+    )
+    deliver_waiting(session)
+    saved = session.save_set(ref, masks, provenance, suffix=suffix)
+    record = {
+        "image": str(ref),
+        "masks": len(masks),
+        "before": len(loaded.mask_set.masks),
+        "parent": loaded.version.name,
+    }
+    finish_saved(saved, record, as_json=as_json)
