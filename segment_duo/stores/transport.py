@@ -165,6 +165,7 @@ class Connection:
 
     def _ask_once(self, question: Question) -> Answer:
         import requests
+        from urllib3.exceptions import HTTPError
 
         file = question.file
         try:
@@ -185,7 +186,7 @@ class Connection:
                         retry_after=_whole_number(response.headers.get("Retry-After", "")),
                     )
                 return self._receive(response, question.max_bytes)
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             # Not chained: the request inside the exception holds the credentials.
             raise _explained(error, self._patience) from None
 
@@ -218,7 +219,12 @@ class Connection:
             import requests
             from requests.auth import HTTPBasicAuth
 
-            session = requests.Session()
+            class Session(requests.Session):
+                def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+                    """None: even when it does not follow a redirect, the library prepares to, and fails on a malformed one."""
+                    return None
+
+            session = Session()
             # Set explicitly, which also keeps requests from looking the host up in ~/.netrc.
             session.auth = HTTPBasicAuth(*self._credentials)
             session.headers.update({"User-Agent": f"segduo/{__version__}", "Accept-Encoding": "identity"})
@@ -247,7 +253,7 @@ def _whole_number(header: str) -> int | None:
     return int(header) if header.isascii() and header.isdigit() and len(header) < 20 else None
 
 
-def _explained(error: requests.RequestException, patience: Patience) -> NoAnswer | ConfigError:
+def _explained(error: Exception, patience: Patience) -> NoAnswer | ConfigError:
     """What went wrong, in words of our own."""
     from requests import exceptions
     from urllib3.exceptions import NameResolutionError, NewConnectionError
