@@ -87,15 +87,18 @@ class LocalStore:
         try:
             # Without O_NONBLOCK opening a named pipe would wait for a writer that never comes.
             descriptor = os.open(self._on_disk(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
+            try:
                 facts = os.fstat(descriptor)
                 if stat_module.S_ISDIR(facts.st_mode):
                     raise InputError(f"'{self._shown(path)}' is a folder, not a file")
                 if not stat_module.S_ISREG(facts.st_mode):
                     raise InputError(f"'{self._shown(path)}' is not a regular file")
-                if max_bytes is None:
-                    return file.read()
-                data = file.read(max_bytes + 1) if facts.st_size <= max_bytes else b""
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    if max_bytes is None:
+                        return file.read()
+                    data = file.read(max_bytes + 1) if facts.st_size <= max_bytes else b""
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self._explained(error, "read", path) from None
         if facts.st_size > max_bytes or len(data) > max_bytes:
