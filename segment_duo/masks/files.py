@@ -70,7 +70,7 @@ def dumps(mask_set: MaskSet, *, legacy: bool = False) -> bytes:
     if len({mask.id for mask in mask_set.masks}) != len(mask_set.masks):
         raise MaskFileError("masks of one set must have different ids")
     records = [to_record(mask, legacy=legacy) for mask in mask_set.masks]
-    provenance = _provenance_record(mask_set.provenance)
+    provenance = provenance_record(mask_set.provenance)
     return pickle.dumps(records, PICKLE_PROTOCOL) + pickle.dumps(provenance, PICKLE_PROTOCOL)
 
 
@@ -110,7 +110,7 @@ def _number(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _provenance_record(provenance: Provenance) -> dict[str, Any]:
+def provenance_record(provenance: Provenance) -> dict[str, Any]:
     image, model = provenance.image, provenance.model
     banner, size = provenance.banner, provenance.pixel_size
     return {
