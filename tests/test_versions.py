@@ -288,6 +288,7 @@ def test_where_sets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert masks_folder(image, Config()) == (StoreKind.LOCAL, "/data/day 1/masks")
     assert masks_folder(image, Config(local_masks_dir="/all/masks")) == (StoreKind.LOCAL, "/all/masks")
     assert masks_folder(image, Config(local_masks_dir="~/masks")) == (StoreKind.LOCAL, "/home/ann/masks")
+    assert masks_folder(image, Config(local_masks_dir="../masks")) == (StoreKind.LOCAL, "/data/masks")
     remote = ImageRef(StoreKind.DROPS, "/labdaq/a.tif")
     assert masks_folder(remote, Config()) == (StoreKind.DROPS, "/labdaq/masks")
     for root in ("/matthieu/masks/", "/drops/matthieu/masks", "drops:/matthieu//masks", "matthieu/masks"):

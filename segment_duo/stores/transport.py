@@ -35,7 +35,7 @@ class Patience:
     bytes cannot hold a command for ever.
     """
 
-    connect_seconds: float = 10.0
+    connect_seconds: float = 5.0
     read_seconds: float = 60.0
     answer_seconds: float = 120.0
     slowest_rate: float = 20_000.0

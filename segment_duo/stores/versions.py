@@ -12,6 +12,7 @@ a suffix may not look like a number (``grain_1`` is refused, it is version 1 of 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import unicodedata
@@ -174,8 +175,8 @@ def masks_folder(ref: ImageRef, config: Config) -> tuple[StoreKind, str]:
     if ref.store is StoreKind.DROPS:
         root = config.masks_root
         return StoreKind.DROPS, drops_path(root) if root else join_path(ref.folder, "masks")
-    place = Path(config.local_masks_dir).expanduser()
-    return StoreKind.LOCAL, str(Path(ref.folder) / place)
+    place = ref.folder / Path(config.local_masks_dir).expanduser()
+    return StoreKind.LOCAL, os.path.realpath(place) if ".." in place.parts else str(place)
 
 
 def drops_path(text: str) -> str:
