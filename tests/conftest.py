@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from .cli_shell import shell
+from .engine_fixtures import home, real_engine, scripted
+
+__all__ = ["REPOSITORY", "empty_home", "home", "real_engine", "scripted", "shared_dir", "shell"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

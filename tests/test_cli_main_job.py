@@ -1,0 +1,257 @@
+"""The main job as a user does it: the real program, the real engine, the nano model, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .cli_shell import DISCS, Shell, draw_discs
+from .conftest import REPOSITORY
+
+QUICK = ("--points-per-side", "8")
+
+
+def test_auto_saves_versions_and_never_overwrites(shell: Shell) -> None:
+    shell.image("particles.png")
+    first = shell.run("auto", "particles.png", *QUICK).ok()
+    content = Path(first.lines[0]).read_bytes()
+    second = shell.run("auto", "particles.png", *QUICK).ok()
+    assert [Path(first.lines[0]).name, Path(second.lines[0]).name] == ["particles.pkl", "particles_1.pkl"]
+    assert Path(first.lines[0]).read_bytes() == content
+
+
+def test_a_bare_python_reads_the_set(shell: Shell) -> None:
+    shell.image("particles.png")
+    shell.run("auto", "particles.png", *QUICK).ok()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "import pickle; print(*pickle.load(open('masks/particles.pkl', 'rb'))[0])"],
+        cwd=shell.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert {"segmentation", "area", "bbox", "predicted_iou", "stability_score", "crop_box"} <= set(
+        done.stdout.split()
+    ), done.stderr
+
+
+def test_a_point_on_a_disc_gives_the_disc(shell: Shell) -> None:
+    shell.image("particles.png")
+    rows = [f"{x},{y},1,{index}" for index, (x, y, _) in enumerate(DISCS)]
+    (shell.folder / "clicks.csv").write_text("x,y,label,object\n" + "\n".join(rows))
+    shell.run("point", "particles.png", "--points", "clicks.csv").ok()
+    masks = shell.run("masks", "show", "particles.png", "--json").ok().json["masks"]
+    areas = [mask["area"] for mask in masks]
+    for area, (_, _, radius) in zip(areas, DISCS, strict=True):
+        assert 0.75 < area / (np.pi * radius**2) < 1.3
+
+
+def test_append_keep_and_remove_make_new_versions(shell: Shell) -> None:
+    shell.image("a.png")
+    shell.run("point", "a.png", "-p", "30,30").ok()
+    shell.run("point", "a.png", "-p", "90,34", "--append", "--label", "big").ok()
+    shell.run("point", "a.png", "-p", "40,92", "--onto", "0").ok()
+    assert len(shell.run("masks", "show", "a.png@0", "--json").ok().json["masks"]) == 1
+    appended = shell.run("masks", "show", "a.png@1", "--json").ok().json
+    assert [mask["label"] for mask in appended["masks"]] == ["", "big"]
+    assert appended["provenance"]["parent"] == "0"
+    assert len(shell.run("masks", "show", "a.png@2", "--json").ok().json["masks"]) == 2
+    shell.run("masks", "keep", "a.png@1", "1", "--suffix", "best").ok()
+    shell.run("masks", "rm-mask", "a.png@1", "1").ok()
+    assert [m["id"] for m in shell.run("masks", "show", "a.png@best", "--json").ok().json["masks"]] == [1]
+    assert [m["id"] for m in shell.run("masks", "show", "a.png@3", "--json").ok().json["masks"]] == [0]
+    listed = [row["version"] for row in shell.run("masks", "ls", "a.png", "--json").ok().json]
+    assert sorted(listed) == ["0", "1", "2", "3", "best"]
+    unknown = shell.run("masks", "keep", "a.png", "77")
+    assert (unknown.code, "no mask 77" in unknown.stderr) == (7, True)
+
+
+def test_multimask_keeps_all_three_candidates(shell: Shell) -> None:
+    shell.image("a.png")
+    done = shell.run("point", "a.png", "-p", "30,30", "--multimask", "--no-save", "--json").ok()
+    scores = [record["predicted_iou"] for record in done.json["records"]]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert not (shell.folder / "masks").exists()
+
+
+def test_changed_thresholds_do_not_decode_again(shell: Shell) -> None:
+    shell.image("a.png", seed=3)
+    first = shell.run("auto", "a.png", *QUICK, "--json").ok().json
+    again = shell.run("auto", "a.png", *QUICK, "--json", "--pred-iou-thresh", "0.95").ok().json
+    assert (first["candidates_reused"], again["candidates_reused"]) == (False, True)
+    assert again["masks"] <= first["masks"]
+
+
+def test_embeddings_are_found_again(shell: Shell) -> None:
+    shell.image("a.png", seed=4)
+    assert "\tcomputed\t" in shell.run("embed", "a.png").ok().stdout
+    assert "\tcached\t" in shell.run("embed", "a.png").ok().stdout
+    assert shell.run("info", "a.png", "--json").ok().json["embedding"] == "memory"
+    shell.run("engine", "release", "a.png").ok()
+    assert shell.run("info", "a.png", "--json").ok().json["embedding"] is None
+
+
+def test_a_folder_with_a_corrupt_image(shell: Shell) -> None:
+    for index in range(19):
+        shell.image(f"scans/{index:02}.png", seed=index)
+    (shell.folder / "scans" / "broken.png").write_bytes((shell.folder / "scans" / "00.png").read_bytes()[:300])
+    done = shell.run("auto", "scans", "--points-per-side", "4")
+    assert done.code == 8
+    assert len(done.lines) == 19
+    assert "broken.png" in done.stderr
+    again = shell.run("auto", "scans", "--points-per-side", "4", "--skip-existing")
+    assert again.code == 8
+    assert again.lines == []
+    assert len(list((shell.folder / "scans" / "masks").iterdir())) == 19
+
+
+def test_killed_in_the_middle_nothing_is_lost_and_nothing_done_twice(shell: Shell) -> None:
+    for index in range(8):
+        shell.image(f"scans/{index:02}.png", seed=100 + index)
+    process = shell.start("auto", "scans", "--points-per-side", "6", "--skip-existing")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    shell.run("auto", "scans", "--points-per-side", "6", "--skip-existing").ok()
+    saved = sorted(file.name for file in (shell.folder / "scans" / "masks").iterdir())
+    assert saved == [f"{index:02}.pkl" for index in range(8)]
+
+
+def test_ndjson_has_a_line_for_each_image_failed_ones_too(shell: Shell) -> None:
+    shell.image("a.png")
+    (shell.folder / "b.png").write_text("<html>not found</html>")
+    done = shell.run("auto", "a.png", "b.png", "--json", "--points-per-side", "4")
+    records = [json.loads(line) for line in done.lines]
+    assert done.code == 8
+    assert [Path(record["image"]).name for record in records] == ["a.png", "b.png"]
+    assert records[0]["saved"].endswith("masks/a.pkl")
+    assert records[1]["error"] == "image"
+
+
+def test_lists_from_stdin_patterns_and_dry_run(shell: Shell) -> None:
+    for name in ("a.png", "b.png", "c.jpg"):
+        shell.image(name)
+    assert len(shell.run("auto", "*.png", "--dry-run").ok().lines) == 2
+    listed = shell.run("ls", "-1").ok().stdout
+    assert sorted(Path(line).name for line in shell.run("auto", "-", "--dry-run", text=listed).ok().lines) == [
+        "a.png", "b.png", "c.jpg",
+    ]  # fmt: skip
+    nothing = shell.run("auto", "*.tif", "--dry-run")
+    assert (nothing.code, "no images match" in nothing.stderr) == (7, True)
+
+
+def test_two_images_of_one_name_are_not_mixed_up(shell: Shell) -> None:
+    shell.image("one/a.png", seed=1)
+    shell.image("two/a.png", seed=2)
+    out = ("--out", shell.folder / "all", "--points-per-side", "4")
+    shell.run("auto", "one/a.png", *out).ok()
+    assert shell.run("masks", "show", "two/a.png", "--out", shell.folder / "all").code == 7
+    shell.run("auto", "two/a.png", *out, "--skip-existing").ok()
+    assert sorted(file.name for file in (shell.folder / "all").iterdir()) == ["a.pkl", "a_1.pkl"]
+    shown = shell.run("masks", "show", "one/a.png", "--out", shell.folder / "all", "--json").ok().json
+    assert shown["version"] == "0"
+    # A moved image is known by its content.
+    (shell.folder / "three").mkdir()
+    (shell.folder / "one" / "a.png").rename(shell.folder / "three" / "a.png")
+    shown = shell.run("masks", "show", "three/a.png", "--out", shell.folder / "all", "--json").ok().json
+    assert shown["version"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["point", "a.png", "-p", "500,5"], 7, "outside the image"),
+        (["point", "a.png", "-p", "5,nan"], 7, "not a finite number"),
+        (["point", "a.png", "-p", "5,5,9"], 7, "unknown label"),
+        (["point", "a.png"], 2, "no prompt given"),
+        (["point", "a.png", "--points", "-"], 7, "holds no points"),
+        (["point", "missing.png", "-p", "5,5"], 7, "missing.png"),
+        (["auto", "a.png", "--preset", "fien"], 2, "Did you mean 'fine'?"),
+        (["auto", "a.png", "--no-save"], 2, "Add --json"),
+        (["auto"], 2, "no images given"),
+        (["auto", "a.png", "--points-per-side", "0"], 2, "points-per-side"),
+        (["auto", "a.png", "--model", "sam2.1-lrage"], 2, "sam2.1-large"),
+        (["auto", "a.png", "--banner", "half"], 2, "--banner takes"),
+        (["masks", "show", "a.png"], 7, "no saved masks"),
+        (["masks", "export", "a.png", "-f", "xml", "-t", "x"], 2, "There are"),
+        (["ls", "/drops"], 2, "root of Drops"),
+        (["auto", "/drops/labdaq/a.tif"], 2, "no address of the Drops"),
+        (["engine", "status", "--socket", "/nowhere.sock"], 3, "no engine"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_mistakes_have_a_message_and_an_exit_code(
+    shell: Shell, arguments: list[str], code: int, complaint: str
+) -> None:
+    shell.image("a.png")
+    done = shell.run(*arguments, text="")
+    assert done.code == code, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_closed_pipe_ends_quietly(shell: Shell) -> None:
+    for index in range(300):
+        (shell.folder / f"{index:03}{'x' * 200}.txt").touch()
+    command = " ".join(shell.command("ls", "-1")) + " | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=shell.folder, env=shell.environment, capture_output=True, text=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_interrupt_ends_with_130_and_frees_the_engine(shell: Shell) -> None:
+    file = shell.folder / "big.png"
+    Image.fromarray(np.tile(draw_discs(9), (8, 8))).save(file)
+    process = shell.start("auto", "big.png", "--points-per-side", "64", "--crop-n-layers", "1")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        running = shell.run("engine", "status", "--json").ok().json["running"]
+        if running and running["kind"] == "auto" and running["done"] > 0:
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    deadline = time.monotonic() + 15
+    while shell.run("engine", "status", "--json").ok().json["running"]:
+        assert time.monotonic() < deadline, "the engine still works for a client that went away"
+        time.sleep(0.2)
+
+
+def test_nothing_but_data_on_stdout_and_no_colour_in_a_pipe(shell: Shell) -> None:
+    shell.image("a.png")
+    done = shell.run("auto", "a.png", *QUICK, NO_COLOR="", FORCE_COLOR="").ok()
+    assert len(done.lines) == 1
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_names_that_would_confuse_a_terminal(shell: Shell) -> None:
+    shell.image("[red]a\x1b[31m.png")
+    done = shell.run("auto", "[[]red*", "--points-per-side", "4").ok()
+    assert "\\x1b[31m" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr + shell.run("ls").ok().stdout
+
+
+@pytest.mark.skipif(not (REPOSITORY / "examples" / "particles.tif").exists(), reason="a checkout without examples")
+def test_the_example_of_the_readme(shell: Shell) -> None:
+    example = REPOSITORY / "examples" / "particles.tif"
+    done = shell.run("auto", example, "--out", shell.folder / "masks", "--json").ok().json
+    truth = REPOSITORY / "examples" / "particles_labels.tif"
+    score = shell.run("score", example, truth, "--out", shell.folder / "masks", "--json").ok().json
+    assert done["masks"] > 10
+    assert score["recall"] > 0.6, os.linesep + json.dumps(score)
+    assert score["precision"] > 0.6, json.dumps(score)
