@@ -1,0 +1,78 @@
+"""One factory builds the app, for the command line and for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from segment_duo.tui.graphics import Terminal
+from segment_duo.tui.journal import Journal
+from segment_duo.tui.keys import COMMANDS, check_keymap
+from segment_duo.tui.ports import SessionPort
+from segment_duo.tui.themes import DARK, LIGHT
+from segment_duo.tui.workspace.screen import Workspace
+
+
+class SegduoApp(App[None]):
+    """The terminal UI."""
+
+    TITLE = "segduo"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+
+    def __init__(self, workspace: Workspace, *, theme: str, keymap: Mapping[str, str]) -> None:
+        super().__init__()
+        self.workspace = workspace
+        self.keymap = dict(keymap)
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = theme if theme in self.available_themes else DARK.name
+
+    def on_mount(self) -> None:
+        self.set_keymap(self.keymap)
+        self.push_screen(self.workspace)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: the commands of the table that work now."""
+        if screen is not self.workspace:
+            return
+        for command in COMMANDS:
+            name = command.action.split("(")[0]
+            if command.palette and self.workspace.check_action(name, ()):
+                yield SystemCommand(command.title, command.help, self._runner(command.action))
+
+    def _runner(self, action: str):  # type: ignore[no-untyped-def]
+        async def run() -> None:
+            await self.workspace.run_action(action)
+
+        return run
+
+
+def build_app(
+    session: SessionPort,
+    *,
+    journal_dir: Path,
+    path: str | None = None,
+    terminal: Terminal | None = None,
+    theme: str = DARK.name,
+    keymap: Mapping[str, str] | None = None,
+) -> SegduoApp:
+    """The app, ready to run.
+
+    Args:
+        session: the use cases.
+        journal_dir: where unsaved work is kept.
+        path: folder or image to open, as users type it; None: the configured start folder, else the working folder.
+        terminal: from :func:`segment_duo.tui.graphics.detect`, called before the app runs; None: half cells.
+        keymap: the user's ``[keys]`` table.
+
+    Raises:
+        ConfigError: the table names a command that does not exist.
+    """
+    check_keymap(keymap or {})
+    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal())
+    workspace.start_path = path
+    return SegduoApp(workspace, theme=theme, keymap=keymap or {})

@@ -1,0 +1,51 @@
+"""The picture pane: rulers and picture as one focusable thing with the keys for pointing."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static
+
+from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.canvas.ruler import Ruler
+from segment_duo.tui.graphics import Terminal
+from segment_duo.tui.keys import bindings
+
+EMPTY = """\
+[b]No image yet[/b]
+
+Choose one in the list on the left: [b]↑ ↓[/b] and [b]Enter[/b].
+Typing narrows the list down.
+
+[b]Ctrl+O[/b]  type a path, also /drops/...
+[b]F1[/b]      all keys
+"""
+
+
+class Canvas(Vertical, can_focus=True):
+    """Focus target of the picture. Its actions are the workspace's."""
+
+    BINDINGS = bindings("canvas")
+    DEFAULT_CSS = """
+    Canvas { width: 1fr; height: 1fr; }
+    Canvas #empty { width: 1fr; height: 1fr; content-align: center middle; color: $text-muted; background: $background; }
+    Canvas #picture-row { height: 1fr; }
+    Canvas.-empty #picture-row, Canvas.-empty #ruler-top { display: none; }
+    Canvas #empty { display: none; }
+    Canvas.-empty #empty { display: block; }
+    """
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(id="canvas", classes="-empty")
+        self.picture = PictureView(terminal, id="picture")
+
+    def compose(self) -> ComposeResult:
+        yield Static(EMPTY, id="empty")
+        yield Ruler("top")
+        with Horizontal(id="picture-row"):
+            yield Ruler("left")
+            yield self.picture
+
+    def update_rulers(self) -> None:
+        for ruler in self.query(Ruler):
+            ruler.point_at(self.picture.view, self.picture.cross_hair)

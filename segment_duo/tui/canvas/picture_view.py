@@ -1,0 +1,431 @@
+"""The picture: shows one view of the image, sent to the terminal once, and text cells on top for the cross-hair and the points.
+
+    UI thread   wants a view ──> Painter thread: render, overlay, encode ──> UI thread: rows of cells (+ bytes for kitty or sixel)
+
+Only the latest wish is painted. Moving the cross-hair changes text cells and nothing else; ``sent_pictures`` and ``sent_bytes`` count what went out.
+With sixel no text may stand on the picture (it would erase it), so the cross-hair shows on the rulers and in the loupe only.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.color import Color
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from segment_duo.tui import graphics
+from segment_duo.tui.graphics import Method, Terminal
+from segment_duo.tui.picture import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
+from segment_duo.tui.viewport import Viewport
+from segment_duo.types import Point
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from segment_duo.images.view import Pyramid
+
+_BRIGHT = Color.from_rgb(255, 190, 60)
+_DARK = Color.from_rgb(120, 40, 0)
+_MARKS = {
+    1: Segment("+", Style(color=Color.from_rgb(255, 255, 255), bgcolor=Color.from_rgb(*INCLUDE), bold=True)),
+    0: Segment("×", Style(color=Color.from_rgb(255, 255, 255), bgcolor=Color.from_rgb(*EXCLUDE), bold=True)),
+}
+
+
+@dataclass(frozen=True)
+class _Wish:
+    pyramid: Pyramid
+    view: Viewport
+    overlay: Overlay
+    stretch: bool
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """A finished picture. ``cells``: one segment a cell; ``plain``: the same as half cells, for when a dialog covers the screen."""
+
+    wish: _Wish
+    cells: list[list[Segment]]
+    plain: list[list[Segment]]
+    sequence: str
+    image_id: int
+
+
+class PictureView(Widget, can_focus=False):
+    """The picture of one image; empty without one."""
+
+    DEFAULT_CSS = """
+    PictureView { width: 1fr; height: 1fr; background: $background; }
+    """
+
+    class Viewed(Message):
+        """The view changed (zoom, pan, resize)."""
+
+    class Clicked(Message):
+        """A click at image pixel (x, y)."""
+
+        def __init__(self, x: int, y: int, button: int, shift: bool) -> None:
+            super().__init__()
+            self.x, self.y, self.button, self.shift = x, y, button, shift
+
+    class _Ready(Message):
+        bubble = False
+
+        def __init__(self, painted: _Painted | None, error: Exception | None) -> None:
+            super().__init__()
+            self.painted = painted
+            self.error = error
+
+    class Failed(Message):
+        def __init__(self, error: Exception) -> None:
+            super().__init__()
+            self.error = error
+
+    def __init__(self, terminal: Terminal, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name
+        super().__init__(id=id)
+        self.terminal = terminal
+        self.view: Viewport | None = None
+        self.cross_hair: tuple[int, int] | None = None
+        self.stretch = False
+        self.sent_pictures = 0
+        self.sent_bytes = 0
+        self._pyramid: Pyramid | None = None
+        self._overlay = Overlay()
+        self._corner: tuple[int, int] | None = None
+        self._crops = MaskCrops()
+        self._wanted: _Wish | None = None
+        self._painting = False
+        self._painted: _Painted | None = None
+        self._marks: dict[tuple[int, int], Segment] = {}
+        self._drag: tuple[float, float] | None = None
+        self._dragged = False
+        self._sixel_queued = False
+
+    # What is shown
+
+    def show_image(self, pyramid: Pyramid | None, *, keep_view: bool = False) -> None:
+        """Show another image, whole; ``keep_view``: it is the same one with or without its banner."""
+        self._pyramid = pyramid
+        if pyramid is None:
+            self.view = self.cross_hair = self._painted = None
+            self._marks = {}
+            self.refresh()
+            return
+        if keep_view and self.view is not None:
+            self.view = self.view.for_image(*pyramid.size)
+        else:
+            width, height = pyramid.size
+            self.view = Viewport.fitted((width, height), self._cells(), self.terminal.screen_pixels)
+            self.cross_hair = (width // 2, height // 2)
+        if self.cross_hair is not None:
+            self.cross_hair = self.view.limited(*self.cross_hair)
+        self._view_changed()
+
+    def show_overlay(self, overlay: Overlay, corner: tuple[int, int] | None) -> None:
+        """Draw these masks and points from now on."""
+        self._corner = corner
+        overlay = replace(overlay, burn_points=self.terminal.method is Method.SIXEL)
+        if overlay != self._overlay:
+            without_points = replace(overlay, points=self._overlay.points)
+            self._overlay = overlay
+            if overlay.burn_points or without_points != self._drawn_overlay():
+                self._paint()
+        self._place_marks()
+
+    def _drawn_overlay(self) -> Overlay | None:
+        """What the wish under way or the shown picture draws, with the present points: those are text and need no new picture."""
+        wish = self._wanted or (self._painted.wish if self._painted else None)
+        return replace(wish.overlay, points=self._overlay.points) if wish and wish.view == self.view else None
+
+    def set_view(self, view: Viewport) -> None:
+        if view != self.view:
+            self.view = view
+            self._view_changed()
+
+    def set_stretch(self, on: bool) -> None:
+        self.stretch = on
+        self._paint()
+
+    def move_cross_hair(self, x: float, y: float) -> bool:
+        """Put the cross-hair on the nearest pixel of the image; pans when that is not visible. True when the view moved."""
+        if self.view is None:
+            return False
+        self.cross_hair = self.view.limited(x, y)
+        before = self.view
+        self.view = self.view.showing(*self.cross_hair) if not self.view.contains(*self.cross_hair) else self.view
+        if self.view != before:
+            self._view_changed()
+            return True
+        self._place_marks()
+        return False
+
+    def on_unmount(self) -> None:
+        if self._painted and self._painted.image_id:
+            self._write(graphics.kitty_delete(self._painted.image_id, tmux=self.terminal.tmux))
+
+    def on_resize(self) -> None:
+        cell = graphics.cell_size()
+        if cell and cell != self.terminal.cell:
+            self.terminal = replace(self.terminal, cell=cell)
+        if self.view is not None:
+            self.view = self.view.resized(*self._cells(), self.terminal.screen_pixels)
+            self._view_changed()
+
+    def _cells(self) -> tuple[int, int]:
+        width, height = self.size
+        limit = graphics.LARGEST_KITTY if self.terminal.method is Method.KITTY else 10_000
+        return max(1, min(width, limit)), max(1, min(height, limit))
+
+    def _view_changed(self) -> None:
+        self._paint()
+        self._place_marks()
+        self.post_message(self.Viewed())
+
+    # Painting: one thread at a time, always for the latest wish
+
+    def _paint(self) -> None:
+        if self._pyramid is None or self.view is None or not self.size:
+            return
+        self._wanted = _Wish(self._pyramid, self.view, self._overlay, self.stretch)
+        if not self._painting:
+            self._painting = True
+            threading.Thread(target=self._paint_wanted, args=(self._wanted,), name="segduo-paint", daemon=True).start()
+
+    def _paint_wanted(self, wish: _Wish) -> None:
+        try:
+            self.post_message(self._Ready(self._make(wish), None))
+        except Exception as error:
+            self.post_message(self._Ready(None, error))
+
+    def _make(self, wish: _Wish) -> _Painted:
+        view, method = wish.view, self.terminal.method
+        base = wish.pyramid.render(*view.edges(), view.pixel_columns, view.pixel_rows, wish.stretch)
+        pixels = compose(base, view, wish.overlay, self._crops)
+        plain_pixels = pixels if method is Method.HALFCELL else _reduced(pixels, view)
+        if method is Method.HALFCELL and self.app.console.color_system in (None, "standard", "windows"):
+            plain_pixels = graphics.dithered(pixels)
+        plain = graphics.half_cells(plain_pixels)
+        if method is Method.KITTY:
+            image_id = graphics.next_image_id()
+            sequence = graphics.kitty_transmit(pixels, image_id, view.columns, view.rows, tmux=self.terminal.tmux)
+            return _Painted(wish, graphics.kitty_rows(image_id, view.columns, view.rows), plain, sequence, image_id)
+        if method is Method.SIXEL:
+            blank = [[Segment(" ")] * view.columns for _ in range(view.rows)]
+            return _Painted(wish, blank, plain, graphics.sixel(pixels), 0)
+        return _Painted(wish, plain, plain, "", 0)
+
+    def on_picture_view__ready(self, message: _Ready) -> None:
+        self._painting = False
+        wanted = self._wanted
+        if message.error is not None:
+            self._wanted = None
+            self.post_message(self.Failed(message.error))
+            return
+        painted = message.painted
+        if painted is None or self._pyramid is None:
+            return
+        if wanted is not None and painted.wish is not wanted:
+            self._paint()  # a newer wish came meanwhile; what was made is shown until it is there
+        if painted.wish.pyramid is self._pyramid:
+            self._show(painted)
+        if wanted is painted.wish:
+            self._wanted = None
+
+    def _show(self, painted: _Painted) -> None:
+        old = self._painted
+        self._painted = painted
+        self.sent_pictures += 1
+        if self.terminal.method is Method.KITTY:
+            self._send(painted.sequence)
+        self._place_marks()
+        self.refresh()
+        if old is not None and old.image_id:
+            old_id = old.image_id
+            # After the new placeholders are out, or the picture would flicker.
+            self.call_after_refresh(lambda: self._write(graphics.kitty_delete(old_id, tmux=self.terminal.tmux)))
+
+    def _send(self, sequence: str) -> None:
+        self.sent_bytes += len(sequence)
+        self._write(sequence)
+
+    def _write(self, sequence: str) -> None:
+        driver = self.app._driver
+        if driver is not None and not self.app.is_headless:
+            driver.write(sequence)
+            driver.flush()
+
+    # Text cells
+
+    def _place_marks(self) -> None:
+        """Compute the text cells on top of the picture and redraw those that changed, and only those."""
+        marks = self._text_cells()
+        changed = {cell for cell in marks.keys() | self._marks.keys() if marks.get(cell) != self._marks.get(cell)}
+        self._marks = marks
+        rows: dict[int, list[int]] = {}
+        for column, row in changed:
+            rows.setdefault(row, []).append(column)
+        if rows:
+            self.refresh(*(Region(min(cs), row, max(cs) - min(cs) + 1, 1) for row, cs in rows.items()))
+
+    def _text_cells(self) -> dict[tuple[int, int], Segment]:
+        view, painted = self.view, self._painted
+        if view is None or painted is None or self.terminal.method is Method.SIXEL:
+            return {}
+        marks: dict[tuple[int, int], Segment] = {}
+        for point in self._overlay.points:
+            cell = self._cell_of(view, point)
+            if cell is not None:
+                marks[cell] = _MARKS[point.label]
+        if self._corner is not None:
+            cell = self._cell_of(view, Point(*self._corner))
+            if cell is not None:
+                marks[cell] = Segment("┌", Style(color=_BRIGHT, bold=True) + self._ground(cell))
+        if self.cross_hair is not None:
+            self._cross(view, marks)
+        return marks
+
+    def _cross(self, view: Viewport, marks: dict[tuple[int, int], Segment]) -> None:
+        assert self.cross_hair is not None
+        x, y = view.to_cell(*self.cross_hair)
+        column, row = int(x), int(y)
+        arms = [((column + d, row), "─") for d in (-3, -2, 2, 3)] + [((column, row + d), "│") for d in (-1, 1)]
+        for cell, sign in [*arms, ((column - 1, row), "─"), ((column + 1, row), "─")]:
+            if 0 <= cell[0] < view.columns and 0 <= cell[1] < view.rows and cell not in marks:
+                ground = self._ground(cell)
+                marks[cell] = Segment(sign, Style(color=_contrast(ground), bold=True) + ground)
+        if self.terminal.method is Method.HALFCELL and 0 <= column < view.columns and 0 <= row < view.rows:
+            # The very dot: the upper or the lower half of its cell.
+            upper, lower = self._halves(column, row)
+            lit = _contrast(Style(bgcolor=lower))
+            if (column, row) not in marks:
+                top = y - row < 0.5
+                marks[column, row] = Segment("▀" if top else "▄", Style(color=lit, bgcolor=lower if top else upper))
+
+    def _cell_of(self, view: Viewport, point: Point) -> tuple[int, int] | None:
+        column, row = view.to_cell(point.x, point.y)
+        return (int(column), int(row)) if view.contains(point.x, point.y) else None
+
+    def _halves(self, column: int, row: int) -> tuple[Color | None, Color | None]:
+        plain = self._painted.plain if self._painted else []
+        if row >= len(plain) or column >= len(plain[row]):
+            return None, None
+        style = plain[row][column].style or Style()
+        return (style.color or style.bgcolor), style.bgcolor
+
+    def _ground(self, cell: tuple[int, int]) -> Style:
+        """Background that lets a sign on top of the picture blend in."""
+        return Style(bgcolor=self._halves(*cell)[1])
+
+    # Drawing
+
+    def render_line(self, y: int) -> Strip:
+        style = self.rich_style
+        width = self.size.width
+        painted = self._painted
+        if painted is None:
+            return Strip.blank(width, style)
+        # The background of a dialog is tinted, which changes the colours that carry kitty's ids; sixel cannot be tinted at all.
+        covered = not self.screen.is_active
+        rows = painted.plain if covered else painted.cells
+        if y >= len(rows):
+            return Strip.blank(width, style)
+        cells = rows[y]
+        marks = [(column, segment) for (column, row), segment in self._marks.items() if row == y]
+        if marks:
+            cells = list(cells)
+            for column, segment in marks:
+                if column < len(cells):
+                    cells[column] = segment
+        if self.terminal.method is Method.SIXEL and not covered:
+            self._queue_sixel()
+        strip = Strip(cells[:width], min(len(cells), width))
+        return strip.extend_cell_length(width, style)
+
+    def _queue_sixel(self) -> None:
+        """Text was (re)drawn where the picture is: the picture has to be drawn over it, after this frame."""
+        if not self._sixel_queued:
+            self._sixel_queued = True
+            self.call_after_refresh(self._send_sixel)
+
+    def _send_sixel(self) -> None:
+        self._sixel_queued = False
+        if self._painted is not None and self.screen.is_active:
+            region = self.content_region
+            self._send(graphics.at_position(self._painted.sequence, region.x, region.y))
+
+    # The mouse
+
+    def _image_at(self, event: events.MouseEvent) -> tuple[float, float] | None:
+        if self.view is None:
+            return None
+        column, row = event.pointer_x, event.pointer_y
+        if column == int(column) and row == int(row):  # a terminal that reports whole cells: take their middle
+            column, row = column + 0.5, row + 0.5
+        return self.view.to_image(column, row)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if self.view is not None and event.button in (1, 2) and not event.shift:
+            self._drag = (event.pointer_screen_x, event.pointer_screen_y)
+            self._dragged = False
+            self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._drag is None or self.view is None:
+            return
+        right = event.pointer_screen_x - self._drag[0]
+        down = event.pointer_screen_y - self._drag[1]
+        if abs(right) >= 1 or abs(down) >= 1 or self._dragged:
+            self._dragged = True
+            self._drag = (event.pointer_screen_x, event.pointer_screen_y)
+            self.set_view(self.view.panned(-right * self.view.cell_width, -down * self.view.cell_height))
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        dragging, self._drag = self._drag is not None, None
+        if dragging:
+            self.release_mouse()
+        if self._dragged:
+            self._dragged = False
+            return
+        at = self._image_at(event)
+        if at is not None and self.view is not None and event.button in (1, 3):
+            self.post_message(self.Clicked(*self.view.limited(*at), event.button, event.shift))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._wheel(event, 1)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self._wheel(event, -1)
+
+    def _wheel(self, event: events.MouseEvent, direction: int) -> None:
+        from segment_duo.tui.viewport import ZOOM_STEP
+
+        event.stop()
+        at = self._image_at(event)
+        if at is not None and self.view is not None:
+            self.set_view(self.view.zoomed(ZOOM_STEP**direction, *at))
+
+
+def _contrast(ground: Style) -> Color:
+    """Bright on dark, dark on bright."""
+    colour = ground.bgcolor
+    if colour is None or colour.triplet is None:
+        return _BRIGHT
+    red, green, blue = colour.triplet
+    return _DARK if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else _BRIGHT
+
+
+def _reduced(pixels: npt.NDArray[np.uint8], view: Viewport) -> npt.NDArray[np.uint8]:
+    """A picture of real pixels at half-cell resolution."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).resize((view.columns, 2 * view.rows), Image.Resampling.BOX))

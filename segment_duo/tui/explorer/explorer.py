@@ -1,0 +1,224 @@
+"""The folder: images and folders, newest first, narrowed by typing; images with saved sets carry a mark.
+
+Lists what it is given; reading folders is the workspace's business. Only the visible lines are made, so a folder of ten thousand images
+costs no more than one of ten.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Static
+
+from segment_duo.text import safe
+from segment_duo.tui.keys import bindings
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line. ``target``: what to open, as users type it. ``saved``: an image that has saved sets."""
+
+    name: str
+    target: str
+    is_folder: bool
+    modified: float = 0.0
+    saved: bool = False
+    note: str = ""
+
+
+class FolderList(ScrollView, can_focus=True):
+    """The lines. Printable keys narrow the list; the workspace's one-letter commands rest meanwhile."""
+
+    BINDINGS = bindings("explorer")
+    COMPONENT_CLASSES = {"folder-list--cursor", "folder-list--saved", "folder-list--dim", "folder-list--open"}  # noqa: RUF012
+    DEFAULT_CSS = """
+    FolderList { height: 1fr; background: $surface; }
+    FolderList .folder-list--cursor { background: $primary 25%; }
+    FolderList .folder-list--saved { color: $success; }
+    FolderList .folder-list--dim { color: $text-muted; }
+    FolderList .folder-list--open { text-style: bold; color: $primary; }
+    """
+
+    class Chosen(Message):
+        def __init__(self, item: Item) -> None:
+            super().__init__()
+            self.item = item
+
+    class Filtered(Message):
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Up(Message):
+        """Go to the folder above."""
+
+    def __init__(self) -> None:
+        super().__init__(id="folder")
+        self._all: tuple[Item, ...] = ()
+        self.items: tuple[Item, ...] = ()
+        self.filter = ""
+        self.cursor = 0
+        self.opened = ""
+        self._hint = ""
+
+    def show(self, items: tuple[Item, ...], *, hint: str = "", at: str = "") -> None:
+        """Show these lines. ``hint``: what to say when there are none. ``at``: the target to put the cursor on."""
+        self._all, self._hint, self.filter = items, hint, ""
+        self._narrow(at)
+
+    def set_filter(self, text: str) -> None:
+        self.filter = text
+        self._narrow(self.items[self.cursor].target if self.items else "")
+        self.post_message(self.Filtered(text))
+
+    def mark_open(self, target: str) -> None:
+        self.opened = target
+        self.refresh()
+
+    def _narrow(self, at: str) -> None:
+        wanted = self.filter.casefold()
+        self.items = tuple(item for item in self._all if wanted in item.name.casefold())
+        self.cursor = next((row for row, item in enumerate(self.items) if item.target == at), 0)
+        self.virtual_size = Size(0, len(self.items))
+        self._follow()
+        self.refresh()
+
+    def _follow(self) -> None:
+        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False)
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        row = y + self.scroll_offset.y
+        base = self.rich_style
+        if row >= len(self.items):
+            text = ""
+            if not self.items and y == 0:
+                text = f" nothing named “{self.filter}” here" if self.filter else f" {self._hint}"
+            dim = base + self.get_component_rich_style("folder-list--dim")
+            return self._strip(Text(safe(text), style=dim), width)
+        item = self.items[row]
+        style = base
+        if row == self.cursor and self.has_focus:
+            style += self.get_component_rich_style("folder-list--cursor")
+        if item.target == self.opened:
+            style += self.get_component_rich_style("folder-list--open")
+        right = item.note or (_age(item.modified) if item.modified else "")
+        line = Text(style=style, no_wrap=True)
+        line.append(
+            "● " if item.saved else "▸ " if item.is_folder else "  ",
+            "" if not item.saved else self.get_component_rich_style("folder-list--saved"),
+        )
+        name = Text(safe(item.name) + ("/" if item.is_folder and not item.note else ""))
+        name.truncate(max(4, width - 3 - len(right)), overflow="ellipsis", pad=True)
+        line.append_text(name)
+        line.append(f" {right}", self.get_component_rich_style("folder-list--dim"))
+        return self._strip(line, width)
+
+    def _strip(self, line: Text, width: int) -> Strip:
+        base = self.rich_style
+        segments = [Segment(s.text, base + (s.style or base)) for s in line.render(self.app.console) if s.text != "\n"]
+        style = base + line.style if isinstance(line.style, Style) else base
+        return Strip(segments).adjust_cell_length(width, style)
+
+    def on_key(self, event: events.Key) -> None:
+        page = max(1, self.scrollable_content_region.height - 1)
+        steps = {
+            "up": self.cursor - 1,
+            "down": self.cursor + 1,
+            "pageup": self.cursor - page,
+            "pagedown": self.cursor + page,
+        }
+        steps |= {"home": 0, "end": len(self.items) - 1}
+        if event.key in steps:
+            self.cursor = min(max(steps[event.key], 0), max(0, len(self.items) - 1))
+            self._follow()
+            self.refresh()
+        elif event.key in ("enter", "right") and self.items:
+            self.post_message(self.Chosen(self.items[self.cursor]))
+        elif event.key == "backspace" and self.filter:
+            self.set_filter(self.filter[:-1])
+        elif event.is_printable and event.character and not (event.character == "?" and not self.filter):
+            self.set_filter(self.filter + event.character)
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+    def action_up(self) -> None:
+        self.post_message(self.Up())
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        row = -1 if offset is None else offset.y + self.scroll_offset.y
+        if 0 <= row < len(self.items):
+            self.cursor = row
+            self.refresh()
+            self.post_message(self.Chosen(self.items[row]))
+
+
+class Explorer(Vertical):
+    """Title, filter and list."""
+
+    DEFAULT_CSS = """
+    Explorer { width: 30; height: 1fr; background: $surface; border-right: solid $border; }
+    Explorer:focus-within { border-right: solid $primary; }
+    Explorer.-hidden { display: none; }
+    Explorer #folder-title { height: 1; padding: 0 1; color: $text-muted; }
+    Explorer:focus-within #folder-title { color: $primary; text-style: bold; }
+    Explorer #folder-filter { height: 1; padding: 0 1; color: $accent; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="explorer")
+        self.list = FolderList()
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="folder-title", markup=False)
+        yield Static("", id="folder-filter", markup=False)
+        yield self.list
+
+    def on_mount(self) -> None:
+        self._say_filter("")
+
+    def show_title(self, text: str) -> None:
+        room = 27
+        name = safe(text)
+        self.query_one("#folder-title", Static).update(Text(name if len(name) <= room else "…" + name[-(room - 1) :]))
+
+    def on_folder_list_filtered(self, message: FolderList.Filtered) -> None:
+        self._say_filter(message.text)
+
+    def show(self, items: tuple[Item, ...], *, hint: str = "", at: str = "") -> None:
+        self.list.show(items, hint=hint, at=at)
+        self._say_filter("")
+
+    def _say_filter(self, text: str) -> None:
+        line = Text(f"filter: {safe(text)}▏") if text else Text("type to filter", "dim")
+        self.query_one("#folder-filter", Static).update(line)
+
+
+def _age(modified: float) -> str:
+    """How long ago, in five characters or fewer."""
+    seconds = max(0.0, time.time() - modified)
+    for size, unit in ((60, "s"), (60, "min"), (24, "h"), (7, "d"), (52, "w")):
+        if seconds < size:
+            return f"{int(seconds)} {unit}"
+        seconds /= size
+    return f"{int(seconds)} y"

@@ -1,0 +1,119 @@
+"""Slow work in threads, results back on the UI's thread, superseded work dropped.
+
+Daemon threads, not Textual's workers: those are waited for at exit, and quitting must not wait for an encoder.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from textual.message import Message
+from textual.message_pump import MessagePump
+
+from segment_duo.errors import Cancelled, SegduoError
+
+Failure = Callable[[SegduoError], None]
+
+
+class Job:
+    """One piece of work. ``superseded`` is what long work asks whether anybody still wants it."""
+
+    def __init__(self, group: str, what: str, done: Callable[[Any], None], failed: Failure | None) -> None:
+        self.group = group
+        self.what = what
+        self.done = done
+        self.failed = failed
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def superseded(self) -> bool:
+        return self._stopped.is_set()
+
+
+class JobFinished(Message):
+    """Posted to the owner; it passes the message on to :meth:`Jobs.finish`."""
+
+    bubble = False
+
+    def __init__(self, job: Job, result: Any, error: BaseException | None) -> None:
+        super().__init__()
+        self.job = job
+        self.result = result
+        self.error = error
+
+
+class Jobs:
+    """The running work of one widget.
+
+    Args:
+        owner: gets a :class:`JobFinished` for each job.
+        report: is told of failures that the job has no own handler for.
+    """
+
+    def __init__(self, owner: MessagePump, report: Failure) -> None:
+        self._owner = owner
+        self._report = report
+        self._running: dict[str, Job] = {}
+
+    def start(
+        self,
+        group: str,
+        work: Callable[[Job], Any],
+        done: Callable[[Any], None],
+        *,
+        what: str,
+        failed: Failure | None = None,
+    ) -> Job:
+        """Run ``work`` in a thread; an earlier job of the group is superseded, its result ignored.
+
+        Args:
+            work: gets its job; raises :class:`Cancelled` to end without a word.
+            done: called with the result, on the UI's thread.
+            what: the activity, for messages about unexpected failures ("Reading the folder").
+            failed: called instead of the general report.
+        """
+        self.stop(group)
+        job = Job(group, what, done, failed)
+        self._running[group] = job
+
+        def run() -> None:
+            try:
+                self._owner.post_message(JobFinished(job, work(job), None))
+            except BaseException as error:  # a thread's failure must reach the user, whatever it is
+                self._owner.post_message(JobFinished(job, None, error))
+
+        threading.Thread(target=run, name=f"segduo-{group}", daemon=True).start()
+        return job
+
+    def stop(self, group: str) -> None:
+        job = self._running.pop(group, None)
+        if job is not None:
+            job.stop()
+
+    def stop_all(self) -> None:
+        for group in list(self._running):
+            self.stop(group)
+
+    def busy(self, group: str) -> bool:
+        return group in self._running
+
+    def finish(self, message: JobFinished) -> None:
+        """Take over a result, unless the job was superseded."""
+        job = message.job
+        if self._running.get(job.group) is not job:
+            return
+        del self._running[job.group]
+        if message.error is None:
+            job.done(message.result)
+            return
+        error = message.error
+        if not isinstance(error, SegduoError):
+            error = SegduoError(f"{job.what} failed: {type(error).__name__}: {error}", "Your work is kept.")
+        if job.failed is not None:
+            job.failed(error)
+        elif not isinstance(error, Cancelled):
+            self._report(error)

@@ -1,0 +1,170 @@
+"""Every key of the terminal UI, once: bindings, footer, help screen, command palette and the documentation are made from this table.
+
+A user's ``[keys]`` table in ``config.toml`` replaces the keys of a command by its id.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.binding import Binding, BindingType
+from textual.keys import format_key
+
+from segment_duo.errors import ConfigError
+
+Place = Literal["anywhere", "workspace", "canvas", "masks", "explorer"]
+
+GROUPS = ("Image", "Cross-hair", "Making a mask", "The masks", "Saving", "Folders", "Program")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing a key can do.
+
+    Attributes:
+        id: what the ``[keys]`` table names.
+        keys: Textual's key names, comma-separated.
+        action: the action's name.
+        title: in the footer, short; the command palette's entry.
+        help: one line for the help screen.
+        place: the pane that must have the focus; ``workspace`` = any pane in which one does not type.
+        group: of :data:`GROUPS`.
+        footer: show in the footer (when it works).
+        palette: offer in the command palette.
+    """
+
+    id: str
+    keys: str
+    action: str
+    title: str
+    help: str
+    place: Place
+    group: str
+    footer: bool = False
+    palette: bool = True
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("include", "space,p", "point(1)", "Include", "Include point: this belongs to the object", "canvas", "Making a mask", footer=True),
+    Command("exclude", "x", "point(0)", "Exclude", "Exclude point: this does not belong to it", "canvas", "Making a mask", footer=True),
+    Command("accept", "enter", "accept", "Keep mask", "Keep this mask; without points: select the one here", "canvas", "Making a mask", footer=True),
+    Command("candidate", "m", "next_candidate", "Other mask", "Show the next of the three candidates", "workspace", "Making a mask", footer=True),
+    Command("corner", "r", "corner", "Box corner", "A corner of a box; the second one asks for the mask", "canvas", "Making a mask"),
+    Command("drop", "escape", "drop", "Drop points", "Forget the points and the box", "canvas", "Making a mask"),
+    Command("auto", "a", "auto", "Auto", "Find all objects; asks for preset and parameters", "workspace", "Making a mask", footer=True),
+    Command("left", "left", "move(-1, 0)", "Left", "Cross-hair left by one screen pixel", "canvas", "Cross-hair", palette=False),
+    Command("right", "right", "move(1, 0)", "Right", "Cross-hair right", "canvas", "Cross-hair", palette=False),
+    Command("up", "up", "move(0, -1)", "Up", "Cross-hair up", "canvas", "Cross-hair", palette=False),
+    Command("down", "down", "move(0, 1)", "Down", "Cross-hair down", "canvas", "Cross-hair", palette=False),
+    Command("far-left", "shift+left", "move(-10, 0)", "Far left", "Ten screen pixels left", "canvas", "Cross-hair", palette=False),
+    Command("far-right", "shift+right", "move(10, 0)", "Far right", "Ten right", "canvas", "Cross-hair", palette=False),
+    Command("far-up", "shift+up", "move(0, -10)", "Far up", "Ten up", "canvas", "Cross-hair", palette=False),
+    Command("far-down", "shift+down", "move(0, 10)", "Far down", "Ten down", "canvas", "Cross-hair", palette=False),
+    Command("goto", "g", "goto", "Go to", "Type the coordinates to go to", "workspace", "Cross-hair"),
+    Command("loupe", "z", "loupe", "Loupe", "Loupe at 8 times, at 4 times, off", "workspace", "Cross-hair"),
+    Command("zoom-in", "plus,equals_sign", "zoom(1)", "Zoom in", "Enlarge, about the cross-hair", "workspace", "Image"),
+    Command("zoom-out", "minus,underscore", "zoom(-1)", "Zoom out", "Reduce", "workspace", "Image"),
+    Command("fit", "0,home", "fit", "Fit", "Show the whole image", "workspace", "Image"),
+    Command("one-to-one", "1", "one_to_one", "1:1", "One image pixel on one screen pixel", "workspace", "Image"),
+    Command("pan-left", "ctrl+left,H", "pan(-1, 0)", "Pan left", "Move the view left", "workspace", "Image", palette=False),
+    Command("pan-right", "ctrl+right,L", "pan(1, 0)", "Pan right", "Move the view right", "workspace", "Image", palette=False),
+    Command("pan-up", "ctrl+up,K", "pan(0, -1)", "Pan up", "Move the view up", "workspace", "Image", palette=False),
+    Command("pan-down", "ctrl+down,J", "pan(0, 1)", "Pan down", "Move the view down", "workspace", "Image", palette=False),
+    Command("contrast", "c", "contrast", "Contrast", "Stretch the contrast, or show the grey values as they are", "workspace", "Image"),
+    Command("banner", "b", "banner", "Banner", "Show or cut the microscope's info banner", "workspace", "Image"),
+    Command("next", "n", "step(1)", "Next mask", "Go to the next mask", "workspace", "The masks"),
+    Command("previous", "N", "step(-1)", "Previous mask", "Go to the previous mask", "workspace", "The masks"),
+    Command("tick", "t", "tick", "Select", "Select or deselect the current mask (Space in the list)", "workspace", "The masks", footer=True),
+    Command("all", "A", "tick_all('all')", "Select all", "Select all masks that are shown", "workspace", "The masks"),
+    Command("none", "Z", "tick_all('none')", "Select none", "Select none", "workspace", "The masks"),
+    Command("invert", "I", "tick_all('invert')", "Invert selection", "Invert the selection", "workspace", "The masks"),
+    Command("delete", "d,delete", "delete", "Delete", "Delete the selected masks", "workspace", "The masks", footer=True),
+    Command("label", "l", "label", "Label", "Label the selected masks, or the current one", "workspace", "The masks"),
+    Command("filter", "f", "filter", "Filter", "Show only masks of a certain size", "workspace", "The masks"),
+    Command("undo", "u", "undo", "Undo", "Take the last edit back: a point, a mask, a deletion, a label", "workspace", "The masks", footer=True),
+    Command("redo", "U", "redo", "Redo", "Do it again", "workspace", "The masks"),
+    Command("save", "s", "save", "Save", "Save as a new version; nothing is overwritten", "workspace", "Saving", footer=True),
+    Command("save-as", "S", "save_as", "Save with suffix", "Save under a name of its own: IMAGE_suffix", "workspace", "Saving"),
+    Command("versions", "v", "versions", "Versions", "Load a saved version", "workspace", "Saving"),
+    Command("explorer", "o", "explorer", "Files", "Show the folder, or hide it", "workspace", "Folders", footer=True),
+    Command("open-path", "ctrl+o", "open_path", "Open a path", "Type the path of a folder or an image, local or /drops/...", "anywhere", "Folders"),
+    Command("folder-up", "left,backspace", "up", "Up", "To the folder above (Backspace: filter first)", "explorer", "Folders", palette=False),
+    Command("refresh", "f5", "reload", "Read again", "Read the folder again", "anywhere", "Folders"),
+    Command("back", "escape", "back", "To the image", "Clear the filter; again: to the image", "explorer", "Folders", footer=True, palette=False),
+    Command("help", "f1,question_mark", "help", "Help", "All keys", "anywhere", "Program", footer=True),
+    Command("palette", "ctrl+p", "command_palette", "Commands", "Find a command by typing", "anywhere", "Program", palette=False),
+    Command("theme", "f2", "other_theme", "Light or dark", "Light or dark colours", "anywhere", "Program"),
+    Command("quit", "q", "leave", "Quit", "Quit; asks when there is unsaved work", "workspace", "Program", footer=True),
+    Command("quit-anyway", "ctrl+q", "leave", "Quit", "Quit from anywhere; asks as well", "anywhere", "Program", palette=False),
+)  # fmt: skip
+
+
+def bindings(*places: Place) -> list[BindingType]:
+    """Textual's bindings of the commands of these places."""
+    return [
+        Binding(
+            command.keys,
+            _target(command),
+            command.title,
+            show=command.footer,
+            id=command.id,
+            priority=command.id == "quit-anyway",
+        )
+        for command in COMMANDS
+        if command.place in places
+    ]
+
+
+def _target(command: Command) -> str:
+    """The action with the node that has it: the workspace's actions may be bound in a pane."""
+    name = command.action
+    return f"app.{name}" if name == "command_palette" else name if name == "up" else f"screen.{name}"
+
+
+def check_keymap(keymap: Mapping[str, str]) -> None:
+    """Refuse a ``[keys]`` table that names unknown commands.
+
+    Raises:
+        ConfigError: with the nearest id.
+    """
+    known = [command.id for command in COMMANDS]
+    for name in keymap:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"[keys]: there is no command '{name}'",
+                f"Did you mean '{close[0]}'?" if close else "The commands are listed in docs/tui.md.",
+            )
+
+
+def shown_keys(command: Command, keymap: Mapping[str, str]) -> str:
+    """The keys of a command as people write them: ``Space p``."""
+    return "  ".join(_pretty(key) for key in keymap.get(command.id, command.keys).split(","))
+
+
+_ARROWS = {"left": "←", "right": "→", "up": "↑", "down": "↓"}
+_NAMES = {
+    "space": "Space",
+    "enter": "Enter",
+    "escape": "Esc",
+    "delete": "Del",
+    "backspace": "Backspace",
+    "home": "Home",
+}
+
+
+def _pretty(key: str) -> str:
+    *modifiers, last = key.strip().split("+")
+    name = (
+        _ARROWS.get(last) or _NAMES.get(last) or (last.upper() if last.startswith("f") and last[1:].isdigit() else "")
+    )
+    return "+".join([*(modifier.capitalize() for modifier in modifiers), name or format_key(last)])
+
+
+def help_rows(keymap: Mapping[str, str]) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """Group by group: the keys and what they do. Arrow commands are listed as they are, one a line."""
+    for group in GROUPS:
+        yield group, [(shown_keys(command, keymap), command.help) for command in COMMANDS if command.group == group]

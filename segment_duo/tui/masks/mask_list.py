@@ -1,0 +1,117 @@
+"""The list of masks: a check mark, number, label, area, score; only the visible lines are made, however many masks there are."""
+
+from __future__ import annotations
+
+from rich.segment import Segment
+from rich.text import Text
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from segment_duo.text import safe
+from segment_duo.types import Mask
+
+EMPTY = ("No masks yet.", "", "Space  point at an object", "a      find all objects")
+
+
+class MaskList(ScrollView, can_focus=True):
+    """Masks in document order. The current one is the cursor; it is the document's, not the widget's."""
+
+    COMPONENT_CLASSES = {"mask-list--current", "mask-list--ticked", "mask-list--dim"}  # noqa: RUF012 - Textual's convention
+    DEFAULT_CSS = """
+    MaskList { height: 1fr; background: $surface; border-title-color: $text-muted; border-title-align: left; border-top: solid $border; }
+    MaskList:focus { border-top: solid $primary; border-title-color: $primary; }
+    MaskList .mask-list--current { background: $primary 25%; }
+    MaskList .mask-list--ticked { color: $success; }
+    MaskList .mask-list--dim { color: $text-muted; }
+    """
+
+    class Chosen(Message):
+        """The cursor went to a mask; ``toggle``: its check mark was clicked."""
+
+        def __init__(self, mask_id: int, toggle: bool) -> None:
+            super().__init__()
+            self.mask_id = mask_id
+            self.toggle = toggle
+
+    def __init__(self) -> None:
+        super().__init__(id="masks")
+        self._masks: tuple[Mask, ...] = ()
+        self._ticked: frozenset[int] = frozenset()
+        self._current: int | None = None
+        self.border_title = "masks"
+
+    def show(self, masks: tuple[Mask, ...], ticked: frozenset[int], current: int | None, title: str) -> None:
+        self.border_title = title
+        moved = current != self._current
+        self._masks, self._ticked, self._current = masks, ticked, current
+        self.virtual_size = Size(0, len(masks))
+        if moved:
+            row = self._row_of(current)
+            if row is not None:
+                self.scroll_to_region(Region(0, row, 1, 1), animate=False)
+        self.refresh()
+
+    def _row_of(self, mask_id: int | None) -> int | None:
+        return next((row for row, mask in enumerate(self._masks) if mask.id == mask_id), None)
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        row = y + self.scroll_offset.y
+        if not self._masks:
+            text = EMPTY[row] if row < len(EMPTY) else ""
+            return self._strip(Text(" " + text, style=self.get_component_rich_style("mask-list--dim")), width)
+        if row >= len(self._masks):
+            return Strip.blank(width, self.rich_style)
+        mask = self._masks[row]
+        ticked = mask.id in self._ticked
+        style = self.rich_style
+        if mask.id == self._current:
+            style += self.get_component_rich_style("mask-list--current")
+        line = Text(style=style, no_wrap=True)
+        line.append(" ▣ " if ticked else " □ ", self.get_component_rich_style("mask-list--ticked") if ticked else "")
+        line.append(f"{mask.id:>3} ")
+        score = "    " if mask.predicted_iou is None else f"{mask.predicted_iou:.2f}"
+        area = f"{mask.area:,}"
+        room = width - line.cell_len - len(area) - len(score) - 3
+        label = Text(safe(mask.label, limit=100))
+        label.truncate(max(0, room), overflow="ellipsis", pad=True)
+        line.append_text(label)
+        line.append(f" {area} ")
+        line.append(score, "dim" if mask.id != self._current else "")
+        return self._strip(line, width, style.bgcolor is not None and mask.id == self._current)
+
+    def _strip(self, line: Text, width: int, fill: bool = False) -> Strip:
+        segments = [
+            Segment(s.text, (self.rich_style + (s.style or self.rich_style))) for s in line.render(self.app.console)
+        ]
+        style = self.rich_style + (segments[-1].style or self.rich_style) if fill and segments else self.rich_style
+        strip = Strip([s for s in segments if s.text and s.text != "\n"])
+        return strip.adjust_cell_length(width, style)
+
+    def _go(self, row: int) -> None:
+        if self._masks:
+            mask = self._masks[min(max(row, 0), len(self._masks) - 1)]
+            self.post_message(self.Chosen(mask.id, False))
+
+    def on_key(self, event: events.Key) -> None:
+        row = self._row_of(self._current) or 0
+        page = max(1, self.scrollable_content_region.height - 1)
+        steps = {"up": row - 1, "down": row + 1, "pageup": row - page, "pagedown": row + page}
+        steps |= {"home": 0, "end": len(self._masks) - 1}
+        if event.key in steps:
+            self._go(steps[event.key])
+        elif event.key in ("space", "enter") and self._masks and self._current is not None:
+            self.post_message(self.Chosen(self._current, True))
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        row = -1 if offset is None else offset.y + self.scroll_offset.y
+        if 0 <= row < len(self._masks):
+            self.post_message(self.Chosen(self._masks[row].id, offset is not None and offset.x < 3))

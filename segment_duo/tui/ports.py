@@ -1,0 +1,100 @@
+"""What the terminal UI needs from the rest of the program. :class:`segment_duo.session.Session` satisfies it; tests bring a small fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from segment_duo.types import (
+    AutoParameters,
+    Entry,
+    ImageData,
+    ImageRef,
+    Mask,
+    MaskSet,
+    PixelSize,
+    Prompt,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from segment_duo.engine.protocol import AutoEvent, AutoResult, EngineStatus, PredictedObject
+
+
+class OpenImage(Protocol):
+    """A decoded image and where it came from."""
+
+    @property
+    def ref(self) -> ImageRef: ...
+    @property
+    def data(self) -> ImageData: ...
+
+
+class LoadedSet(Protocol):
+    @property
+    def version(self) -> Version: ...
+    @property
+    def mask_set(self) -> MaskSet: ...
+    @property
+    def notice(self) -> str: ...
+
+
+class Saved(Protocol):
+    """``spooled`` is the local file when the store was away, else None."""
+
+    @property
+    def version(self) -> Version | None: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def spooled(self) -> Path | None: ...
+
+
+class ChosenModel(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+class SessionPort(Protocol):
+    """The use cases. Every method may take long and may raise :class:`segment_duo.errors.SegduoError`; all are called in threads."""
+
+    @property
+    def model(self) -> ChosenModel: ...
+    def reference(self, text: str) -> ImageRef: ...
+    def list_folder(self, text: str) -> list[Entry]: ...
+    def saved_stems(self, folder_text: str) -> set[str]: ...
+    def open_image(
+        self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
+    ) -> Any: ...
+    def embed(self, image: Any) -> Any: ...
+    def predict(
+        self,
+        image: Any,
+        prompts: Sequence[Prompt],
+        *,
+        multimask: bool | None = None,
+        preview_max_side: int | None = None,
+    ) -> list[PredictedObject]: ...
+    def auto(
+        self,
+        image: Any,
+        parameters: AutoParameters,
+        *,
+        on_event: Callable[[AutoEvent], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AutoResult: ...
+    def auto_defaults(self, preset: str = "default") -> AutoParameters: ...
+    def versions(self, ref: ImageRef) -> list[Version]: ...
+    def load(self, ref: ImageRef, name: str | None = None, *, sha256: str | None = None) -> LoadedSet: ...
+    def save(
+        self,
+        image: Any,
+        masks: Sequence[Mask],
+        *,
+        operation: str,
+        parameters: Mapping[str, Any] | None = None,
+        suffix: str = "",
+        parent: str | None = None,
+    ) -> Saved: ...
+    def engine_status(self, *, start: bool = False) -> EngineStatus | None: ...

@@ -1,0 +1,180 @@
+"""Automatic masks: which preset and parameters, then how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
+
+from rich.text import Text
+from textual.containers import Grid, Horizontal
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Button, Input, Label, ProgressBar, Select
+
+from segment_duo.text import safe
+from segment_duo.tui.screens.dialog import Dialog, line
+from segment_duo.tui.state import Addition
+from segment_duo.types import AutoParameters, Box
+
+if TYPE_CHECKING:
+    from segment_duo.engine.protocol import AutoEvent
+
+PRESETS: Mapping[str, str] = {
+    "default": "default: upstream's settings, fitted to the model",
+    "web": "web: as on the old web page",
+    "fine": "fine: small objects, slower",
+    "coarse": "coarse: large objects, quick",
+}
+ADDITIONS: Mapping[Addition, str] = {
+    "replace-auto": "replace earlier automatic masks",
+    "add": "add to all masks",
+    "replace-all": "replace all masks",
+}
+Kind = Literal["integer", "number"]
+FIELDS: tuple[tuple[str, str, Kind, float, float], ...] = (
+    ("points_per_side", "points a side", "integer", 1, 256),
+    ("pred_iou_thresh", "predicted IoU ≥", "number", 0, 1),
+    ("stability_score_thresh", "stability ≥", "number", 0, 1),
+    ("box_nms_thresh", "overlap (NMS) ≤", "number", 0, 1),
+    ("crop_n_layers", "crop layers", "integer", 0, 4),
+    ("min_mask_region_area", "remove below, px", "integer", 0, 10_000_000),
+)
+"""Field of :class:`AutoParameters`, label, kind, least and greatest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoChoice:
+    parameters: AutoParameters
+    addition: Addition
+    preset: str
+
+
+class AutoDialog(Dialog[AutoChoice]):
+    """Preset, the parameters that matter most, and what becomes of the masks that are there."""
+
+    DEFAULT_CSS = """
+    AutoDialog > #box { width: 72; }
+    AutoDialog Select { margin-bottom: 0; }
+    AutoDialog SelectCurrent { background: $surface; }
+    AutoDialog Grid { grid-size: 4; grid-columns: 17 1fr 17 1fr; grid-rows: 1; grid-gutter: 0 1; height: auto; margin: 1 0; }
+    AutoDialog Grid Label { height: 1; color: $text-muted; text-align: right; width: 100%; }
+    AutoDialog Grid Input { border: none; height: 1; padding: 0 1; background: $surface; }
+    AutoDialog Grid Input:focus { border: none; background: $primary 25%; }
+    """
+
+    def __init__(self, presets: Mapping[str, AutoParameters], *, has_masks: bool, box: Box | None) -> None:
+        super().__init__("Find all objects", "Enter starts · Tab goes on · Esc goes back")
+        self._presets = presets
+        self._has_masks = has_masks
+        self._box = box
+        self._wrong = line("", classes="wrong", id="wrong")
+
+    def body(self) -> list[Widget]:
+        first = next(iter(self._presets))
+        cells: list[Widget] = []
+        for name, label, kind, _, _ in FIELDS:
+            value = getattr(self._presets[first], name)
+            cells += [Label(label), Input(f"{value:g}", type=kind, id=name, select_on_focus=True)]
+        widgets: list[Widget] = [
+            Select(
+                [(text, name) for name, text in PRESETS.items() if name in self._presets],
+                value=first,
+                allow_blank=False,
+                id="preset",
+            ),
+            Grid(*cells),
+        ]
+        if self._has_masks:
+            widgets.append(
+                Select(
+                    [(text, name) for name, text in ADDITIONS.items()],
+                    value="replace-auto",
+                    allow_blank=False,
+                    id="addition",
+                )
+            )
+        if self._box is not None:
+            widgets.append(line("Only inside the box that is drawn.", classes="hint"))
+        widgets += [
+            self._wrong,
+            Horizontal(Button("Find", variant="primary", id="find"), Button("Cancel", id="cancel"), classes="buttons"),
+        ]
+        return widgets
+
+    def on_mount(self) -> None:
+        self.query_one("#find", Button).focus()
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        if event.select.id == "preset" and str(event.value) in self._presets:
+            parameters = self._presets[str(event.value)]
+            for name, *_ in FIELDS:
+                self.query_one(f"#{name}", Input).value = f"{getattr(parameters, name):g}"
+
+    def on_input_submitted(self) -> None:
+        self._start()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "find":
+            self._start()
+        else:
+            self.dismiss(None)
+
+    def _start(self) -> None:
+        preset = str(self.query_one("#preset", Select).value)
+        values: dict[str, float | int] = {}
+        for name, label, kind, least, greatest in FIELDS:
+            text = self.query_one(f"#{name}", Input).value
+            try:
+                value = int(text) if kind == "integer" else float(text)
+            except ValueError:
+                value = float("nan")
+            if not least <= value <= greatest:
+                self._wrong.update(Text(f"{label}: between {least:g} and {greatest:g}, please."))
+                self.query_one(f"#{name}", Input).focus()
+                return
+            values[name] = value
+        parameters = replace(self._presets[preset], **values, region=self._box)  # type: ignore[arg-type]
+        addition: Addition = "add"
+        for select in self.query("#addition").results(Select):
+            addition = cast(Addition, select.value)
+        self.dismiss(AutoChoice(parameters, addition, preset))
+
+
+class AutoProgress(Dialog[bool]):
+    """How far the engine is; returns False when the user cancels. The workspace closes it when the masks are there."""
+
+    class Cancel(Message):
+        """The user wants no more of it."""
+
+    def __init__(self) -> None:
+        super().__init__("Finding all objects", "Esc cancels")
+        self._bar = ProgressBar(total=None, show_eta=False, id="bar")
+        self._phase = line("asking the engine …", classes="hint", id="phase")
+
+    DEFAULT_CSS = """
+    AutoProgress ProgressBar { width: 100%; margin-bottom: 1; }
+    AutoProgress Bar { width: 1fr; }
+    """
+
+    def body(self) -> list[Widget]:
+        return [self._bar, self._phase, Horizontal(Button("Cancel", id="cancel"), classes="buttons")]
+
+    def on_mount(self) -> None:
+        self.query_one(Button).focus()
+
+    def progress(self, event: AutoEvent, masks: int) -> None:
+        if event.event == "queued":
+            text = f"waiting: {event.position} jobs are before this one"
+        else:
+            if event.total:
+                self._bar.update(total=event.total, progress=event.done)
+            text = f"{event.phase or 'working'}  {event.done} of {event.total}" if event.total else event.phase
+            text += f" · {masks} masks so far" if masks else ""
+        self._phase.update(Text(safe(text)))
+
+    def on_button_pressed(self) -> None:
+        self.dismiss(False)
+
+    def action_leave(self) -> None:
+        self.dismiss(False)

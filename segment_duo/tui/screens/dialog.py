@@ -1,0 +1,58 @@
+"""What all dialogs share: a box in the middle, a title, Escape to leave."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Static
+
+from segment_duo.text import safe
+
+Answer = TypeVar("Answer")
+
+
+class Dialog(ModalScreen[Answer | None], Generic[Answer]):
+    """Base of the dialogs. Subclasses fill :meth:`body`."""
+
+    BINDINGS = [("escape", "leave", "Back")]  # noqa: RUF012 - Textual's convention
+    DEFAULT_CSS = """
+    Dialog { align: center middle; background: $background 60%; }
+    Dialog > #box {
+        width: 64; max-width: 96%; height: auto; max-height: 96%; padding: 1 2; background: $panel; border: round $primary;
+        border-title-color: $primary; border-title-style: bold; border-subtitle-color: $text-muted; overflow-y: auto;
+    }
+    Dialog .text { height: auto; margin-bottom: 1; }
+    Dialog .hint { height: auto; color: $text-muted; }
+    Dialog .wrong { height: auto; color: $error; }
+    Dialog Input { background: $surface; border: tall $border; }
+    Dialog Input:focus { border: tall $primary; }
+    Dialog .buttons { height: auto; align-horizontal: right; margin-top: 1; }
+    Dialog .buttons Button { margin-left: 2; min-width: 12; }
+    """
+
+    def __init__(self, title: str, subtitle: str = "Esc goes back") -> None:
+        super().__init__()
+        self._title = title
+        self._subtitle = subtitle
+
+    def body(self) -> list[Widget]:
+        raise NotImplementedError
+
+    def compose(self) -> ComposeResult:
+        box = Vertical(*self.body(), id="box")
+        box.border_title = self._title
+        box.border_subtitle = self._subtitle
+        yield box
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+def line(text: str, *, classes: str = "text", id: str | None = None) -> Static:  # noqa: A002 - Textual's own name
+    """A line that is never read as markup."""
+    return Static(Text(safe(text)), classes=classes, id=id, markup=False)

@@ -1,0 +1,301 @@
+"""The document the user edits: masks, ticks, points, and the way back through every edit.
+
+    Snapshot   everything an edit can change, frozen
+    Document   the present snapshot, the past and the future ones, the mask candidates of the present points
+
+Every edit replaces the snapshot as a whole, so undo cannot miss a field. Pure data: no Textual, no engine, no disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from segment_duo.types import Box, Mask, Point, Prompt
+
+if TYPE_CHECKING:
+    from segment_duo.engine.protocol import Candidate
+
+UNDO_STEPS = 500
+
+Addition = Literal["replace-auto", "add", "replace-all"]
+"""What becomes of the masks that are there when automatic ones come: only automatic ones go, none goes, all go."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeFilter:
+    """Bounds of the area in pixels; None = no bound."""
+
+    smallest: int | None = None
+    largest: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.smallest is not None or self.largest is not None
+
+    def accepts(self, mask: Mask) -> bool:
+        return (self.smallest is None or mask.area >= self.smallest) and (
+            self.largest is None or mask.area <= self.largest
+        )
+
+    def __str__(self) -> str:
+        if self.smallest is not None and self.largest is not None:
+            return f"{self.smallest:,} to {self.largest:,} px"
+        return f"from {self.smallest:,} px" if self.smallest is not None else f"up to {self.largest or 0:,} px"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the document.
+
+    Attributes:
+        masks: in list order.
+        ticked: ids of the selected masks.
+        points, box: the prompt of the mask being made.
+        previous: the engine's handle of the low-res logits that this prompt refines.
+    """
+
+    masks: tuple[Mask, ...] = ()
+    ticked: frozenset[int] = frozenset()
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    previous: str | None = None
+
+
+@dataclass
+class Document:
+    """Masks and points of one image, with undo and redo."""
+
+    present: Snapshot = field(default_factory=Snapshot)
+    current: int | None = None
+    """Id of the mask the list's cursor is on."""
+    corner: tuple[int, int] | None = None
+    """First corner of a box that is being drawn."""
+    filter: SizeFilter = field(default_factory=SizeFilter)
+    version: str | None = None
+    """Name of the saved version these masks came from or were last saved as."""
+    candidates: tuple[Candidate, ...] = ()
+    candidate_index: int = 0
+    _past: list[tuple[str, Snapshot]] = field(default_factory=list)
+    _future: list[tuple[str, Snapshot]] = field(default_factory=list)
+    _saved: tuple[Mask, ...] = ()
+
+    # What is there
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        return self.present.masks
+
+    @property
+    def shown(self) -> tuple[Mask, ...]:
+        """The masks that pass the size filter."""
+        return tuple(mask for mask in self.masks if self.filter.accepts(mask)) if self.filter else self.masks
+
+    @property
+    def ticked(self) -> frozenset[int]:
+        return self.present.ticked
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the masks differ from the saved ones. Ticks and points are not saved."""
+        return self.masks is not self._saved and self.masks != self._saved
+
+    @property
+    def pointing(self) -> bool:
+        """Whether a mask is being made."""
+        return bool(self.present.points) or self.present.box is not None
+
+    @property
+    def candidate(self) -> Candidate | None:
+        return self.candidates[self.candidate_index] if self.candidates else None
+
+    def mask(self, mask_id: int | None) -> Mask | None:
+        return next((mask for mask in self.masks if mask.id == mask_id), None)
+
+    def prompt(self) -> Prompt | None:
+        """What to ask the engine for the present points, or None without any."""
+        if not self.pointing:
+            return None
+        return Prompt(points=self.present.points, box=self.present.box, previous=self.present.previous)
+
+    # Edits: each is one undo step
+
+    def add_point(self, point: Point) -> None:
+        """A further point refines the mask that is shown."""
+        name = "include point" if point.label else "exclude point"
+        self._edit(name, replace(self.present, points=(*self.present.points, point), previous=self._shown_logits()))
+
+    def set_box(self, box: Box) -> None:
+        self.corner = None
+        self._edit("box", replace(self.present, box=box, previous=self._shown_logits()))
+
+    def drop_prompt(self) -> bool:
+        """Forget points and box; False when there were none."""
+        self.corner = None
+        if not self.pointing:
+            return False
+        self._edit("points removed", replace(self.present, points=(), box=None, previous=None))
+        return True
+
+    def accept(self) -> Mask | None:
+        """Turn the shown candidate into a mask of the list; None when there is none."""
+        candidate = self.candidate
+        if candidate is None:
+            return None
+        prompt = self.present
+        mask = replace(
+            candidate.mask,
+            id=self._next_id(),
+            point_coords=tuple((point.x, point.y) for point in prompt.points),
+            point_labels=tuple(point.label for point in prompt.points),
+            source="prompt",
+        )
+        self._edit(f"mask {mask.id}", Snapshot((*self.masks, mask), self.ticked))
+        self.current = mask.id
+        return mask
+
+    def add_generated(self, masks: Sequence[Mask], addition: Addition) -> int:
+        """Take over automatic masks, renumbered behind those that stay; returns how many were removed."""
+        stay = {
+            "add": self.masks,
+            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto"),
+            "replace-all": (),
+        }[addition]
+        first = max((mask.id for mask in stay), default=-1) + 1
+        new = tuple(replace(mask, id=first + index) for index, mask in enumerate(masks))
+        kept = self.ticked & {mask.id for mask in stay}
+        removed = len(self.masks) - len(stay)
+        self._edit(f"{len(new)} automatic masks", replace(self.present, masks=(*stay, *new), ticked=kept))
+        self.current = new[0].id if new else (stay[0].id if stay else None)
+        return removed
+
+    def delete(self, mask_ids: Iterable[int]) -> int:
+        """Remove masks; returns how many."""
+        gone = set(mask_ids) & {mask.id for mask in self.masks}
+        if not gone:
+            return 0
+        rest = tuple(mask for mask in self.masks if mask.id not in gone)
+        following = next(
+            (m.id for m in self.masks if m.id not in gone and (self.current is None or m.id > self.current)), None
+        )
+        self._edit(
+            f"delete {len(gone)} mask{'s' * (len(gone) > 1)}",
+            replace(self.present, masks=rest, ticked=self.ticked - gone),
+        )
+        if self.current in gone:
+            self.current = following if following is not None else (rest[-1].id if rest else None)
+        return len(gone)
+
+    def label(self, mask_ids: Iterable[int], text: str) -> int:
+        """Label masks; returns how many changed."""
+        wanted = set(mask_ids)
+        new = tuple(replace(m, label=text) if m.id in wanted and m.label != text else m for m in self.masks)
+        changed = sum(a is not b for a, b in zip(new, self.masks, strict=True))
+        if changed:
+            self._edit(f"label {text!r}", replace(self.present, masks=new))
+        return changed
+
+    # Ticks: restored by undo, but no steps of their own
+
+    def tick(self, mask_ids: Iterable[int], on: bool | None = None) -> None:
+        """Select (True), deselect (False) or toggle (None) masks."""
+        ids = set(mask_ids)
+        ticked = self.ticked | ids if on else self.ticked - ids if on is False else self.ticked ^ ids
+        self.present = replace(self.present, ticked=frozenset(ticked))
+
+    def tick_shown(self, how: Literal["all", "none", "invert"]) -> None:
+        """Select all or none of the masks that pass the filter, or invert; masks the filter hides are deselected."""
+        shown = frozenset(mask.id for mask in self.shown)
+        ticked = {"all": shown, "none": frozenset[int](), "invert": shown - self.ticked}[how]
+        self.present = replace(self.present, ticked=ticked)
+
+    def set_filter(self, bounds: SizeFilter) -> None:
+        self.filter = bounds
+        shown = {mask.id for mask in self.shown}
+        self.present = replace(self.present, ticked=self.ticked & shown)
+        if self.current not in shown:
+            self.current = next(iter(mask.id for mask in self.shown), None)
+
+    def step(self, by: int) -> int | None:
+        """Make the next (1) or previous (-1) shown mask the current one."""
+        ids = [mask.id for mask in self.shown]
+        if not ids:
+            return None
+        if self.current in ids:
+            self.current = ids[(ids.index(self.current) + by) % len(ids)]
+        else:
+            self.current = ids[0 if by > 0 else -1]
+        return self.current
+
+    # The way back
+
+    def undo(self) -> str | None:
+        """Take the last edit back; its name, or None when there is none."""
+        return self._travel(self._past, self._future)
+
+    def redo(self) -> str | None:
+        return self._travel(self._future, self._past)
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._future)
+
+    # Candidates of the present prompt
+
+    def offer(self, candidates: Sequence[Candidate]) -> None:
+        """Show what the engine answered for the present prompt."""
+        self.candidates, self.candidate_index = tuple(candidates), 0
+
+    def next_candidate(self) -> bool:
+        """Show the next candidate; False when there is only one."""
+        if len(self.candidates) < 2:
+            return False
+        self.candidate_index = (self.candidate_index + 1) % len(self.candidates)
+        return True
+
+    # Saved versions
+
+    def loaded(self, masks: Sequence[Mask], version: str | None, *, saved: bool = True) -> None:
+        """Replace everything, with no way back: a version was loaded, or (``saved`` False) unsaved work was restored."""
+        self.present = Snapshot(tuple(masks))
+        self._past, self._future = [], []
+        self._saved = self.masks if saved else ()
+        self.version = version
+        self.current = self.masks[0].id if masks else None
+        self.candidates, self.candidate_index, self.corner = (), 0, None
+        self.filter = SizeFilter()
+
+    def saved_as(self, masks: tuple[Mask, ...], version: str | None) -> None:
+        """``masks`` are on disk now; edits made while they were being saved stay unsaved."""
+        self._saved = masks
+        self.version = version
+
+    def _edit(self, name: str, new: Snapshot) -> None:
+        self._past.append((name, self.present))
+        del self._past[:-UNDO_STEPS]
+        self._future.clear()
+        self.present = new
+        self.candidates, self.candidate_index = (), 0
+
+    def _travel(self, source: list[tuple[str, Snapshot]], target: list[tuple[str, Snapshot]]) -> str | None:
+        self.corner = None
+        if not source:
+            return None
+        name, snapshot = source.pop()
+        target.append((name, self.present))
+        self.present = snapshot
+        self.candidates, self.candidate_index = (), 0
+        if self.mask(self.current) is None:
+            self.current = next(iter(mask.id for mask in self.shown), None)
+        return name
+
+    def _next_id(self) -> int:
+        return max((mask.id for mask in self.masks), default=-1) + 1
+
+    def _shown_logits(self) -> str | None:
+        candidate = self.candidate
+        return candidate.logits if candidate else self.present.previous

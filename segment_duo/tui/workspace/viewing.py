@@ -1,0 +1,103 @@
+"""Looking: zoom, pan, cross-hair, loupe, contrast. None of it changes the document."""
+
+from __future__ import annotations
+
+import re
+
+from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.screens.ask import TypeLine
+from segment_duo.tui.viewport import ZOOM_STEP
+from segment_duo.tui.workspace.base import WorkspaceBase
+
+PAN = 0.25
+"""Share of the view that one pan key moves."""
+
+
+class Viewing(WorkspaceBase):
+    def action_move(self, right: int, down: int) -> None:
+        at, view = self.picture.cross_hair, self.picture.view
+        if at is not None and view is not None:
+            self.picture.move_cross_hair(at[0] + right * view.step, at[1] + down * view.step)
+            self.show_cross_hair()
+
+    def action_zoom(self, direction: int) -> None:
+        at, view = self.picture.cross_hair, self.picture.view
+        if at is not None and view is not None:
+            self.picture.set_view(view.zoomed(ZOOM_STEP**direction, *at))
+
+    def action_fit(self) -> None:
+        if self.picture.view is not None:
+            self.picture.set_view(self.picture.view.fit())
+
+    def action_one_to_one(self) -> None:
+        at, view = self.picture.cross_hair, self.picture.view
+        if at is not None and view is not None:
+            self.picture.set_view(view.one_to_one(*at))
+
+    def action_pan(self, right: int, down: int) -> None:
+        view = self.picture.view
+        if view is None:
+            return
+        moved = view.panned(right * PAN * view.pixel_columns, down * PAN * view.pixel_rows)
+        self.picture.set_view(moved)
+        at = self.picture.cross_hair
+        if at is not None and not moved.contains(*at):
+            # The keys act at the cross-hair, so it stays where one looks.
+            column, row = moved.to_cell(*at)
+            inside = moved.to_image(min(max(column, 1), moved.columns - 1), min(max(row, 1), moved.rows - 1))
+            self.picture.move_cross_hair(*inside)
+        self.show_cross_hair()
+
+    def action_contrast(self) -> None:
+        if self.need_image():
+            self.picture.set_stretch(not self.picture.stretch)
+            self.say(
+                "Contrast stretched between the 1st and the 99th percentile."
+                if self.picture.stretch
+                else "Grey values as they are."
+            )
+            self.show_cross_hair()
+
+    def action_loupe(self) -> None:
+        self.loupe.next_zoom()
+
+    def action_goto(self) -> None:
+        if not self.need_image() or self.picture.view is None:
+            return
+        view = self.picture.view
+        width, height = view.image_width, view.image_height
+        at = self.picture.cross_hair or (0, 0)
+
+        def wrong(text: str) -> str:
+            found = parse_coordinates(text)
+            if found is None:
+                return "Two numbers, please: x,y"
+            if not (0 <= found[0] < width and 0 <= found[1] < height):
+                return f"x runs from 0 to {width - 1}, y from 0 to {height - 1}."
+            return ""
+
+        def go(text: str | None) -> None:
+            found = parse_coordinates(text) if text else None
+            if found is not None:
+                self.picture.move_cross_hair(*found)
+                self.show_cross_hair()
+                self.canvas.focus()
+
+        question = f"x,y in pixels; the image has {width} × {height}."
+        self.app.push_screen(TypeLine("Go to", question, value=f"{at[0]},{at[1]}", check=wrong), go)
+
+    def on_picture_view_viewed(self) -> None:
+        self.show_cross_hair()
+
+    def on_picture_view_failed(self, message: PictureView.Failed) -> None:
+        self.say(f"The picture cannot be drawn: {message.error}. Try --graphics halfcell.", "error")
+
+
+def parse_coordinates(text: str) -> tuple[float, float] | None:
+    """``x,y`` or ``x y`` -> two numbers, or None."""
+    fields = [field for field in re.split(r"[,;\s]+", text.strip()) if field]
+    try:
+        x, y = (float(field) for field in fields)
+    except ValueError:
+        return None
+    return (x, y) if x == x and y == y and abs(x) < 1e9 and abs(y) < 1e9 else None  # noqa: PLR0124 - NaN

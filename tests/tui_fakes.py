@@ -1,0 +1,212 @@
+"""A session in memory for the tests of the terminal UI: images are arrays, the engine answers with discs."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from segment_duo.engine.protocol import AutoEvent, AutoResult, Candidate, EngineStatus, PredictedObject
+from segment_duo.errors import Cancelled, NotFound
+from segment_duo.masks.rle import bounding_box, encode
+from segment_duo.types import (
+    AutoParameters,
+    Banner,
+    Entry,
+    ImageData,
+    ImageFacts,
+    ImageRef,
+    Mask,
+    MaskSet,
+    PixelSize,
+    Prompt,
+    Provenance,
+    StoreKind,
+    Version,
+)
+
+
+def disc(height: int, width: int, x: float, y: float, radius: float, **fields: Any) -> Mask:
+    """A round mask."""
+    yy, xx = np.ogrid[:height, :width]
+    bits = (xx - x) ** 2 + (yy - y) ** 2 <= radius**2
+    rle = encode(bits)
+    return Mask(rle, int(bits.sum()), bounding_box(rle), **fields)
+
+
+def micrograph(height: int = 240, width: int = 320, seed: int = 1) -> np.ndarray:
+    """Bright discs on a grey ground, with noise; uint8 (H, W)."""
+    generator = np.random.default_rng(seed)
+    image = generator.normal(80, 8, (height, width))
+    yy, xx = np.ogrid[:height, :width]
+    for y in range(40, height, 80):
+        for x in range(40, width, 80):
+            image[(xx - x) ** 2 + (yy - y) ** 2 <= 22**2] += 90
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class FakeImage:
+    ref: ImageRef
+    data: ImageData
+
+
+@dataclass
+class FakeSession:
+    """``images``: path -> grey pixels. ``banners``: path -> rows. ``failures``: method name -> error to raise."""
+
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    banners: dict[str, int] = field(default_factory=dict)
+    saved: dict[str, list[tuple[Version, MaskSet]]] = field(default_factory=dict)
+    failures: dict[str, Exception] = field(default_factory=dict)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    slow: dict[str, float] = field(default_factory=dict)
+    spool: bool = False
+    gate: threading.Event | None = None
+    config: Any = field(default_factory=lambda: SimpleNamespace(start_folder="/pictures"))
+    model: Any = field(default_factory=lambda: SimpleNamespace(id="nano", auto_defaults={}))
+
+    def _enter(self, name: str, detail: Any = None) -> None:
+        self.calls.append((name, detail))
+        if name in self.slow:
+            time.sleep(self.slow[name])
+        if name in self.failures:
+            raise self.failures[name]
+
+    def count(self, name: str) -> int:
+        return sum(call[0] == name for call in self.calls)
+
+    def reference(self, text: str) -> ImageRef:
+        if text.startswith("/drops/"):
+            return ImageRef(StoreKind.DROPS, text.removeprefix("/drops"))
+        return ImageRef(StoreKind.LOCAL, "/pictures" if text == "." else text)
+
+    def list_folder(self, text: str) -> list[Entry]:
+        self._enter("list_folder", text)
+        folder = text.rstrip("/") + "/"
+        now = time.time()
+        names = [path.removeprefix(folder) for path in self.images if path.startswith(folder)]
+        files = [Entry(n, folder + n, False, 1000, now - 60 * i) for i, n in enumerate(names) if "/" not in n]
+        return [*files, Entry("older", folder + "older", True, 0, now - 10**6), Entry("notes.txt", folder + "notes.txt", False, 3, now)]
+
+    def saved_stems(self, folder_text: str) -> set[str]:
+        return {path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for path, sets in self.saved.items() if sets}
+
+    def open_image(self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None) -> FakeImage:
+        self._enter("open_image", (ref.path, banner))
+        if ref.path not in self.images:
+            raise NotFound(f"{ref.path}: no such file", "Check the name.")
+        grey = self.images[ref.path]
+        cut = self.banners.get(ref.path, 0) if banner == "auto" else 0
+        height, width = grey.shape
+        rows = grey[: height - cut]
+        facts = ImageFacts(
+            width, height, "PNG", "uint8", 1, 0, 1, "ab" * 32, grey.nbytes, 8,
+            Banner(cut, "pixels" if cut else "off"), PixelSize(3.37, 3.37, "test"),
+        )  # fmt: skip
+        return FakeImage(ref, ImageData(np.repeat(rows[..., None], 3, axis=2), rows, facts))
+
+    def embed(self, image: FakeImage) -> None:
+        self._enter("embed", image.ref.path)
+
+    def predict(
+        self, image: FakeImage, prompts: Sequence[Prompt], *, multimask: bool | None = None, preview_max_side: int | None = None
+    ) -> list[PredictedObject]:
+        self._enter("predict", (prompts[0], multimask))
+        if self.gate is not None:
+            self.gate.wait(10)
+        prompt = prompts[0]
+        height, width = image.data.facts.height, image.data.facts.width
+        if prompt.points:
+            x, y = prompt.points[0].x, prompt.points[0].y
+        else:
+            assert prompt.box is not None
+            x, y = (prompt.box.x0 + prompt.box.x1) / 2, (prompt.box.y0 + prompt.box.y1) / 2
+        many = multimask if multimask is not None else len(prompt.points) == 1 and prompt.previous is None
+        radii = (22, 11, 33) if many else (22 + len(prompt.points),)
+        return [
+            PredictedObject(
+                "0",
+                tuple(
+                    Candidate(disc(height, width, x, y, radius, predicted_iou=0.9 - i / 10), f"logits-{radius}")
+                    for i, radius in enumerate(radii)
+                ),
+            )
+        ]
+
+    def auto(
+        self,
+        image: FakeImage,
+        parameters: AutoParameters,
+        *,
+        on_event: Callable[[AutoEvent], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AutoResult:
+        self._enter("auto", parameters)
+        height, width = image.data.facts.height, image.data.facts.width
+        masks = []
+        centres = [(x, y) for y in range(40, height, 80) for x in range(40, width, 80)]
+        for i, (x, y) in enumerate(centres):
+            masks.append(disc(height, width, x, y, 22, id=i, predicted_iou=0.95, stability_score=0.97))
+            if on_event:
+                on_event(AutoEvent("progress", phase="prompts", done=i + 1, total=len(centres)))
+            while self.gate is not None and not self.gate.is_set():
+                if cancelled and cancelled():
+                    raise Cancelled("cancelled")
+                time.sleep(0.01)
+        return AutoResult(tuple(masks), (), 0.5, False)
+
+    def auto_defaults(self, preset: str = "default") -> AutoParameters:
+        return dataclasses.replace(AutoParameters(), points_per_side=16 if preset == "coarse" else 32)
+
+    def versions(self, ref: ImageRef) -> list[Version]:
+        self._enter("versions")
+        return [version for version, _ in self.saved.get(ref.path, [])]
+
+    def load(self, ref: ImageRef, name: str | None = None, *, sha256: str | None = None) -> Any:
+        self._enter("load", name)
+        sets = self.saved.get(ref.path, [])
+        for version, mask_set in reversed(sets):
+            if name in (None, version.name):
+                return SimpleNamespace(version=version, mask_set=mask_set, notice="")
+        raise NotFound(f"{ref}: no saved sets yet")
+
+    def save(
+        self,
+        image: FakeImage,
+        masks: Sequence[Mask],
+        *,
+        operation: str,
+        parameters: Mapping[str, Any] | None = None,
+        suffix: str = "",
+        parent: str | None = None,
+    ) -> Any:
+        self._enter("save", (suffix, parent, dict(parameters or {})))
+        sets = self.saved.setdefault(image.ref.path, [])
+        number = sum(version.suffix == suffix for version, _ in sets)
+        name = (f"{suffix}_{number}" if number else suffix) if suffix else str(number)
+        path = f"/masks/{image.ref.stem}_{name}.pkl"
+        version = Version(name, suffix, number, path, 100, time.time())
+        sets.append((version, MaskSet(tuple(masks), Provenance(operation=operation))))
+        if self.spool:
+            return SimpleNamespace(version=None, path="/spool/x.pkl", spooled=Path("/spool/x.pkl"))
+        return SimpleNamespace(version=version, path=path, spooled=None)
+
+    def engine_status(self, *, start: bool = False) -> EngineStatus | None:
+        return EngineStatus(protocol=1, version="0", pid=1, state="idle", device="cpu")
+
+
+def pictures() -> FakeSession:
+    """Two images, one with an info banner."""
+    with_banner = micrograph(260, 320, 2)
+    with_banner[240:] = 0
+    return FakeSession(
+        {"/pictures/particles.tif": micrograph(), "/pictures/banner.tif": with_banner}, {"/pictures/banner.tif": 20}
+    )
