@@ -19,7 +19,6 @@ import stat as stat_module
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from segment_duo.errors import (
@@ -184,6 +183,8 @@ class DropsStore:
             raise InputError(f"'{_shown(folder)}' is a file, not a folder")
 
     def _probe(self, path: str) -> Entry | None:
+        from email.utils import parsedate_to_datetime
+
         answer = self._connection.ask(Question(_READ, {"file": path}, max_bytes=0))
         if answer.status == 404:
             is_folder = bool(self._listing(path))
