@@ -1,0 +1,299 @@
+"""From low-res logits to masks at image size, touching only the pixels that can belong to a mask.
+
+Stock up-samples every mask to the whole image and then looks at it several times. Here the rows and columns that can exceed a
+threshold are found on the low-res logits first (bilinear interpolation never exceeds its four neighbours), and only that rectangle is
+up-sampled, as two small matrix products with torch's own interpolation weights. These round differently from ``F.interpolate``, so a pixel
+whose value lies within the rounding bound of a threshold is settled by ``F.interpolate`` itself: decisions equal stock's, always.
+
+Coordinates are those of the crop or tile the logits belong to. This module must not know prompts or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segment_duo.types import Rle
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+ROUNDING = 1e-6
+"""Bound of |ours - torch's| relative to the largest of the four neighbours: twice two levels of at most three roundings (12 * 2^-24)."""
+
+DIRECT_SHARE = 0.35
+"""Above this share of the rectangle that ``F.interpolate`` would compute anyway, it is the cheaper of the two."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LowRes:
+    """The part of a mask's low-res logits that can exceed ``level`` at image size, with one row and column around it.
+
+    Attributes:
+        logits: float32 (rows, cols), on the CPU unless the device is an accelerator; empty when nothing can exceed ``level``.
+        top, left: its place in the full low-res mask.
+        level: the threshold that was used to cut it out; lower ones cannot be answered from it.
+        finite: whether all logits of the mask are finite.
+    """
+
+    logits: Tensor
+    top: int
+    left: int
+    level: float
+    finite: bool
+
+    @property
+    def nbytes(self) -> int:
+        return self.logits.numel() * self.logits.element_size()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Region:
+    """A binary mask inside its rectangle. ``pixels``: bool (rows, cols); ``left``, ``top``: place of its first pixel."""
+
+    pixels: npt.NDArray[np.bool_]
+    left: int
+    top: int
+
+    @property
+    def area(self) -> int:
+        return int(self.pixels.sum())
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Measured:
+    """What the filters of automatic generation need.
+
+    ``stability``: float32 (), ``intersection / union`` as stock divides it (NaN for 0 / 0); ``box``: int64 (4,) XYXY with inclusive ends,
+    zeros for an empty mask.
+    """
+
+    stability: Tensor
+    box: Tensor
+
+
+def cut_out(logits: Tensor, level: float) -> list[LowRes]:
+    """Cut low-res logits, float32 (N, h, w), down to what can exceed ``level``."""
+    if not len(logits):
+        return []
+    peak = logits.abs().amax((1, 2))
+    finite = torch.isfinite(peak)
+    # The margin covers rounding in the interpolation, which can pass the largest neighbour by a few ulps.
+    above = logits > (level - ROUNDING * peak.nan_to_num(0.0, 0.0, 0.0) - 1e-12)[:, None, None]
+    spans = torch.stack([*_span(above.any(2)), *_span(above.any(1))], dim=1).tolist()
+    out = []
+    for mask, (r0, r1, c0, c1), sound in zip(logits, spans, finite.tolist(), strict=True):
+        if not sound:
+            out.append(LowRes(mask.clone(), 0, 0, level, False))
+        elif r1 < r0:
+            out.append(LowRes(mask[:0, :0].clone(), 0, 0, level, True))
+        else:
+            top, left = max(r0 - 1, 0), max(c0 - 1, 0)
+            out.append(LowRes(mask[top : r1 + 2, left : c1 + 2].clone(), top, left, level, True))
+    return out
+
+
+class FullSize:
+    """Up-samples low-res masks (h, w) to an image of (height, width) pixels.
+
+    Args:
+        low: height and width of the low-res masks.
+        size: height and width of the image, crop or tile.
+    """
+
+    def __init__(self, low: tuple[int, int], size: tuple[int, int], device: torch.device) -> None:
+        self.low = low
+        self.size = size
+        self.device = device
+        self.rows = _axis(low[0], size[0], device)
+        self.cols = _axis(low[1], size[1], device)
+
+    def measure(self, mask: LowRes, threshold: float, offset: float) -> Measured:
+        """Stability score and box of one mask."""
+        high, low = threshold + offset, threshold - offset
+        window, left, top = self._window(mask, min(high, low, threshold), (threshold, high, low))
+        if window is None:
+            zero = torch.zeros((), dtype=torch.int32, device=self.device)
+            return Measured(zero / zero, torch.zeros(4, dtype=torch.int64))
+        # int16 along the rows, as in stock: it wraps above 32,767 pixels, and so must we.
+        inside = (window > high).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32)
+        around = (window > low).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32)
+        binary = window > threshold
+        return Measured(inside / around, _box(binary, left, top))
+
+    def binary(self, mask: LowRes, threshold: float) -> Region:
+        """The mask at image size, inside its rectangle."""
+        import numpy as np
+
+        window, left, top = self._window(mask, threshold, (threshold,))
+        if window is None:
+            return Region(np.zeros((0, 0), dtype=bool), 0, 0)
+        return trim(Region((window > threshold).cpu().numpy(), left, top))
+
+    def _window(self, mask: LowRes, level: float, thresholds: tuple[float, ...]) -> tuple[Tensor | None, int, int]:
+        """Up-sampled logits around everything above ``level``, on the right side of each threshold; with their left and top."""
+        if level < mask.level:
+            raise ValueError("these logits were cut at a higher threshold")
+        if not mask.finite:
+            return self._direct(mask, 0, 0, *self.size), 0, 0
+        above = (
+            mask.logits > level - ROUNDING * (float(mask.logits.abs().max()) if mask.logits.numel() else 0.0) - 1e-12
+        )
+        spans = torch.stack([*_span(above.any(1)[None]), *_span(above.any(0)[None])]).flatten().tolist()
+        r0, r1, c0, c1 = (int(v) for v in spans)
+        if r1 < r0:
+            return None, 0, 0
+        top, bottom = self.rows.reach(r0 + mask.top, r1 + mask.top)
+        left, right = self.cols.reach(c0 + mask.left, c1 + mask.left)
+        pixels = (bottom - top) * (right - left)
+        if self.device.type != "cpu" or pixels > DIRECT_SHARE * bottom * right:
+            return self._direct(mask, top, left, bottom, right), left, top
+        window = self._product(mask, top, left, bottom, right)
+        if self._doubtful(mask, window, top, left, thresholds):
+            window = self._direct(mask, top, left, bottom, right)
+        return window, left, top
+
+    def _product(self, mask: LowRes, top: int, left: int, bottom: int, right: int) -> Tensor:
+        rows = self.rows.weights[top:bottom, mask.top : mask.top + mask.logits.shape[0]]
+        cols = self.cols.weights[left:right, mask.left : mask.left + mask.logits.shape[1]]
+        return rows @ (mask.logits @ cols.T)
+
+    def _doubtful(self, mask: LowRes, window: Tensor, top: int, left: int, thresholds: tuple[float, ...]) -> bool:
+        """Whether rounding could have put a pixel on the wrong side of a threshold."""
+        peak = float(mask.logits.abs().max())
+        for value in thresholds:
+            at = torch.tensor(value, dtype=torch.float32)
+            near = (window - at).abs_() <= ROUNDING * peak
+            if not bool(near.any()):
+                continue
+            # Most of these are far from their own neighbours' bound: the largest logit of the mask is elsewhere.
+            y, x = near.nonzero(as_tuple=True)
+            first_row, first_col = self.rows.first[y + top] - mask.top, self.cols.first[x + left] - mask.left
+            rows = torch.stack([first_row, first_row + 1]).clamp_(0, mask.logits.shape[0] - 1)
+            cols = torch.stack([first_col, first_col + 1]).clamp_(0, mask.logits.shape[1] - 1)
+            local = mask.logits[rows[:, None], cols[None, :]].abs().amax((0, 1)).clamp_(min=abs(value))
+            if bool(((window[y, x] - at).abs() <= ROUNDING * local).any()):
+                return True
+        return False
+
+    def _direct(self, mask: LowRes, top: int, left: int, bottom: int, right: int) -> Tensor:
+        """``F.interpolate``'s own values. It cannot start in the middle of an image, but it can end there."""
+        rows, cols = self.low
+        # Cut low-res logits are put back into place; what surrounds them does not reach the rectangle that is asked for.
+        if mask.logits.shape != self.low:
+            full = mask.logits.new_full(self.low, mask.level - 1.0)
+            full[mask.top : mask.top + mask.logits.shape[0], mask.left : mask.left + mask.logits.shape[1]] = mask.logits
+        else:
+            full = mask.logits
+        scales = (_scale(rows, self.size[0]), _scale(cols, self.size[1]))
+        up = torch.ops.aten.upsample_bilinear2d(full[None, None], [bottom, right], False, *scales)
+        return up[0, 0, top:, left:]  # type: ignore[no-any-return]
+
+
+def trim(region: Region) -> Region:
+    """The same mask in the smallest rectangle that holds it."""
+    import numpy as np
+
+    rows = np.flatnonzero(region.pixels.any(axis=1))
+    if not len(rows):
+        return Region(region.pixels[:0, :0], 0, 0)
+    cols = np.flatnonzero(region.pixels.any(axis=0))
+    inner = region.pixels[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return Region(inner, region.left + int(cols[0]), region.top + int(rows[0]))
+
+
+def canvas_rle(region: Region, height: int, width: int) -> Rle:
+    """COCO RLE of a mask on a canvas of any size, without ever making the canvas (a 100-megapixel one would take 100 MB a mask)."""
+    import numpy as np
+    from pycocotools import mask as coco
+
+    pixels = region.pixels
+    rows = pixels.shape[0]
+    padded = np.zeros((pixels.shape[1], rows + 2), dtype=np.int8)
+    padded[:, 1:-1] = pixels.T
+    edges = np.diff(padded, axis=1)
+    column, start = np.nonzero(edges == 1)
+    _, stop = np.nonzero(edges == -1)
+    base = (column.astype(np.int64) + region.left) * height + region.top
+    start, stop = base + start, base + stop
+    joined = np.flatnonzero(start[1:] == stop[:-1])  # a run that fills its column goes on in the next one
+    start, stop = np.delete(start, joined + 1), np.delete(stop, joined)
+    bounds = np.empty(2 * len(start) + 2, dtype=np.int64)
+    bounds[0], bounds[-1] = 0, height * width
+    bounds[1:-1:2], bounds[2:-1:2] = start, stop
+    counts = np.diff(bounds)
+    if counts[-1] == 0 and len(counts) > 1:
+        counts = counts[:-1]
+    packed = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return Rle(height=height, width=width, counts=packed["counts"].decode("ascii"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """Interpolation along one axis. ``weights``: float32 (out, in), two per row; ``first``: int64 (out,), the first neighbour."""
+
+    weights: Tensor
+    first: Tensor
+    inputs: int
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """Outputs (start, stop) that have an input of ``first``..``last`` (inclusive) among their neighbours."""
+        start = int(torch.searchsorted(self.first, first - 1)) if first > 0 else 0
+        stop = int(torch.searchsorted(self.first, last, right=True))
+        return start, stop
+
+
+@lru_cache(maxsize=32)
+def _axis(inputs: int, outputs: int, device: torch.device) -> _Axis:
+    """Ask torch for its weights: interpolate four combs, each with a tooth at every fourth input."""
+    combs = torch.zeros(4, inputs, device=device)
+    for residue in range(4):
+        combs[residue, residue::4] = 1.0
+    # Four rows in, four rows out: nothing is interpolated along the other axis.
+    shares = F.interpolate(combs[None, None], (4, outputs), mode="bilinear", align_corners=False)[0, 0].cpu()
+    ratio = inputs / outputs
+    centre = ((torch.arange(outputs, dtype=torch.float64) + 0.5) * ratio - 0.5).clamp(min=0)
+    near = centre.round().to(torch.int64) - 2 if inputs >= 4 else torch.zeros(outputs, dtype=torch.int64)
+    weights = torch.zeros(outputs, inputs)
+    for step in range(4):
+        index = near + step
+        valid = (index >= 0) & (index < inputs)
+        share = shares[index.remainder(4), torch.arange(outputs)]
+        weights[valid.nonzero().flatten(), index[valid]] = share[valid]
+    weights = weights.to(device)
+    first = (weights > 0).to(torch.int8).argmax(dim=1)
+    return _Axis(weights=weights, first=first.contiguous(), inputs=inputs)
+
+
+def _scale(inputs: int, outputs: int) -> float:
+    """The scale factor that gives the kernel the very step it derives from the sizes: float32(inputs) / float32(outputs)."""
+    step = torch.tensor(float(inputs)) / torch.tensor(float(outputs))
+    return 1.0 / float(step)
+
+
+def _span(hits: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last true index along the last axis of bool (N, L); last < first where there is none."""
+    length = hits.shape[-1]
+    if length == 0:
+        zero = torch.zeros(hits.shape[0], dtype=torch.int64, device=hits.device)
+        return zero, zero - 1
+    as_int = hits.to(torch.int8)
+    some = hits.any(-1)
+    first = as_int.argmax(-1)
+    last = length - 1 - as_int.flip(-1).argmax(-1)
+    return first, torch.where(some, last, -1)
+
+
+def _box(binary: Tensor, left: int, top: int) -> Tensor:
+    """``batched_mask_to_box`` for one mask inside a window."""
+    spans = torch.stack([*_span(binary.any(0)[None]), *_span(binary.any(1)[None])]).flatten().tolist()
+    x0, x1, y0, y1 = (int(v) for v in spans)
+    if x1 < x0:
+        return torch.zeros(4, dtype=torch.int64)
+    return torch.tensor([x0 + left, y0 + top, x1 + left, y1 + top], dtype=torch.int64)
