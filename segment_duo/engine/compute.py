@@ -1,0 +1,409 @@
+"""What the engine's jobs do: pixels to embeddings, prompts and parameters to masks. Joins models, caches and the predictor.
+
+    request -> choice of model -> embedding (memory, disk, or the encoder) -> predictor / generator -> wire objects
+
+torch is imported by the jobs and by ``prepare``, never when this module is: the engine answers ``status`` before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segment_duo.engine.allocator import trim as trim_allocator
+from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
+from segment_duo.engine.holdings import BoundedLru, LogitsStore
+from segment_duo.engine.protocol import (
+    AutoEvent,
+    AutoRequest,
+    AvailableModel,
+    CacheUse,
+    Candidate,
+    HeldImage,
+    ImageState,
+    ModelList,
+    ModelRequest,
+    PredictedObject,
+    PredictRequest,
+    PredictResponse,
+    ReleaseReport,
+)
+from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.worker import ImageMissing, Job
+from segment_duo.errors import ModelError, PromptError
+from segment_duo.models import registry
+from segment_duo.models.registry import ModelChoice
+from segment_duo.types import Mask, ModelIdentity, Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from segment_duo.engine.predictor import CandidateMask, Embedding, PromptArrays
+    from segment_duo.engine.shelf import ModelShelf, ShelfModel
+
+MIB = 2**20
+PIXELS_SHARE = 4
+LOGITS_SHARE = 32
+"""One part in so many of the memory cache is for pixels and for low-res logits (64 MiB of 2 GiB: 256 logits of an official model, the
+candidates of some 85 clicks); the rest is for embeddings and candidates."""
+
+log = logging.getLogger("segduo.engine")
+
+
+class TorchCompute:
+    """Computes with torch. Implements :class:`segment_duo.engine.worker.Compute`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        config = settings.config
+        memory = config.memory_cache_mib * MIB
+        self._settings = settings
+        pixels, logits = memory // PIXELS_SHARE, memory // LOGITS_SHARE
+        self._memory_bound = memory
+        self._pixels: BoundedLru[str, npt.NDArray[np.uint8]] = BoundedLru(pixels)
+        self._logits = LogitsStore(logits)
+        self._cache = EmbeddingCache(
+            memory - pixels - logits, settings.paths.embeddings_dir, config.disk_cache_mib * MIB
+        )
+        self._making = threading.Lock()
+        self._shelf: ModelShelf | None = None
+        self._device_name = ""
+        self._threads = 0
+        self._release_wanted = False
+
+    # -- any thread, at once ------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        self._ready_shelf()
+
+    def state(self, image_id: str, model: ModelRequest) -> ImageState:
+        return self._state(image_id, self._choose(model))
+
+    def put_pixels(self, image_id: str, pixels: npt.NDArray[np.uint8]) -> None:
+        self._pixels.put(image_id, pixels, pixels.nbytes)
+
+    def release(self, image_id: str | None, *, disk: bool) -> ReleaseReport:
+        images = {held[0] for held in self._cache.held()} | {key for key, *_ in self._pixels.items()}
+        pixels = self._pixels.clear() if image_id is None else self._pixels.drop(image_id)
+        embeddings, on_disk = self._cache.release(image_id, disk=disk)
+        logits = self._logits.clear() if image_id is None else self._logits.drop_image(image_id)
+        self._release_wanted = True
+        count = len(images) if image_id is None else int(image_id in images or on_disk > 0)
+        return ReleaseReport(images=count, memory_bytes=pixels + embeddings + logits, disk_bytes=on_disk)
+
+    def models(self) -> ModelList:
+        paths, config = self._settings.paths, self._settings.config
+        default = registry.resolve_model(config, paths).id
+        loaded = {model.sha256 for model in self._shelf.loaded()} if self._shelf else set()
+        return ModelList(
+            models=[
+                AvailableModel(
+                    id=model.id,
+                    sha256=model.sha256,
+                    description=model.description,
+                    loaded=model.sha256 in loaded,
+                    default=model.id == default,
+                )
+                for model in registry.known_models(paths, config)
+                if model.usable
+            ]
+        )
+
+    def status_fields(self) -> dict[str, Any]:
+        shelf = self._shelf
+        fields: dict[str, Any] = {
+            "images": self._held_images(),
+            "memory_cache": self._memory_use(),
+            "disk_cache": self._cache.disk_use(),
+        }
+        if shelf is not None:
+            fields |= {
+                "device": shelf.device.type,
+                "device_name": self._device_name,
+                "threads": self._threads,
+                "models": shelf.loaded(),
+                "device_memory": shelf.device_memory(),
+            }
+        return fields
+
+    def trim(self) -> None:
+        if self._shelf is not None:
+            if self._release_wanted:
+                self._release_wanted = False
+                self._shelf.release_projections()
+            self._shelf.empty_device_cache()
+        trim_allocator()
+
+    # -- the worker's thread ------------------------------------------------------------------------------------------
+
+    def embed(self, job: Job, image_id: str, model: ModelRequest) -> ImageState:
+        started = time.monotonic()
+        choice = self._choose(model)
+        known = self._cache.where(self._key(image_id, choice))
+        if known is None:
+            self._embedding(job, image_id, self._load(job, choice))
+        state = self._state(image_id, choice)
+        return state.model_copy(update={"computed": known is None, "seconds": time.monotonic() - started})
+
+    def predict(self, job: Job, image_id: str, request: PredictRequest) -> PredictResponse:
+        started = time.monotonic()
+        model = self._load(job, self._choose(request.model))
+        embedding = self._embedding(job, image_id, model)
+        scope = self._scope(image_id, model.choice)
+        arrays, lost = self._prompt_arrays(request, scope, embedding)
+        job.progress("decoder", 0, len(arrays))
+        answers = model.predictor.predict(embedding, arrays, preview_max_side=request.preview_max_side, check=job.check)
+        objects = [
+            PredictedObject(
+                prompt.object_id,
+                tuple(self._candidate(one, prompt, scope, number) for number, one in enumerate(answer)),
+                previous_lost=gone,
+            )
+            for prompt, answer, gone in zip(request.prompts, answers, lost, strict=True)
+        ]
+        return PredictResponse(objects=objects, seconds=time.monotonic() - started, model=model.identity)
+
+    def auto(self, job: Job, image_id: str, request: AutoRequest, emit: Callable[[AutoEvent], None]) -> AutoEvent:
+        from segment_duo.engine.automatic import AutomaticMaskGenerator
+
+        started = time.monotonic()
+        choice = self._choose(request.model)
+        parameters = request.parameters
+        model = self._load(job, choice)
+        whole = not parameters.tile
+        embedding = self._embedding(job, image_id, model) if whole else None
+        pixels = self._pixels.get(image_id)
+        if pixels is None:
+            if embedding is None or parameters.crop_n_layers:
+                raise ImageMissing
+            pixels = _shape_only(embedding)
+
+        def embed_crop(box: tuple[int, int, int, int], compute: Callable[[], Embedding]) -> Embedding:
+            job.check()
+            return self._cached(EmbeddingKey(image_id, choice.sha256, box), model, compute)
+
+        run = AutomaticMaskGenerator(model.predictor, parameters).generate(
+            pixels,
+            embedding=embedding,
+            embed_crop=embed_crop,
+            on_progress=job.progress,
+            should_cancel=lambda: job.cancelled,
+            candidates=self._cache.candidates(image_id, choice.sha256),
+        )
+        if run.candidates is not None:
+            self._cache.put_candidates(image_id, choice.sha256, run.candidates)
+        for mask in run.masks:
+            emit(AutoEvent("mask", mask=mask))
+        return AutoEvent(
+            "done",
+            seconds=time.monotonic() - started,
+            notes=run.notes,
+            candidates_reused=run.reused,
+            model=model.identity,
+        )
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    def _choose(self, request: ModelRequest) -> ModelChoice:
+        """Which model a request means: the pair it names, the engine's own of that id, or the engine's default.
+
+        Raises:
+            ModelError, ConfigError: there is no such model here.
+        """
+        paths = self._settings.paths
+        if request.config and request.checkpoint:
+            sha256 = request.sha256 or registry.file_sha256(Path(request.checkpoint), paths)
+            return ModelChoice(request.id or registry.CUSTOM, request.config, request.checkpoint, sha256)
+        choice = registry.resolve_model(self._settings.config, paths, request.id)
+        if request.sha256 and request.sha256 != choice.sha256:
+            raise ModelError(
+                f"the engine's model '{choice.id}' has other weights than this command's",
+                "Pull or copy the same checkpoint on both sides, or leave the choice to the engine.",
+            )
+        return choice
+
+    def _load(self, job: Job, choice: ModelChoice) -> ShelfModel:
+        job.model = choice.id
+        job.progress("loading the model")
+        model = self._ready_shelf().load(choice)
+        job.check()
+        return model
+
+    def _ready_shelf(self) -> ModelShelf:
+        """Import torch, choose the device, set the threads: once. Jobs that come meanwhile wait here."""
+        with self._making:
+            if self._shelf is None:
+                import torch
+
+                from segment_duo.engine import shelf
+
+                config = self._settings.config
+                device = shelf.choose_device(config.device)
+                if config.threads:
+                    torch.set_num_threads(config.threads)
+                self._threads = torch.get_num_threads()
+                self._device_name = shelf.device_name(device)
+                self._shelf = shelf.ModelShelf(device, self._settings.paths)
+                log.info("computing on %s (%s), %d threads", device.type, self._device_name, self._threads)
+            return self._shelf
+
+    # -- embeddings ---------------------------------------------------------------------------------------------------
+
+    def _embedding(self, job: Job, image_id: str, model: ShelfModel) -> Embedding:
+        """The embedding of a whole image: from the cache, or computed from the pixels.
+
+        Raises:
+            ImageMissing: neither is here.
+        """
+
+        def compute() -> Embedding:
+            pixels = self._pixels.get(image_id)
+            if pixels is None:
+                raise ImageMissing
+            job.progress("encoder")
+            return model.predictor.embed(pixels)
+
+        embedding = self._cached(self._key(image_id, model.choice), model, compute)
+        job.check()
+        return embedding
+
+    def _cached(self, key: EmbeddingKey, model: ShelfModel, compute: Callable[[], Embedding]) -> Embedding:
+        held = self._cache.get(key, model.predictor.device)
+        if held is None:
+            held = compute()
+            self._cache.put(key, held)
+        return held
+
+    def _key(self, image_id: str, choice: ModelChoice) -> EmbeddingKey:
+        return EmbeddingKey(image_id, choice.sha256)
+
+    def _state(self, image_id: str, choice: ModelChoice) -> ImageState:
+        key = self._key(image_id, choice)
+        pixels = self._pixels.peek(image_id)
+        size = self._cache.size_of(key) if pixels is None else (pixels.shape[0], pixels.shape[1])
+        return ImageState(
+            id=image_id,
+            height=size[0] if size else 0,
+            width=size[1] if size else 0,
+            pixels=pixels is not None,
+            embedding=self._cache.where(key),
+            candidates=self._cache.has_candidates(image_id, choice.sha256),
+            model=ModelIdentity(choice.id, choice.sha256),
+            device=self._shelf.device.type if self._shelf else "",
+        )
+
+    # -- prompts ------------------------------------------------------------------------------------------------------
+
+    def _prompt_arrays(
+        self, request: PredictRequest, scope: str, embedding: Embedding
+    ) -> tuple[list[PromptArrays], list[bool]]:
+        import numpy as np
+
+        from segment_duo.engine.predictor import PromptArrays
+
+        arrays, lost = [], []
+        for prompt in request.prompts:
+            _check_inside(prompt, embedding.width, embedding.height)
+            previous = self._logits.get(scope, prompt.previous) if prompt.previous else None
+            lost.append(prompt.previous is not None and previous is None)
+            box = prompt.box
+            arrays.append(
+                PromptArrays(
+                    points=np.array([(p.x, p.y) for p in prompt.points], dtype=np.float32).reshape(-1, 2),
+                    labels=np.array([p.label for p in prompt.points], dtype=np.int64),
+                    box=None if box is None else (box.x0, box.y0, box.x1, box.y1),
+                    previous=previous,
+                    multimask=request.multimask,
+                )
+            )
+        return arrays, lost
+
+    def _candidate(self, found: CandidateMask, prompt: Prompt, scope: str, number: int) -> Candidate:
+        mask = Mask(
+            rle=found.rle,
+            area=found.area,
+            bbox=found.bbox,
+            id=number,
+            predicted_iou=found.predicted_iou,
+            stability_score=found.stability_score,
+            point_coords=tuple((point.x, point.y) for point in prompt.points),
+            point_labels=tuple(point.label for point in prompt.points),
+            crop_box=(0.0, 0.0, float(found.width), float(found.height)),
+            source="prompt",
+        )
+        return Candidate(mask, self._logits.add(scope, found.low_res))
+
+    @staticmethod
+    def _scope(image_id: str, choice: ModelChoice) -> str:
+        return f"{image_id}/{choice.sha256}"
+
+    # -- status -------------------------------------------------------------------------------------------------------
+
+    def _held_images(self) -> list[HeldImage]:
+        names = {model.sha256: model.id for model in self._shelf.loaded()} if self._shelf else {}
+        found: dict[str, dict[str, Any]] = {}
+
+        def entry(image_id: str) -> dict[str, Any]:
+            return found.setdefault(
+                image_id,
+                {
+                    "id": image_id,
+                    "width": 0,
+                    "height": 0,
+                    "bytes": 0,
+                    "models": [],
+                    "candidates": False,
+                    "idle_seconds": 1e9,
+                },
+            )
+
+        for image_id, pixels, size, idle in self._pixels.items():
+            held = entry(image_id)
+            held["height"], held["width"] = pixels.shape[:2]
+            held["bytes"] += size
+            held["idle_seconds"] = min(held["idle_seconds"], idle)
+        for image_id, weights, size, is_candidates, idle in self._cache.held():
+            held = entry(image_id)
+            held["bytes"] += size
+            held["candidates"] |= is_candidates
+            held["idle_seconds"] = min(held["idle_seconds"], idle)
+            name = names.get(weights, weights[:12])
+            if not is_candidates and name not in held["models"]:
+                held["models"].append(name)
+            if not held["width"] and (whole := self._cache.size_of(EmbeddingKey(image_id, weights))):
+                held["height"], held["width"] = whole
+        return sorted((HeldImage(**fields) for fields in found.values()), key=lambda image: image.idle_seconds)
+
+    def _memory_use(self) -> CacheUse:
+        cache = self._cache.memory_use()
+        return CacheUse(
+            used=cache.used + self._pixels.used + self._logits.used,
+            bound=self._memory_bound,
+            entries=cache.entries + len(self._pixels),
+        )
+
+
+def _check_inside(prompt: Prompt, width: int, height: int) -> None:
+    """Raise PromptError for a prompt without a place, or with one that is not on the image."""
+    if not prompt.points and prompt.box is None:
+        raise PromptError(f"object '{prompt.object_id}': a prompt needs a point or a box")
+    for point in prompt.points:
+        if not (0 <= point.x < width and 0 <= point.y < height):
+            raise PromptError(f"the point {point.x:g},{point.y:g} is not on the image ({width} x {height})")
+    box = prompt.box
+    if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
+        raise PromptError(
+            f"the box {box.x0:g},{box.y0:g},{box.x1:g},{box.y1:g} is not on the image ({width} x {height})",
+            "Give x0,y0,x1,y1 with x0 < x1 and y0 < y1.",
+        )
+
+
+def _shape_only(embedding: Embedding) -> npt.NDArray[np.uint8]:
+    """An array of the image's shape that takes no memory: what the generator needs when the embedding is here and the pixels are not."""
+    import numpy as np
+
+    return np.broadcast_to(np.uint8(0), (embedding.height, embedding.width, 3))

@@ -1,0 +1,390 @@
+"""Starting, finding and stopping engine processes. The processes are real; only the computing is scripted where that is enough."""
+
+# ruff: noqa: F811 - fixtures are imported
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segment_duo.config import Config
+from segment_duo.engine import lifecycle, server
+from segment_duo.engine.settings import EngineSettings
+from segment_duo.errors import ConfigError, EngineBusy, EngineUnavailable
+from segment_duo.paths import Paths
+from tests.engine_fixtures import Home, ScriptedEngine, home, scripted, wait_for  # noqa: F401
+
+Start = Callable[..., ScriptedEngine]
+
+
+def run_segduo(home: Home, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "segment_duo.cli.main", *arguments],
+        env=home.environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=home.root if home.root.exists() else None,
+    )
+
+
+class TestStart:
+    def test_two_at_once_start_one(self, home: Home) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: lifecycle.ensure_running(home.settings).pid, range(4)))
+        assert len(set(found)) == 1
+        assert [process.pid for process in home.processes()] == [found[0]]
+
+    def test_two_commands_at_once_start_one(self, home: Home) -> None:
+        command = [sys.executable, "-m", "segment_duo.cli.main", "engine", "start"]
+        pair = [subprocess.Popen(command, env=home.environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        errors = [process.communicate(timeout=60)[1] for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], errors
+        assert len(home.processes()) == 1
+
+    def test_killed_engine_leaves_nothing_that_hinders(self, home: Home) -> None:
+        first = lifecycle.ensure_running(home.settings)
+        os.kill(first.pid, signal.SIGKILL)
+        wait_for(lambda: not home.processes())
+        assert home.settings.socket.exists()  # the leftover
+        assert lifecycle.probe(home.settings) is None
+        assert lifecycle.ensure_running(home.settings).pid != first.pid
+
+    def test_detached_from_the_starter(self, home: Home) -> None:
+        status = lifecycle.ensure_running(home.settings)
+        assert os.getsid(status.pid) == status.pid
+        assert Path(f"/proc/{status.pid}/cwd").resolve() == Path("/") or not Path("/proc").exists()
+
+    def test_failure_shows_the_end_of_the_log(self, home: Home) -> None:
+        socket_path = home.settings.socket
+        socket_path.parent.mkdir(parents=True)
+        socket_path.write_text("in the way")
+        with pytest.raises(EngineUnavailable) as caught:
+            lifecycle.ensure_running(home.settings)
+        assert "is in the way and is not a socket of ours" in caught.value.message
+        assert caught.value.exit_code == 3
+        assert socket_path.read_text() == "in the way"
+
+    def test_log_that_cannot_be_written_is_said(self, home: Home) -> None:
+        home.root.mkdir()
+        (home.root / "state").write_text("a file where a folder should be")
+        with pytest.raises(EngineUnavailable, match="cannot write the engine's log"):
+            lifecycle.ensure_running(home.settings)
+
+    def test_environment_has_the_allocator_settings_and_this_package(self) -> None:
+        environment = lifecycle.spawn_environment()
+        root = str(Path(lifecycle.__file__).resolve().parents[2])
+        assert environment["PYTHONPATH"].split(os.pathsep)[0] == root
+        if sys.platform == "linux":
+            assert any(name.startswith("MALLOC_") for name in environment)
+
+
+class TestVersions:
+    def test_idle_engine_of_another_version_is_replaced(self, scripted: Start, home: Home) -> None:
+        old = scripted(version="0.0.1")
+        status = lifecycle.ensure_running(home.settings)
+        assert status.pid != old.status.pid
+        assert status.version != "0.0.1"
+        assert old.process.wait(10) == 0
+
+    def test_idle_engine_of_another_protocol_is_replaced(self, scripted: Start, home: Home) -> None:
+        old = scripted(protocol=99)
+        assert lifecycle.ensure_running(home.settings).pid != old.status.pid
+
+    def test_working_engine_of_another_protocol_is_left_alone(self, scripted: Start, home: Home) -> None:
+        old = scripted(protocol=99, embed_seconds=20)
+        busy_with_an_embedding(old)
+        with pytest.raises(EngineBusy, match="another version"):
+            lifecycle.ensure_running(home.settings)
+        assert old.process.poll() is None
+
+    def test_working_engine_of_another_version_is_used(self, scripted: Start, home: Home) -> None:
+        old = scripted(version="0.0.1", embed_seconds=20)
+        busy_with_an_embedding(old)
+        assert lifecycle.ensure_running(home.settings).pid == old.status.pid
+
+    def test_other_device_replaces_an_idle_engine_only(self, scripted: Start, home: Home) -> None:
+        old = scripted(device="cuda", embed_seconds=20)
+        busy_with_an_embedding(old)
+        wanted = Home(home.root, Config(device="cpu"))
+        with pytest.raises(EngineBusy, match="cuda"):
+            lifecycle.ensure_running(wanted.settings)
+
+    def test_foreign_engine_of_another_protocol_is_refused(self, scripted: Start, home: Home) -> None:
+        old = scripted(protocol=99)
+        with pytest.raises(EngineUnavailable, match="is version"):
+            lifecycle.require(home.settings)
+        assert old.process.poll() is None
+
+
+class TestStop:
+    def test_asking_is_enough_for_a_healthy_engine(self, home: Home) -> None:
+        pid = lifecycle.ensure_running(home.settings).pid
+        assert lifecycle.stop(home.settings)
+        assert pid not in [process.pid for process in home.processes()]
+        assert not home.settings.socket.exists()
+        assert "engine stopped" in lifecycle.log_tail(home.settings.log)
+
+    def test_nothing_to_stop(self, home: Home) -> None:
+        assert not lifecycle.stop(home.settings)
+
+    def test_sigterm_cleans_up(self, home: Home) -> None:
+        pid = lifecycle.ensure_running(home.settings).pid
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not home.processes())
+        assert not home.settings.socket.exists()
+
+    def test_an_engine_that_ignores_everything_is_killed(
+        self, scripted: Start, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stubborn = scripted(ignore_stop=True)
+        monkeypatch.setattr(lifecycle, "SERVER_MODULE", "tests.scripted_engine")
+        monkeypatch.setattr(lifecycle, "DRAIN_SECONDS", 0.3)
+        monkeypatch.setattr(lifecycle, "TERM_SECONDS", 0.3)
+        assert lifecycle.stop(home.settings)
+        assert stubborn.process.wait(5) == -signal.SIGKILL
+
+    def test_a_stuck_engine_is_stopped_too(self, scripted: Start, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        stuck = scripted()
+        os.kill(stuck.status.pid, signal.SIGSTOP)
+        for name, seconds in (("PROBE_SECONDS", 0.3), ("DRAIN_SECONDS", 0.2), ("TERM_SECONDS", 0.2)):
+            monkeypatch.setattr(lifecycle, name, seconds)
+        monkeypatch.setattr(lifecycle, "SERVER_MODULE", "tests.scripted_engine")
+        with pytest.raises(EngineUnavailable, match="does not answer"):
+            lifecycle.probe(home.settings, seconds=0.3)
+        assert lifecycle.stop(home.settings)
+        assert stuck.process.wait(5) == -signal.SIGKILL
+
+    def test_only_if_idle_spares_a_working_engine(self, scripted: Start, home: Home) -> None:
+        engine = scripted(embed_seconds=20)
+        busy_with_an_embedding(engine)
+        with pytest.raises(EngineBusy):
+            lifecycle.stop(home.settings, only_if_idle=True)
+        assert engine.process.poll() is None
+
+    def test_stopping_while_it_works_ends_soon_and_tells_the_client(self, scripted: Start, home: Home) -> None:
+        from segment_duo.errors import EngineFailed
+        from segment_duo.types import AutoParameters
+
+        engine = scripted(batches=1000, batch_seconds=0.05)
+        client = engine.client()
+        image = client.ensure_image(picture()).id
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                client.auto(image, AutoParameters())
+            except EngineFailed as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        wait_for(lambda: lifecycle.require(home.settings).running)
+        started = time.monotonic()
+        lifecycle.stop(home.settings)
+        thread.join(10)
+        assert time.monotonic() - started < 5
+        assert "stopped while it worked" in str(failures[0])
+
+
+class TestLeaving:
+    def test_idle_exit(self, home: Home) -> None:
+        quick = Home(home.root, Config(idle_minutes=1 / 60))
+        pid = lifecycle.ensure_running(quick.settings).pid
+        wait_for(lambda: pid not in [process.pid for process in home.processes()], 15)
+        assert not home.settings.socket.exists()
+        assert "idle for" in lifecycle.log_tail(home.settings.log)
+
+    def test_an_engine_whose_socket_was_taken_leaves_without_touching_the_other(
+        self, scripted: Start, home: Home
+    ) -> None:
+        first = scripted(own_socket_seconds=0.2)
+        path = home.settings.socket
+        path.unlink()
+        second = scripted()
+        assert second.status.pid == second.process.pid
+        assert first.process.wait(15) == 0
+        assert path.exists()
+        assert lifecycle.require(home.settings).pid == second.process.pid
+
+    def test_second_engine_on_the_same_socket_refuses(self, scripted: Start, home: Home) -> None:
+        scripted()
+        with pytest.raises(EngineUnavailable, match="another engine listens"):
+            server.bind(home.settings.socket)
+
+
+class TestSocket:
+    def test_modes(self, scripted: Start, home: Home) -> None:
+        scripted()
+        path = home.settings.socket
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    def test_folder_that_others_can_write_to_is_refused(self, tmp_path: Path) -> None:
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o777)
+        with pytest.raises(EngineUnavailable, match="others can write"):
+            server.bind(shared / "e.sock")
+
+    def test_long_home_gets_a_short_socket(self, tmp_path: Path) -> None:
+        deep = Paths(*(tmp_path / ("x" * 120) / name for name in ("c", "d", "k", "s")))
+        settings = EngineSettings.of(Config(), deep)
+        assert len(os.fsencode(settings.socket)) <= 103
+        assert settings.own_socket
+
+    def test_too_long_named_socket_is_an_error(self, tmp_path: Path) -> None:
+        paths = Paths(*(tmp_path / name for name in ("c", "d", "k", "s")))
+        with pytest.raises(ConfigError, match="bytes"):
+            EngineSettings.of(Config(socket=tmp_path / ("y" * 120)), paths)
+
+    def test_something_else_on_the_socket(self, home: Home) -> None:
+        path = home.settings.socket
+        path.parent.mkdir(parents=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(EngineUnavailable, match="not an engine"):
+            lifecycle.probe(home.settings)
+        thread.join()
+        listener.close()
+
+    def test_peer_is_known(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours, theirs:
+            peer = lifecycle.peer_of_connection(ours)
+        assert peer == lifecycle.Peer(os.geteuid(), os.getpid())
+
+    def test_connections_of_other_users_are_dropped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Transport:
+            aborted = False
+
+            def get_extra_info(self, name: str) -> object:
+                return None
+
+            def abort(self) -> None:
+                self.aborted = True
+
+        monkeypatch.setattr(server, "peer_of_connection", lambda _socket: lifecycle.Peer(os.geteuid() + 1234, 1))
+        monkeypatch.setattr(server.H11Protocol, "connection_made", lambda self, transport: None)
+        transport = Transport()
+        server._OwnUserOnly.connection_made(object.__new__(server._OwnUserOnly), transport)
+        assert transport.aborted
+
+    def test_a_socket_served_by_another_user_is_not_talked_to(
+        self, scripted: Start, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scripted()
+        monkeypatch.setattr(lifecycle, "peer_of_connection", lambda _socket: lifecycle.Peer(os.geteuid() + 1, 1))
+        with pytest.raises(EngineUnavailable, match="somebody else"):
+            lifecycle.probe(home.settings)
+
+
+class TestLog:
+    def test_rotates_and_takes_stdio_along(self, tmp_path: Path) -> None:
+        script = (
+            "import logging, os, sys\n"
+            "from pathlib import Path\n"
+            "from segment_duo.engine import server\n"
+            "server.LOG_BYTES = 2000\n"
+            "handler = server._RotatingLog(Path(sys.argv[1]), with_stdio=True)\n"
+            "logging.basicConfig(handlers=[handler], level=logging.INFO)\n"
+            "for number in range(200): logging.info('line %d', number)\n"
+            "os.write(2, b'from a library\\n')\n"
+        )
+        log = tmp_path / "engine.log"
+        subprocess.run([sys.executable, "-c", script, str(log)], check=True)
+        files = sorted(path.name for path in tmp_path.iterdir())
+        assert files == ["engine.log", "engine.log.1", "engine.log.2", "engine.log.3"]
+        assert all(path.stat().st_size < 2100 for path in tmp_path.iterdir())
+        assert lifecycle.log_tail(log, 1) == "from a library"
+
+    def test_tail_of_no_log_is_empty(self, tmp_path: Path) -> None:
+        assert lifecycle.log_tail(tmp_path / "none") == ""
+
+
+class TestCommands:
+    def test_start_status_logs_stop(self, home: Home) -> None:
+        assert run_segduo(home, "engine", "status").returncode == 3
+        started = run_segduo(home, "engine", "start", "--device", "cpu", "--idle-minutes", "5")
+        assert started.returncode == 0, started.stderr
+        shown = json.loads(run_segduo(home, "engine", "status", "--json").stdout)
+        assert shown["state"] in {"idle", "busy"}
+        assert shown["socket"] == str(home.settings.socket)
+        assert 0 < shown["idle_exit_seconds"] <= 300
+        table = run_segduo(home, "engine", "status").stdout
+        for word in ("state", "version", "socket", "device", "model", "memory cache", "disk cache", "queue", "log"):
+            assert word in table
+        assert "listens on" in run_segduo(home, "engine", "logs").stdout
+        assert run_segduo(home, "engine", "stop").returncode == 0
+        again = run_segduo(home, "engine", "stop")
+        assert (again.returncode, again.stderr) == (0, "no engine was running\n")
+
+    def test_run_stays_in_the_foreground(self, home: Home) -> None:
+        command = [sys.executable, "-m", "segment_duo.cli.main", "engine", "run"]
+        process = subprocess.Popen(command, env=home.environment, stderr=subprocess.PIPE, text=True)
+        try:
+            status = wait_for(lambda: lifecycle.probe(home.settings), 20)
+            assert status.pid == process.pid
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+            assert process.returncode == 0
+            assert "engine stopped" in errors
+        finally:
+            process.kill()
+
+    def test_second_engine_on_its_own_socket(self, home: Home, tmp_path: Path) -> None:
+        other = tmp_path / "other.sock"
+        nobody = run_segduo(home, "engine", "status", "--socket", str(other))
+        assert nobody.returncode == 3
+        assert run_segduo(home, "engine", "start", "--socket", str(other)).returncode == 0
+        assert run_segduo(home, "engine", "start").returncode == 0
+        assert len(home.processes()) == 2
+        assert run_segduo(home, "engine", "stop", "--socket", str(other)).returncode == 0
+        assert lifecycle.probe(home.settings) is not None
+
+    def test_release_wants_one_image_or_all(self, home: Home) -> None:
+        assert run_segduo(home, "engine", "release").returncode == 2
+        assert run_segduo(home, "engine", "release", "x.png", "--all").returncode == 2
+
+
+def picture() -> np.ndarray:
+    return np.zeros((30, 40, 3), dtype=np.uint8)
+
+
+def busy_with_an_embedding(engine: ScriptedEngine) -> None:
+    """Give the engine a job that outlasts the test, from a thread of its own."""
+    client = engine.client()
+
+    def work() -> None:
+        from segment_duo.errors import SegduoError
+
+        try:
+            client.ensure_image(picture())
+        except SegduoError:
+            return
+
+    threading.Thread(target=work, daemon=True).start()
+    wait_for(lambda: (lifecycle.probe(engine.home.settings) or engine.status).running)
