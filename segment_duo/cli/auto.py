@@ -64,36 +64,114 @@ def auto(
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell which images would be done.")] = False,
     as_json: JsonOption = False,
-    points_per_side: Annotated[int | None, typer.Option(min=1, max=1024, rich_help_panel=GRID)] = None,
+    points_per_side: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Grid points along each side; 32 means 1,024 prompts. [dim]\\[default: 32][/dim]",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
     points_per_batch: Annotated[
         int | None,
         typer.Option(min=1, help="Prompts decoded together (default: by size and memory).", rich_help_panel=GRID),
     ] = None,
     point_grids: Annotated[
         Path | None,
-        typer.Option(help="JSON file with [[x, y], ...] from 0 to 1, instead of a grid.", rich_help_panel=GRID),
+        typer.Option(help="JSON file with a list of x, y pairs from 0 to 1, instead of a grid.", rich_help_panel=GRID),
     ] = None,
     region: Annotated[
         str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Prompt only inside this box.", rich_help_panel=GRID)
     ] = None,
-    crop_n_layers: Annotated[int | None, typer.Option(min=0, max=4, rich_help_panel=GRID)] = None,
-    crop_overlap_ratio: Annotated[float | None, typer.Option(min=0, max=0.9, rich_help_panel=GRID)] = None,
-    crop_n_points_downscale_factor: Annotated[int | None, typer.Option(min=1, rich_help_panel=GRID)] = None,
+    crop_n_layers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=4,
+            help="Layers of crops that are done as well; 1 adds 4 crops, 2 adds 20. [dim]\\[default: 0][/dim]",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    crop_overlap_ratio: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="Overlap of crops, as a share of the image. [dim]\\[default: 0.341][/dim]",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    crop_n_points_downscale_factor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Divide the grid by this in each layer of crops. [dim]\\[default: 1][/dim]",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
     multimask_output: Annotated[
-        bool | None, typer.Option("--multimask-output/--no-multimask-output", rich_help_panel=GRID)
+        bool | None,
+        typer.Option(
+            "--multimask-output/--no-multimask-output",
+            help="Three candidates a point, or one. [dim]\\[default: three][/dim]",
+            rich_help_panel=GRID,
+        ),
     ] = None,
-    use_m2m: Annotated[bool | None, typer.Option("--use-m2m/--no-use-m2m", rich_help_panel=GRID)] = None,
-    pred_iou_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
-    stability_score_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
-    stability_score_offset: Annotated[float | None, typer.Option(min=0, rich_help_panel=FILTERS)] = None,
+    use_m2m: Annotated[
+        bool | None,
+        typer.Option(
+            "--use-m2m/--no-use-m2m",
+            help="Refine each mask once with itself as prompt. [dim]\\[default: off][/dim]",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    pred_iou_thresh: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Drop masks whose predicted IoU is lower. [dim]\\[default: 0.8][/dim]",
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Drop masks that change more when the logit threshold moves. [dim]\\[default: 0.95][/dim]",
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    stability_score_offset: Annotated[
+        float | None,
+        typer.Option(min=0, help="How far it moves, in logits. [dim]\\[default: 1][/dim]", rich_help_panel=FILTERS),
+    ] = None,
     mask_threshold: Annotated[
-        float | None, typer.Option(help="Logit above which a pixel is in.", rich_help_panel=FILTERS)
+        float | None,
+        typer.Option(help="Logit above which a pixel is in. [dim]\\[default: 0][/dim]", rich_help_panel=FILTERS),
     ] = None,
-    box_nms_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
-    crop_nms_thresh: Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel=FILTERS)] = None,
+    box_nms_thresh: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of masks whose boxes overlap more (IoU), keep the best. [dim]\\[default: 0.7][/dim]",
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    crop_nms_thresh: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="The same between crops. [dim]\\[default: 0.7][/dim]", rich_help_panel=FILTERS),
+    ] = None,
     min_mask_region_area: Annotated[
         int | None,
-        typer.Option(min=0, help="Fill holes and drop specks below this many pixels.", rich_help_panel=FILTERS),
+        typer.Option(
+            min=0,
+            help="Fill holes and drop specks below this many pixels. [dim]\\[default: 0][/dim]",
+            rich_help_panel=FILTERS,
+        ),
     ] = None,
     tile: Annotated[
         int | None,
@@ -116,8 +194,9 @@ def auto(
 ) -> None:
     """Make all masks of images and save each set as a new version.
 
-    Prints the path of each saved set. The candidates are kept: the same image with other thresholds is answered without
-    running the model again. The names and defaults of the parameters are those of SAM 2's mask generator.
+    Prints the path of each saved set. Changed thresholds on the same image are answered without running the model again.
+
+    Parameters have the names and defaults of SAM 2's mask generator; a preset, and for nano and trained models their own thresholds, come first.
 
     [bold]Examples[/bold]
 

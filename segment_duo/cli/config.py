@@ -8,9 +8,7 @@ import typer
 
 from segment_duo.cli.options import JsonOption
 from segment_duo.cli.output import emit, emit_json, emit_table
-from segment_duo.config import Config, load_config
 from segment_duo.errors import AlreadyExists, StoreError, UsageError
-from segment_duo.paths import Paths
 
 app = typer.Typer(help="Show and start the configuration.", no_args_is_help=True)
 
@@ -24,6 +22,8 @@ def show(
 
     A flag beats a SEGDUO_* variable, that beats .env, that beats config.toml, that beats the default.
     """
+    from segment_duo.config import Config, load_config
+
     resolved = load_config()
     names = list(Config.model_fields) if name is None else [name]
     if name is not None and name not in Config.model_fields:
@@ -41,6 +41,9 @@ def path(
     ] = "config",
 ) -> None:
     """Print where files live: the configuration by default."""
+    from segment_duo.config import load_config
+    from segment_duo.paths import Paths
+
     paths = Paths.default()
     places = {
         "config": paths.config_file,
@@ -63,6 +66,9 @@ def path(
 @app.command()
 def init() -> None:
     """Write a config.toml that explains every setting, all commented out; an existing file is kept."""
+    from segment_duo.config import Config
+    from segment_duo.paths import Paths
+
     file = Paths.default().config_file
     lines = ["# Settings of segduo. Remove the # to set one. `segduo config show` tells what counts.", ""]
     for name, field in Config.model_fields.items():

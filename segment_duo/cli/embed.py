@@ -44,8 +44,7 @@ def embed(
 ) -> None:
     """Compute image embeddings ahead of time, so that later commands answer at once.
 
-    Embeddings are kept in the engine's memory and on disk; every command on the same pixels finds them, also after the
-    engine was restarted. [italic]segduo engine release[/italic] frees them.
+    They are kept in memory and on disk, and found by every command on the same pixels; `segduo engine release` frees them.
 
     [bold]Examples[/bold]
 

@@ -58,7 +58,7 @@ for module in (auto, point, embed):
     module.register(app, panel="Segment")
 for module in (ls, info, show, measure, tui):
     module.register(app, panel="Look")
-app.add_typer(masks.app, name="masks", rich_help_panel="Masks")
+app.add_typer(masks.app, name="masks", rich_help_panel="Look")
 train.register(app, panel="Set up")
 app.add_typer(models.app, name="models", rich_help_panel="Set up")
 app.add_typer(engine.app, name="engine", rich_help_panel="Set up")

@@ -77,8 +77,9 @@ def point(
 ) -> None:
     """Make masks from points or boxes and save them as a new version.
 
-    x runs to the right, y down, from the top-left corner, in pixels. A points file holds [bold]x,y[/bold] and optionally label and
-    object; rows with the same object make one mask together. A single point gets the best of three candidates.
+    x runs to the right, y down, from the top-left corner, in pixels. A single point gets the best of three candidates.
+
+    A points file holds x,y and optionally label and object; rows with the same object make one mask together.
 
     [bold]Examples[/bold]
 
