@@ -10,10 +10,12 @@ with DropsServer(tmp_path / "root", "ann", "secret") as server:
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import mimetypes
 import os
 import re
+import socket
 import stat
 import threading
 import time
@@ -78,6 +80,7 @@ class DropsServer:
         self.double_slash = double_slash
         self.faults = Faults()
         self.requests: list[Request] = []
+        self.connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
@@ -114,11 +117,14 @@ class DropsServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections from now on."""
+        """Refuse connections from now on, and end those that clients keep open."""
         if self._server:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def put(self, path: str, data: bytes, *, modified: float | None = None) -> Path:
         """Place a file behind the server's back."""
@@ -152,6 +158,15 @@ class DropsServer:
 class _Handler(BaseHTTPRequestHandler):
     drops: DropsServer
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.drops.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.drops.connections.discard(self.connection)
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Quiet: ``DropsServer.requests`` is the log."""

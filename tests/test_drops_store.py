@@ -364,6 +364,17 @@ def test_a_server_that_is_away_is_tried_again_with_growing_pauses(
     assert len(pauses) == QUICK.attempts - 1
 
 
+def test_a_server_that_goes_away_and_comes_back(store: DropsStore, server: DropsServer) -> None:
+    server.put("/labdaq/a.tif", b"data")
+    assert store.read("/labdaq/a.tif") == b"data"
+    server.stop()
+    with pytest.raises(DropsUnavailable):
+        store.create("/masks/a.pkl", b"set")
+    server.start()
+    assert store.read("/labdaq/a.tif") == b"data"
+    assert set(server.files()) == {"/labdaq/a.tif"}
+
+
 def test_a_name_that_cannot_be_looked_up() -> None:
     store = DropsStore("http://drops.invalid", "ann", "pw", patience=Patience(attempts=1))
     with pytest.raises(DropsUnavailable):
