@@ -67,6 +67,7 @@ def auto(
     points_per_side: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             max=1024,
             help="Grid points along each side; 32 means 1,024 prompts. [dim]\\[default: 32][/dim]",
@@ -75,7 +76,9 @@ def auto(
     ] = None,
     points_per_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Prompts decoded together (default: by size and memory).", rich_help_panel=GRID),
+        typer.Option(
+            metavar="N", min=1, help="Prompts decoded together (default: by size and memory).", rich_help_panel=GRID
+        ),
     ] = None,
     point_grids: Annotated[
         Path | None,
@@ -87,6 +90,7 @@ def auto(
     crop_n_layers: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=0,
             max=4,
             help="Layers of crops that are done as well; 1 adds 4 crops, 2 adds 20. [dim]\\[default: 0][/dim]",
@@ -96,6 +100,7 @@ def auto(
     crop_overlap_ratio: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=0,
             max=0.9,
             help="Overlap of crops, as a share of the image. [dim]\\[default: 0.341][/dim]",
@@ -105,6 +110,7 @@ def auto(
     crop_n_points_downscale_factor: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Divide the grid by this in each layer of crops. [dim]\\[default: 1][/dim]",
             rich_help_panel=GRID,
@@ -129,6 +135,7 @@ def auto(
     pred_iou_thresh: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=0,
             max=1,
             help="Drop masks whose predicted IoU is lower. [dim]\\[default: 0.8][/dim]",
@@ -138,6 +145,7 @@ def auto(
     stability_score_thresh: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=0,
             max=1,
             help="Drop masks that change more when the logit threshold moves. [dim]\\[default: 0.95][/dim]",
@@ -146,15 +154,20 @@ def auto(
     ] = None,
     stability_score_offset: Annotated[
         float | None,
-        typer.Option(min=0, help="How far it moves, in logits. [dim]\\[default: 1][/dim]", rich_help_panel=FILTERS),
+        typer.Option(
+            metavar="X", min=0, help="How far it moves, in logits. [dim]\\[default: 1][/dim]", rich_help_panel=FILTERS
+        ),
     ] = None,
     mask_threshold: Annotated[
         float | None,
-        typer.Option(help="Logit above which a pixel is in. [dim]\\[default: 0][/dim]", rich_help_panel=FILTERS),
+        typer.Option(
+            metavar="X", help="Logit above which a pixel is in. [dim]\\[default: 0][/dim]", rich_help_panel=FILTERS
+        ),
     ] = None,
     box_nms_thresh: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             min=0,
             max=1,
             help="Of masks whose boxes overlap more (IoU), keep the best. [dim]\\[default: 0.7][/dim]",
@@ -163,11 +176,18 @@ def auto(
     ] = None,
     crop_nms_thresh: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="The same between crops. [dim]\\[default: 0.7][/dim]", rich_help_panel=FILTERS),
+        typer.Option(
+            metavar="X",
+            min=0,
+            max=1,
+            help="The same between crops. [dim]\\[default: 0.7][/dim]",
+            rich_help_panel=FILTERS,
+        ),
     ] = None,
     min_mask_region_area: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=0,
             help="Fill holes and drop specks below this many pixels. [dim]\\[default: 0][/dim]",
             rich_help_panel=FILTERS,
