@@ -1,0 +1,211 @@
+"""Label images (0 background, 1..N masks) as TIFF or PNG, one PNG per mask, and SAM 1's folder layout."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from segment_duo.errors import MaskFileError
+from segment_duo.masks.formats.common import canvas, check_size, new_mask
+from segment_duo.masks.overlap import label_image
+from segment_duo.types import Mask, MaskSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SAM1_COLUMNS = (
+    "id", "area", "bbox_x0", "bbox_y0", "bbox_w", "bbox_h", "point_input_x", "point_input_y", "predicted_iou", "stability_score",
+    "crop_box_x0", "crop_box_y0", "crop_box_w", "crop_box_h",
+)  # fmt: skip
+
+
+def dump_tiff(mask_set: MaskSet, rule: str) -> bytes:
+    """Label image as zlib-compressed TIFF, uint16, or uint32 above 65 535 masks."""
+    import tifffile
+
+    labels = label_image(mask_set.masks, *canvas(mask_set), rule)
+    out = io.BytesIO()
+    tifffile.imwrite(out, labels, photometric="minisblack", compression="zlib", metadata=None, description="")
+    return out.getvalue()
+
+
+def dump_png(mask_set: MaskSet, rule: str) -> bytes:
+    """Label image as 16-bit grey PNG.
+
+    Raises:
+        MaskFileError: more than 65 535 masks.
+    """
+    import numpy as np
+
+    labels = label_image(mask_set.masks, *canvas(mask_set), rule)
+    if labels.dtype != np.uint16:
+        raise MaskFileError(f"a PNG cannot hold {len(mask_set.masks)} labels", "export labels-tiff instead")
+    return _png(labels)
+
+
+def _png(array: npt.NDArray[Any]) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, format="PNG")
+    return out.getvalue()
+
+
+def dump_mask_png(mask: Mask) -> bytes:
+    """One mask as 8-bit grey PNG, 0 and 255."""
+    import numpy as np
+
+    from segment_duo.masks.rle import decode
+
+    return _png(decode(mask.rle).astype(np.uint8) * np.uint8(255))
+
+
+def dump_folder(mask_set: MaskSet, stem: str) -> dict[str, bytes]:
+    """One PNG per mask, named by the mask's id."""
+    digits = len(str(max((mask.id for mask in mask_set.masks), default=0)))
+    return {f"{stem}_{mask.id:0{digits}d}.png": dump_mask_png(mask) for mask in mask_set.masks}
+
+
+def dump_sam1(mask_set: MaskSet) -> dict[str, bytes]:
+    """SAM 1's layout: ``0.png`` ... and ``metadata.csv``. Its point is the mask's first; unknown figures are empty."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(SAM1_COLUMNS)
+    files = {}
+    for position, mask in enumerate(mask_set.masks):
+        files[f"{position}.png"] = dump_mask_png(mask)
+        point = mask.point_coords[0] if mask.point_coords else ("", "")
+        crop = mask.crop_box or (0, 0, mask.rle.width, mask.rle.height)
+        scores = [("" if score is None else score) for score in (mask.predicted_iou, mask.stability_score)]
+        table.writerow([position, mask.area, *mask.bbox, *point, *scores, *crop])
+    files["metadata.csv"] = text.getvalue().encode()
+    return files
+
+
+def load_sam1(files: Mapping[str, bytes], height: int, width: int) -> list[Mask]:
+    """Masks of SAM 1's layout from its files by name."""
+    if "metadata.csv" not in files:
+        raise MaskFileError("has no metadata.csv")
+    try:
+        rows = list(csv.DictReader(io.StringIO(files["metadata.csv"].decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MaskFileError(f"its metadata.csv is damaged ({error})") from None
+    masks = []
+    for position, row in enumerate(rows):
+        name = f"{row.get('id')}.png"
+        if name not in files:
+            raise MaskFileError(f"has no {name}, which metadata.csv names")
+        found = load(files[name], height, width)
+        if len(found) > 1:
+            raise MaskFileError(f"{name} is no mask: it holds {len(found)} values besides 0")
+        rle = found[0].rle if found else _empty(height, width)
+        masks.append(new_mask(rle, position, extra=_sam1_fields(row)))
+    return masks
+
+
+def _empty(height: int, width: int) -> Any:
+    import numpy as np
+
+    from segment_duo.masks.rle import encode_crop
+
+    return encode_crop(np.zeros((1, 1), dtype=bool), 0, 0, height, width)
+
+
+def _sam1_fields(row: Mapping[str, str | None]) -> dict[str, Any]:
+    def number(column: str) -> float | None:
+        try:
+            return float(row.get(column) or "")
+        except ValueError:
+            return None
+
+    point = [number("point_input_x"), number("point_input_y")]
+    crop = [number("crop_box_" + part) for part in ("x0", "y0", "w", "h")]
+    return {
+        "predicted_iou": number("predicted_iou"),
+        "stability_score": number("stability_score"),
+        "point_coords": [point] if None not in point else [],
+        "point_labels": [1] if None not in point else [],
+        "crop_box": crop if None not in crop else None,
+    }
+
+
+def load(data: bytes, height: int, width: int) -> list[Mask]:
+    """Masks from a label image (TIFF or PNG), one for every value besides 0, in ascending order; a mask of 0 and 255 is one mask.
+
+    Raises:
+        MaskFileError: another size, several channels, values that are no whole numbers.
+    """
+    import numpy as np
+    from scipy import ndimage
+
+    from segment_duo.masks.rle import encode_crop
+
+    labels = labels_array(data, height, width)
+    values = np.unique(labels)
+    values = values[values != 0]
+    if values.size and int(values[-1]) > 4 * values.size + 1000:
+        # find_objects takes memory by the largest value; far-apart values are numbered first.
+        labels = np.where(labels == 0, 0, np.searchsorted(values, labels) + 1)
+        values = np.arange(1, values.size + 1)
+    boxes = ndimage.find_objects(labels.astype(np.int64))
+    masks = []
+    for position, value in enumerate(values.tolist()):
+        rows, columns = boxes[value - 1]
+        rle = encode_crop(labels[rows, columns] == value, columns.start, rows.start, height, width)
+        masks.append(new_mask(rle, position))
+    return masks
+
+
+def labels_array(data: bytes, height: int, width: int) -> npt.NDArray[np.integer[Any]]:
+    """The label image itself, non-negative integers, shape (height, width)."""
+    import numpy as np
+
+    try:
+        array = _read_tiff(data, height, width) if data[:4] in _TIFF else _read_png(data, height, width)
+    except MaskFileError:
+        raise
+    except Exception as error:
+        # Broken images raise nearly anything from the depths of their decoders.
+        raise MaskFileError(f"is not a readable label image ({type(error).__name__}: {str(error)[:100]})") from None
+    if array.ndim != 2:
+        raise MaskFileError(f"has the shape {array.shape}; a label image has one channel and one page")
+    check_size((int(array.shape[0]), int(array.shape[1])), height, width)
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array != np.floor(array)).any() or abs(array).max() > 2**31:
+            raise MaskFileError("holds fractions; the values of a label image are whole numbers")
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu" or (array.dtype.kind == "i" and array.min() < 0):
+        raise MaskFileError("holds negative values; the labels begin at 0, the background")
+    return array
+
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _read_tiff(data: bytes, height: int, width: int) -> npt.NDArray[Any]:
+    import numpy as np
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        series = tiff.series[0]
+        shape = tuple(n for n in series.shape if n != 1)
+        # Sizes first: a small file can claim any size.
+        if shape != tuple(n for n in (height, width) if n != 1):
+            raise MaskFileError(f"has the shape {series.shape}, the image is {width} x {height}")
+        return np.asarray(series.asarray()).reshape(height, width)
+
+
+def _read_png(data: bytes, height: int, width: int) -> npt.NDArray[Any]:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=["PNG", "BMP", "GIF"]) as image:
+        check_size((image.height, image.width), height, width)
+        if image.mode not in {"1", "L", "P", "I;16", "I;16B", "I"}:
+            raise MaskFileError(f"is a colour image ({image.mode}); a label image has one channel")
+        return np.array(image)

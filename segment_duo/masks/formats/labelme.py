@@ -1,0 +1,144 @@
+"""LabelMe's JSON: polygons for masks in one piece without holes, its ``mask`` shape (a PNG crop) for the others."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from typing import Any
+
+from segment_duo.errors import MaskFileError
+from segment_duo.masks.formats.common import (
+    DEFAULT_LABEL,
+    canvas,
+    check_size,
+    file_name,
+    is_numbers,
+    new_mask,
+    only_dicts,
+    read_json,
+    ring_array,
+    write_json,
+)
+from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.types import Mask, MaskSet, Rle
+
+_VERSION = "5.5.0"
+"""The LabelMe whose files these are like; ``mask`` shapes came with 5.2."""
+
+
+def dump(mask_set: MaskSet) -> bytes:
+    """One LabelMe file, without the image's bytes (``imagePath`` names it)."""
+    height, width = canvas(mask_set)
+    shapes = []
+    for mask in mask_set.masks:
+        parts = outline_parts(mask.rle)
+        if not parts:
+            continue
+        shape: dict[str, Any] = {
+            "label": mask.label or DEFAULT_LABEL,
+            "points": parts[0][0].tolist(),
+            "group_id": mask.id,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+            "mask": None,
+        }
+        if len(parts) > 1 or len(parts[0]) > 1:
+            x, y, w, h = (int(n) for n in mask.bbox)
+            # The corners of a mask shape are pixels, both inside.
+            shape |= {"shape_type": "mask", "points": [[x, y], [x + w - 1, y + h - 1]], "mask": _png_text(mask)}
+        shapes.append(shape)
+    return write_json(
+        {
+            "version": _VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": file_name(mask_set, "image"),
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+    )
+
+
+def _png_text(mask: Mask) -> str:
+    from PIL import Image
+
+    from segment_duo.masks.rle import decode_crop
+
+    x, y, w, h = (int(n) for n in mask.bbox)
+    out = io.BytesIO()
+    Image.fromarray(decode_crop(mask.rle, x, y, w, h)).save(out, format="PNG")
+    return base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def load(data: bytes, height: int, width: int) -> tuple[list[Mask], list[str]]:
+    """Masks from polygons, rectangles, circles and mask shapes, and what was left out (points and lines)."""
+    content = read_json(data)
+    if not isinstance(content, dict) or "shapes" not in content:
+        raise MaskFileError("is no LabelMe file: it has no shapes")
+    if type(content.get("imageHeight")) is int and type(content.get("imageWidth")) is int:
+        check_size((content["imageHeight"], content["imageWidth"]), height, width)
+    masks: list[Mask] = []
+    notices: list[str] = []
+    used: set[int] = set()
+    for position, shape in enumerate(only_dicts(content["shapes"], "shapes")):
+        try:
+            rle = _shape(shape, height, width)
+        except MaskFileError as error:
+            raise MaskFileError(f"shape {position + 1}: {error.message}") from None
+        if rle is None:
+            kind = str(shape.get("shape_type"))[:20]
+            notices.append(f"shape {position + 1} is a {kind}, which has no area, and is left out")
+            continue
+        group = shape.get("group_id")
+        identity = group if type(group) is int and group not in used else None
+        used.add(-1 if identity is None else identity)
+        masks.append(new_mask(rle, len(masks), label=shape.get("label", ""), extra={"id": identity}))
+    if notices and not masks:
+        raise MaskFileError("holds no shape with an area")
+    return masks, notices
+
+
+def _shape(shape: dict[str, Any], height: int, width: int) -> Rle | None:
+    import numpy as np
+
+    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    if kind == "polygon":
+        return rle_of_rings([ring_array(points, width, height)], height, width)
+    if kind not in {"rectangle", "circle", "mask"}:
+        return None
+    if not isinstance(points, list) or len(points) < 2 or not all(is_numbers(point, 2) for point in points):
+        raise MaskFileError(f"a {kind} needs two points")
+    (x0, y0), (x1, y1) = points[0], points[1]
+    if kind == "mask":
+        return _mask_shape(shape.get("mask"), points, height, width)
+    if kind == "rectangle":
+        ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    else:
+        angle = np.deg2rad(np.arange(360.0))
+        radius = float(np.hypot(x1 - x0, y1 - y0))
+        ring = np.stack((x0 + radius * np.cos(angle), y0 + radius * np.sin(angle)), axis=1).tolist()
+    return rle_of_rings([ring_array(ring, width, height)], height, width)
+
+
+def _mask_shape(text: object, points: list[Any], height: int, width: int) -> Rle:
+    import numpy as np
+    from PIL import Image
+
+    from segment_duo.masks.rle import encode_crop
+
+    if not isinstance(text, str):
+        raise MaskFileError("a mask shape without a mask")
+    x0, y0, x1, y1 = (round(n) for point in points[:2] for n in point)
+    if not (0 <= x0 <= x1 < width and 0 <= y0 <= y1 < height):
+        raise MaskFileError(f"a mask shape that does not lie inside {width} x {height}")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if image.size != (x1 - x0 + 1, y1 - y0 + 1):
+                raise MaskFileError(f"a mask shape of {image.size}, its corners say {(x1 - x0 + 1, y1 - y0 + 1)}")
+            crop = np.array(image.convert("L")) > 0
+    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MaskFileError(f"a damaged mask shape ({type(error).__name__})") from None
+    return encode_crop(crop, x0, y0, height, width)

@@ -1,0 +1,198 @@
+"""Masks from files of other programs: which formats there are, and telling them apart by what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segment_duo.errors import InputError, MaskFileError, NotFound, UsageError
+from segment_duo.types import Mask
+
+IMPORTS: dict[str, str] = {
+    "coco": "COCO dataset JSON, or a bare list of records with COCO runs",
+    "labels": "label image, TIFF or PNG: 0 background, one value a mask",
+    "imagej": "ImageJ ROI archive (.zip) or single ROI (.roi)",
+    "labelme": "LabelMe JSON: polygons, rectangles, circles, mask shapes",
+    "geojson": "GeoJSON in pixels, as QuPath writes it",
+    "yolo": "YOLO segmentation text",
+    "npz": "NumPy archive with an array called masks",
+    "pkl": "mask set of segment_duo, of the web app (both generations), or pickled SAM 2 records",
+}
+"""Format names and what they read. SAM 1's folder layout is read by :func:`import_folder`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Masks with unique ids, and one sentence for each thing that was left out."""
+
+    masks: tuple[Mask, ...]
+    format: str
+    notices: tuple[str, ...] = ()
+
+
+def import_masks(data: bytes, fmt: str | None, *, name: str, width: int, height: int) -> tuple[Mask, ...]:
+    """Masks of :func:`import_report`."""
+    return import_report(data, fmt, name=name, width=width, height=height).masks
+
+
+def import_report(
+    data: bytes, fmt: str | None, *, name: str, width: int, height: int, image_name: str = ""
+) -> Imported:
+    """Read masks for an image of ``width`` x ``height`` (uncut).
+
+    Args:
+        data: the file's bytes.
+        fmt: a key of :data:`IMPORTS`, or None to tell by content.
+        name: the file's name, for messages and for telling formats apart.
+        image_name: picks the image in a COCO file of several; ``name`` does when empty.
+
+    Raises:
+        UsageError: unknown format.
+        MaskFileError: not that format, damaged, or of another size; the message begins with ``name``.
+    """
+    kind = fmt or guess_format(data, name)
+    if kind not in IMPORTS:
+        raise UsageError(f"no import format is called {kind!r}", "known: " + ", ".join(IMPORTS))
+    try:
+        masks, notices = _READERS[kind](_File(data, image_name or name, height, width))
+    except InputError as error:
+        raise MaskFileError(f"{name}: {error.message}", error.hint) from None
+    return Imported(unique_ids(masks), kind, tuple(notices))
+
+
+def import_folder(folder: Path, *, width: int, height: int) -> Imported:
+    """Masks of a folder in SAM 1's layout (``0.png`` ... and ``metadata.csv``).
+
+    Raises:
+        NotFound: no such folder.
+        MaskFileError: not that layout, or of another size.
+    """
+    from segment_duo.masks.formats import label_images
+
+    if not folder.is_dir():
+        raise NotFound(f"{folder} is not a folder")
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in {".png", ".csv"}}
+    try:
+        masks = label_images.load_sam1(files, height, width)
+    except InputError as error:
+        raise MaskFileError(f"{folder}: {error.message}", error.hint) from None
+    return Imported(unique_ids(masks), "sam1")
+
+
+def guess_format(data: bytes, name: str) -> str:
+    """Format by content, with the extension's help between look-alikes.
+
+    Raises:
+        MaskFileError: nothing known.
+    """
+    suffix = name.lower().rpartition(".")[2]
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG"):
+        return "labels"
+    if data.startswith(b"Iout"):
+        return "imagej"
+    if data.startswith(b"PK\x03\x04"):
+        return "npz" if b".npy" in data[:300] else "imagej"
+    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith((b"{", b"[")):
+        return _guess_json(data, suffix)
+    if data[:1] == b"\x80" or suffix in {"pkl", "pickle"}:
+        return "pkl"
+    if suffix == "txt":
+        return "yolo"
+    raise MaskFileError(f"{name}: is no mask file that is known here", "known: " + ", ".join(IMPORTS))
+
+
+def _guess_json(data: bytes, suffix: str) -> str:
+    from segment_duo.masks.formats.common import read_json
+
+    content = read_json(data)
+    keys: set[str] = set(content) if isinstance(content, dict) else set()
+    first = content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
+    if "shapes" in keys:
+        return "labelme"
+    if content and (suffix == "geojson" or {"features", "geometry"} & keys or "geometry" in first):
+        return "geojson"
+    return "coco"
+
+
+def unique_ids(masks: list[Mask] | tuple[Mask, ...]) -> tuple[Mask, ...]:
+    """The masks with the ids they have, or with their positions when two are the same."""
+    if len({mask.id for mask in masks}) == len(masks):
+        return tuple(masks)
+    return tuple(replace(mask, id=position) for position, mask in enumerate(masks))
+
+
+_Found = tuple[list[Mask], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    data: bytes
+    image_name: str
+    height: int
+    width: int
+
+
+def _coco(file: _File) -> _Found:
+    from segment_duo.masks.formats import coco
+
+    return coco.load(file.data, file.image_name, file.height, file.width), []
+
+
+def _labels(file: _File) -> _Found:
+    from segment_duo.masks.formats import label_images
+
+    return label_images.load(file.data, file.height, file.width), []
+
+
+def _imagej(file: _File) -> _Found:
+    from segment_duo.masks.formats import imagej
+
+    return imagej.load(file.data, file.height, file.width)
+
+
+def _labelme(file: _File) -> _Found:
+    from segment_duo.masks.formats import labelme
+
+    return labelme.load(file.data, file.height, file.width)
+
+
+def _geojson(file: _File) -> _Found:
+    from segment_duo.masks.formats import geojson
+
+    return geojson.load(file.data, file.height, file.width)
+
+
+def _yolo(file: _File) -> _Found:
+    from segment_duo.masks.formats import yolo
+
+    return yolo.load(file.data, file.height, file.width), []
+
+
+def _npz(file: _File) -> _Found:
+    from segment_duo.masks.formats import npz
+
+    return npz.load(file.data, file.height, file.width), []
+
+
+def _pkl(file: _File) -> _Found:
+    from segment_duo.masks.files import loads
+    from segment_duo.masks.formats.common import check_size
+
+    masks = list(loads(file.data).masks)
+    if masks:
+        check_size((masks[0].rle.height, masks[0].rle.width), file.height, file.width)
+    return masks, []
+
+
+_READERS: dict[str, Callable[[_File], _Found]] = {
+    "coco": _coco,
+    "labels": _labels,
+    "imagej": _imagej,
+    "labelme": _labelme,
+    "geojson": _geojson,
+    "yolo": _yolo,
+    "npz": _npz,
+    "pkl": _pkl,
+}
