@@ -83,7 +83,7 @@ def _program() -> Iterator[Finding]:
     )
     package = importlib.util.find_spec("sam2")
     folders = list(package.submodule_search_locations or []) if package else []
-    compiled = any(Path(folder).glob("_C*.so") for folder in folders)
+    compiled = any(file for folder in folders for file in Path(folder).glob("_C*.so"))
     detail = "present" if compiled else "absent (not needed: holes and specks are cleaned on the CPU)"
     yield Finding("sam2's CUDA extension", Verdict.OK, detail)
 
@@ -131,9 +131,8 @@ def _models(session: Session) -> Iterator[Finding]:
     yield Finding("model", Verdict.OK, f"{choice.id}, weights sha256 {choice.sha256[:16]}…", choice.notice)
     for model in known_models(session.paths):
         if model.state == "damaged":
-            yield Finding(
-                "models", Verdict.PROBLEM, f"{model.id}: the checkpoint is damaged", f"segduo models pull {model.id}"
-            )
+            advice = f"segduo models pull {model.id}" if model.spec else "Install the program, or train the model, again."
+            yield Finding("models", Verdict.PROBLEM, f"{model.id}: the checkpoint is damaged", advice)
         elif model.state == "partial":
             yield Finding("models", Verdict.NOTE, f"{model.id}: download unfinished", f"segduo models pull {model.id}")
 

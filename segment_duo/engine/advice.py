@@ -1,0 +1,13 @@
+"""When to cut an image into tiles. Light: commands ask before any engine is started."""
+
+from __future__ import annotations
+
+WIDEST_IN_ONE_PASS = 4096
+"""Pixels. SAM shrinks every image to 1,024 pixels a side (nano to 512): from here on an object of 16 pixels is left with fewer than 4."""
+ADVISED_TILE = 2048
+"""Pixels. Halves the shrinking of official models against the widest image done in one pass, at some 1.3 times the prompts (halo)."""
+
+
+def tile_advice(width: int, height: int) -> int | None:
+    """The tile size to advise for an image of this size in pixels; None when one pass does."""
+    return ADVISED_TILE if max(width, height) > WIDEST_IN_ONE_PASS else None
