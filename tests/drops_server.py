@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import stat
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class DropsServer:
     def start(self) -> None:
         """Listen; after :meth:`stop` on the same port again."""
         handler = type("Handler", (_Handler,), {"drops": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
+        self._server = _Listener(("127.0.0.1", self._port), handler)
         self._server.daemon_threads = True
         self._port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -153,6 +154,13 @@ class DropsServer:
             if faults.times > 0 and vars(faults) != vars(Faults(times=faults.times, routes=faults.routes)):
                 faults.times -= 1
             return Faults(**vars(faults))
+
+
+class _Listener(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        # A client that gave up, or stop(), is no news; a defect of this module is.
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
