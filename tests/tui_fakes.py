@@ -170,12 +170,11 @@ class FakeSession:
         self._enter("versions")
         return [version for version, _ in self.saved.get(ref.path, [])]
 
-    def load(self, ref: ImageRef, name: str | None = None, *, sha256: str | None = None) -> Any:
-        self._enter("load", name)
-        sets = self.saved.get(ref.path, [])
-        for version, mask_set in reversed(sets):
-            if name in (None, version.name):
-                return SimpleNamespace(version=version, mask_set=mask_set, notice="")
+    def load(self, ref: ImageRef, version: str | None = None, image: Any = None) -> Any:
+        self._enter("load", version)
+        for found, mask_set in reversed(self.saved.get(ref.path, [])):
+            if version in (None, found.name):
+                return SimpleNamespace(version=found, mask_set=mask_set, notice="")
         raise NotFound(f"{ref}: no saved sets yet")
 
     def save(

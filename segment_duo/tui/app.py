@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from textual.app import App, SystemCommand
@@ -13,6 +13,7 @@ from segment_duo.tui.journal import Journal
 from segment_duo.tui.keys import COMMANDS, check_keymap
 from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.themes import DARK, LIGHT
+from segment_duo.tui.workspace.base import Told
 from segment_duo.tui.workspace.screen import Workspace
 
 
@@ -31,6 +32,10 @@ class SegduoApp(App[None]):
         self.register_theme(LIGHT)
         self.theme = theme if theme in self.available_themes else DARK.name
 
+    def tell(self, text: str) -> None:
+        """Show a line to the user; may be called from any thread."""
+        self.workspace.post_message(Told(text))
+
     def on_mount(self) -> None:
         self.set_keymap(self.keymap)
         self.push_screen(self.workspace)
@@ -44,7 +49,7 @@ class SegduoApp(App[None]):
             if command.palette and self.workspace.check_action(name, ()):
                 yield SystemCommand(command.title, command.help, self._runner(command.action))
 
-    def _runner(self, action: str):  # type: ignore[no-untyped-def]
+    def _runner(self, action: str) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
             await self.workspace.run_action(action)
 

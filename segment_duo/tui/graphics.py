@@ -178,7 +178,7 @@ def dithered(pixels: Pixels) -> Pixels:
     import numpy as np
 
     levels = np.array([0, 128, 192, 255], np.int16)  # black, bright black, white, bright white of the standard palette
-    pattern = np.array([[0.125, 0.625], [0.875, 0.375]])
+    pattern = np.array([[0.2, 0.6], [0.8, 0.4]])
     values = pixels.astype(np.int16)
     grey = values.mean(axis=2)
     rows, columns = grey.shape

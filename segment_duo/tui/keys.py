@@ -48,13 +48,24 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
+    Command("choose", "enter,right", "choose", "Open", "Open the image or the folder", "explorer", "Folders", footer=True, palette=False),
+    Command("folder-up", "left", "up", "Folder above", "To the folder above", "explorer", "Folders", footer=True, palette=False),
+    Command("back", "escape", "back", "To the image", "Clear the filter; again: to the image", "explorer", "Folders", footer=True, palette=False),
+    Command("toggle", "space,enter", "tick", "Select", "Select or deselect the mask", "masks", "The masks", footer=True, palette=False),
     Command("include", "space,p", "point(1)", "Include", "Include point: this belongs to the object", "canvas", "Making a mask", footer=True),
     Command("exclude", "x", "point(0)", "Exclude", "Exclude point: this does not belong to it", "canvas", "Making a mask", footer=True),
-    Command("accept", "enter", "accept", "Keep mask", "Keep this mask; without points: select the one here", "canvas", "Making a mask", footer=True),
-    Command("candidate", "m", "next_candidate", "Other mask", "Show the next of the three candidates", "workspace", "Making a mask", footer=True),
-    Command("corner", "r", "corner", "Box corner", "A corner of a box; the second one asks for the mask", "canvas", "Making a mask"),
-    Command("drop", "escape", "drop", "Drop points", "Forget the points and the box", "canvas", "Making a mask"),
-    Command("auto", "a", "auto", "Auto", "Find all objects; asks for preset and parameters", "workspace", "Making a mask", footer=True),
+    Command("accept", "enter", "accept", "Keep", "Keep this mask; without points: select the one here", "canvas", "Making a mask", footer=True),
+    Command("candidate", "m", "next_candidate", "Another", "Show the next of the three candidates", "workspace", "Making a mask", footer=True),
+    Command("drop", "escape", "drop", "Drop", "Forget the points and the box", "canvas", "Making a mask", footer=True),
+    Command("auto", "a", "auto", "Find all", "Find all objects; asks for preset and parameters", "workspace", "Making a mask", footer=True),
+    Command("save", "s", "save", "Save", "Save as a new version; nothing is overwritten", "workspace", "Saving", footer=True),
+    Command("undo", "u", "undo", "Undo", "Take the last edit back: a point, a mask, a deletion, a label", "workspace", "The masks", footer=True),
+    Command("delete", "d,delete", "delete", "Delete", "Delete the selected masks", "workspace", "The masks", footer=True),
+    Command("next", "n", "step(1)", "Next", "Go to the next mask", "workspace", "The masks", footer=True),
+    Command("tick", "t", "tick", "Select", "Select or deselect the current mask (Space in the list)", "workspace", "The masks", footer=True),
+    Command("explorer", "o", "explorer", "Files", "Show the folder, or hide it", "workspace", "Folders", footer=True),
+    Command("zoom-in", "plus,equals_sign", "zoom(1)", "Zoom", "Enlarge, about the cross-hair", "workspace", "Image", footer=True),
+    Command("corner", "r", "corner", "Box", "A corner of a box; the second one asks for the mask", "canvas", "Making a mask", footer=True),
     Command("left", "left", "move(-1, 0)", "Left", "Cross-hair left by one screen pixel", "canvas", "Cross-hair", palette=False),
     Command("right", "right", "move(1, 0)", "Right", "Cross-hair right", "canvas", "Cross-hair", palette=False),
     Command("up", "up", "move(0, -1)", "Up", "Cross-hair up", "canvas", "Cross-hair", palette=False),
@@ -64,8 +75,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("far-up", "shift+up", "move(0, -10)", "Far up", "Ten up", "canvas", "Cross-hair", palette=False),
     Command("far-down", "shift+down", "move(0, 10)", "Far down", "Ten down", "canvas", "Cross-hair", palette=False),
     Command("goto", "g", "goto", "Go to", "Type the coordinates to go to", "workspace", "Cross-hair"),
-    Command("loupe", "z", "loupe", "Loupe", "Loupe at 8 times, at 4 times, off", "workspace", "Cross-hair"),
-    Command("zoom-in", "plus,equals_sign", "zoom(1)", "Zoom in", "Enlarge, about the cross-hair", "workspace", "Image"),
+    Command("loupe", "z", "loupe", "Loupe", "Loupe: large pixels, small pixels, off", "workspace", "Cross-hair"),
     Command("zoom-out", "minus,underscore", "zoom(-1)", "Zoom out", "Reduce", "workspace", "Image"),
     Command("fit", "0,home", "fit", "Fit", "Show the whole image", "workspace", "Image"),
     Command("one-to-one", "1", "one_to_one", "1:1", "One image pixel on one screen pixel", "workspace", "Image"),
@@ -73,27 +83,19 @@ COMMANDS: tuple[Command, ...] = (
     Command("pan-right", "ctrl+right,L", "pan(1, 0)", "Pan right", "Move the view right", "workspace", "Image", palette=False),
     Command("pan-up", "ctrl+up,K", "pan(0, -1)", "Pan up", "Move the view up", "workspace", "Image", palette=False),
     Command("pan-down", "ctrl+down,J", "pan(0, 1)", "Pan down", "Move the view down", "workspace", "Image", palette=False),
-    Command("contrast", "c", "contrast", "Contrast", "Stretch the contrast, or show the grey values as they are", "workspace", "Image"),
+    Command("contrast", "c", "contrast", "Contrast", "Stretch the contrast, or not", "workspace", "Image"),
     Command("banner", "b", "banner", "Banner", "Show or cut the microscope's info banner", "workspace", "Image"),
-    Command("next", "n", "step(1)", "Next mask", "Go to the next mask", "workspace", "The masks"),
     Command("previous", "N", "step(-1)", "Previous mask", "Go to the previous mask", "workspace", "The masks"),
-    Command("tick", "t", "tick", "Select", "Select or deselect the current mask (Space in the list)", "workspace", "The masks", footer=True),
     Command("all", "A", "tick_all('all')", "Select all", "Select all masks that are shown", "workspace", "The masks"),
     Command("none", "Z", "tick_all('none')", "Select none", "Select none", "workspace", "The masks"),
     Command("invert", "I", "tick_all('invert')", "Invert selection", "Invert the selection", "workspace", "The masks"),
-    Command("delete", "d,delete", "delete", "Delete", "Delete the selected masks", "workspace", "The masks", footer=True),
     Command("label", "l", "label", "Label", "Label the selected masks, or the current one", "workspace", "The masks"),
-    Command("filter", "f", "filter", "Filter", "Show only masks of a certain size", "workspace", "The masks"),
-    Command("undo", "u", "undo", "Undo", "Take the last edit back: a point, a mask, a deletion, a label", "workspace", "The masks", footer=True),
+    Command("filter", "f", "filter", "Filter by size", "Show only masks of a certain size", "workspace", "The masks"),
     Command("redo", "U", "redo", "Redo", "Do it again", "workspace", "The masks"),
-    Command("save", "s", "save", "Save", "Save as a new version; nothing is overwritten", "workspace", "Saving", footer=True),
     Command("save-as", "S", "save_as", "Save with suffix", "Save under a name of its own: IMAGE_suffix", "workspace", "Saving"),
     Command("versions", "v", "versions", "Versions", "Load a saved version", "workspace", "Saving"),
-    Command("explorer", "o", "explorer", "Files", "Show the folder, or hide it", "workspace", "Folders", footer=True),
-    Command("open-path", "ctrl+o", "open_path", "Open a path", "Type the path of a folder or an image, local or /drops/...", "anywhere", "Folders"),
-    Command("folder-up", "left,backspace", "up", "Up", "To the folder above (Backspace: filter first)", "explorer", "Folders", palette=False),
-    Command("refresh", "f5", "reload", "Read again", "Read the folder again", "anywhere", "Folders"),
-    Command("back", "escape", "back", "To the image", "Clear the filter; again: to the image", "explorer", "Folders", footer=True, palette=False),
+    Command("open-path", "ctrl+o", "open_path", "Open a path", "Type a path, local or /drops/...", "anywhere", "Folders"),
+    Command("reload", "f5", "reload", "Read again", "Read the folder again", "anywhere", "Folders"),
     Command("help", "f1,question_mark", "help", "Help", "All keys", "anywhere", "Program", footer=True),
     Command("palette", "ctrl+p", "command_palette", "Commands", "Find a command by typing", "anywhere", "Program", palette=False),
     Command("theme", "f2", "other_theme", "Light or dark", "Light or dark colours", "anywhere", "Program"),
@@ -107,7 +109,7 @@ def bindings(*places: Place) -> list[BindingType]:
     return [
         Binding(
             command.keys,
-            _target(command),
+            target(command),
             command.title,
             show=command.footer,
             id=command.id,
@@ -118,10 +120,10 @@ def bindings(*places: Place) -> list[BindingType]:
     ]
 
 
-def _target(command: Command) -> str:
+def target(command: Command) -> str:
     """The action with the node that has it: the workspace's actions may be bound in a pane."""
     name = command.action
-    return f"app.{name}" if name == "command_palette" else name if name == "up" else f"screen.{name}"
+    return f"app.{name}" if name == "command_palette" else f"screen.{name}"
 
 
 def check_keymap(keymap: Mapping[str, str]) -> None:
@@ -138,6 +140,11 @@ def check_keymap(keymap: Mapping[str, str]) -> None:
                 f"[keys]: there is no command '{name}'",
                 f"Did you mean '{close[0]}'?" if close else "The commands are listed in docs/tui.md.",
             )
+
+
+def footer_key(command: Command, keymap: Mapping[str, str]) -> str:
+    """The first key of a command."""
+    return _pretty(keymap.get(command.id, command.keys).split(",")[0])
 
 
 def shown_keys(command: Command, keymap: Mapping[str, str]) -> str:

@@ -43,7 +43,7 @@ class FolderList(ScrollView, can_focus=True):
     BINDINGS = bindings("explorer")
     COMPONENT_CLASSES = {"folder-list--cursor", "folder-list--saved", "folder-list--dim", "folder-list--open"}  # noqa: RUF012
     DEFAULT_CSS = """
-    FolderList { height: 1fr; background: $surface; }
+    FolderList { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-background: $surface; scrollbar-color: $border; }
     FolderList .folder-list--cursor { background: $primary 25%; }
     FolderList .folder-list--saved { color: $success; }
     FolderList .folder-list--dim { color: $text-muted; }
@@ -59,9 +59,6 @@ class FolderList(ScrollView, can_focus=True):
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
-
-    class Up(Message):
-        """Go to the folder above."""
 
     def __init__(self) -> None:
         super().__init__(id="folder")
@@ -112,17 +109,17 @@ class FolderList(ScrollView, can_focus=True):
         if row == self.cursor and self.has_focus:
             style += self.get_component_rich_style("folder-list--cursor")
         if item.target == self.opened:
-            style += self.get_component_rich_style("folder-list--open")
+            style += _foreground(self.get_component_rich_style("folder-list--open"))
         right = item.note or (_age(item.modified) if item.modified else "")
         line = Text(style=style, no_wrap=True)
         line.append(
             "● " if item.saved else "▸ " if item.is_folder else "  ",
-            "" if not item.saved else self.get_component_rich_style("folder-list--saved"),
+            "" if not item.saved else _foreground(self.get_component_rich_style("folder-list--saved")),
         )
         name = Text(safe(item.name) + ("/" if item.is_folder and not item.note else ""))
         name.truncate(max(4, width - 3 - len(right)), overflow="ellipsis", pad=True)
         line.append_text(name)
-        line.append(f" {right}", self.get_component_rich_style("folder-list--dim"))
+        line.append(f" {right}", _foreground(self.get_component_rich_style("folder-list--dim")))
         return self._strip(line, width)
 
     def _strip(self, line: Text, width: int) -> Strip:
@@ -144,8 +141,6 @@ class FolderList(ScrollView, can_focus=True):
             self.cursor = min(max(steps[event.key], 0), max(0, len(self.items) - 1))
             self._follow()
             self.refresh()
-        elif event.key in ("enter", "right") and self.items:
-            self.post_message(self.Chosen(self.items[self.cursor]))
         elif event.key == "backspace" and self.filter:
             self.set_filter(self.filter[:-1])
         elif event.is_printable and event.character and not (event.character == "?" and not self.filter):
@@ -155,8 +150,9 @@ class FolderList(ScrollView, can_focus=True):
         event.stop()
         event.prevent_default()
 
-    def action_up(self) -> None:
-        self.post_message(self.Up())
+    def choose(self) -> None:
+        if self.items:
+            self.post_message(self.Chosen(self.items[self.cursor]))
 
     def on_focus(self) -> None:
         self.refresh()
@@ -212,6 +208,11 @@ class Explorer(Vertical):
     def _say_filter(self, text: str) -> None:
         line = Text(f"filter: {safe(text)}▏") if text else Text("type to filter", "dim")
         self.query_one("#folder-filter", Static).update(line)
+
+
+def _foreground(style: Style) -> Style:
+    """Without the background, which is the line's."""
+    return Style(color=style.color, bold=style.bold)
 
 
 def _age(modified: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.geometry import Region, Size
@@ -11,16 +12,19 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from segment_duo.text import safe
+from segment_duo.tui.keys import bindings
 from segment_duo.types import Mask
 
-EMPTY = ("No masks yet.", "", "Space  point at an object", "a      find all objects")
+EMPTY = ("No masks yet.", "", "Space  point at one", "a      find all")
 
 
 class MaskList(ScrollView, can_focus=True):
     """Masks in document order. The current one is the cursor; it is the document's, not the widget's."""
 
+    BINDINGS = bindings("masks")
     COMPONENT_CLASSES = {"mask-list--current", "mask-list--ticked", "mask-list--dim"}  # noqa: RUF012 - Textual's convention
     DEFAULT_CSS = """
+    MaskList { scrollbar-size-vertical: 1; scrollbar-background: $surface; scrollbar-color: $border; }
     MaskList { height: 1fr; background: $surface; border-title-color: $text-muted; border-title-align: left; border-top: solid $border; }
     MaskList:focus { border-top: solid $primary; border-title-color: $primary; }
     MaskList .mask-list--current { background: $primary 25%; }
@@ -71,7 +75,10 @@ class MaskList(ScrollView, can_focus=True):
         if mask.id == self._current:
             style += self.get_component_rich_style("mask-list--current")
         line = Text(style=style, no_wrap=True)
-        line.append(" ▣ " if ticked else " □ ", self.get_component_rich_style("mask-list--ticked") if ticked else "")
+        line.append(
+            " ▣ " if ticked else " □ ",
+            Style(color=self.get_component_rich_style("mask-list--ticked").color) if ticked else "",
+        )
         line.append(f"{mask.id:>3} ")
         score = "    " if mask.predicted_iou is None else f"{mask.predicted_iou:.2f}"
         area = f"{mask.area:,}"
@@ -103,8 +110,6 @@ class MaskList(ScrollView, can_focus=True):
         steps |= {"home": 0, "end": len(self._masks) - 1}
         if event.key in steps:
             self._go(steps[event.key])
-        elif event.key in ("space", "enter") and self._masks and self._current is not None:
-            self.post_message(self.Chosen(self._current, True))
         else:
             return
         event.stop()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from textual.message import Message
 from textual.screen import Screen
 
 from segment_duo.errors import SegduoError
@@ -25,6 +25,14 @@ from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     from segment_duo.images.view import Pyramid
+
+
+class Told(Message):
+    """A line for the user, posted from any thread."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
 
 
 class WorkspaceBase(Screen[None]):
@@ -76,13 +84,8 @@ class WorkspaceBase(Screen[None]):
     def on_job_finished(self, message: JobFinished) -> None:
         self.jobs.finish(message)
 
-    def with_engine(self, work: Callable[[], Any]) -> Any:
-        with self.engine_lock:
-            return work()
-
-    def with_store(self, work: Callable[[], Any]) -> Any:
-        with self.store_lock:
-            return work()
+    def on_told(self, message: Told) -> None:
+        self.say(message.text, "warning")
 
     # Showing the state
 

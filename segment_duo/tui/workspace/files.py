@@ -105,7 +105,10 @@ class Files(Editing):
         else:
             self.open_target(message.item.target)
 
-    def on_folder_list_up(self) -> None:
+    def action_choose(self) -> None:
+        self.explorer.list.choose()
+
+    def action_up(self) -> None:
         if self.folder != PLACES:
             self.show_folder(parent_of(self.folder), at=self.folder)
 
@@ -260,7 +263,7 @@ class Files(Editing):
 
         def work(_: Job) -> LoadedSet:
             with self.store_lock:
-                return self.session.load(image.ref, name, sha256=image.data.facts.sha256 or None)
+                return self.session.load(image.ref, name, image)
 
         def done(loaded: LoadedSet) -> None:
             if name is None and (self.doc.unsaved or self.doc.pointing):

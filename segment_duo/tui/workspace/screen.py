@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer
 
 from segment_duo.errors import SegduoError
 from segment_duo.tui.explorer.explorer import FolderList
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.keys import bindings
+from segment_duo.tui.status.keys_line import KeysLine
 from segment_duo.tui.workspace.files import Files
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class Workspace(Files):
     Workspace.-narrow Explorer { width: 26; }
     Workspace.-low Loupe { height: 8; }
     Workspace.-tiny #side { display: none; }
-    Footer { background: $panel; }
     """
     start_path: str | None = None
     _model_name = ""
@@ -52,7 +51,7 @@ class Workspace(Files):
                 yield self.loupe
         yield self.status
         yield self.message
-        yield Footer(show_command_palette=False)
+        yield KeysLine()
 
     def on_mount(self) -> None:
         self.explorer.list.focus()
@@ -70,13 +69,15 @@ class Workspace(Files):
 
     # Which keys work now
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         # In the explorer letters narrow the list, so the one-letter commands rest.
         typing = isinstance(self.focused, FolderList)
-        if action == "explorer":
-            return not typing or self.image is not None
         if action == "back":
             return bool(self.explorer.list.filter) or self.image is not None
+        if action == "point" and parameters in (("0",), (0,)):
+            return self.image is not None and not typing and self.doc.pointing
+        if action == "drop":
+            return self.doc.pointing or self.doc.corner is not None
         now = {"next_candidate": self.doc.pointing, "undo": self.doc.can_undo, "redo": self.doc.can_redo}
         now |= dict.fromkeys(_NEEDS_IMAGE, self.image is not None) | dict.fromkeys(_NEEDS_MASKS, bool(self.doc.masks))
         return now[action] and not typing if action in now else True

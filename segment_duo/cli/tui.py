@@ -1,0 +1,87 @@
+"""``segduo tui``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from segment_duo.cli.options import DeviceOption, InProcessOption, ModelOption, SocketOption
+from segment_duo.errors import UsageError
+
+GraphicsOption = Annotated[
+    str | None,
+    typer.Option("--graphics", "-g", help="How to show pictures: auto, kitty, sixel or halfcell.", show_default="auto"),
+]
+
+
+def register(app: typer.Typer, *, panel: str) -> None:
+    app.command("tui", rich_help_panel=panel)(tui)
+
+
+def tui(
+    path: Annotated[
+        str | None, typer.Argument(metavar="[PATH]", help="A folder or an image, local or on Drops (/drops/...).")
+    ] = None,
+    graphics: GraphicsOption = None,
+    theme: Annotated[
+        str | None, typer.Option("--theme", help="segduo-dark, segduo-light, or any theme of Textual's.")
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    socket: SocketOption = None,
+    in_process: InProcessOption = None,
+) -> None:
+    """Open the terminal UI: look at images, place points, find objects, edit and save masks.
+
+    Without PATH it shows the configured start_folder, else the working folder. F1 shows all keys. It needs no mouse and works over SSH.
+
+    [bold]Pictures[/bold]
+
+      kitty, Ghostty: the kitty graphics protocol, real pixels.
+
+      WezTerm, foot, iTerm2, Konsole, xterm -ti vt340, tmux 3.4+ with sixel: sixel, real pixels.
+
+      Every other terminal with colours, and everything with NO_COLOR: half cells, two dots a character.
+
+    The choice is the terminal's own answer; --graphics overrides it, `segduo doctor` explains it.
+
+    [bold]Examples[/bold]
+
+      segduo tui examples
+
+      segduo tui /drops/labdaq/img.tif --graphics halfcell
+    """
+    import sys
+
+    from segment_duo.config import load_config
+
+    flags = {
+        "graphics": graphics, "theme": theme, "model": model, "device": device, "socket": socket, "in_process": in_process,
+    }  # fmt: skip
+    resolved = load_config(flags)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "the terminal UI needs a terminal", "In scripts use `segduo auto`, `segduo point`, `segduo show`."
+        )
+    from segment_duo.tui.graphics import detect
+
+    terminal = detect(resolved.config.graphics)  # asks the terminal, so it comes before Textual takes it over
+    from segment_duo.session import Session
+    from segment_duo.tui.app import build_app
+
+    def tell(text: str) -> None:
+        app.tell(text)
+
+    session = Session(resolved, notify=tell)
+    app = build_app(
+        session,
+        journal_dir=session.paths.journal_dir,
+        path=path,
+        terminal=terminal,
+        theme=resolved.config.theme,
+        keymap=resolved.config.keys,
+    )
+    app.run()
+    if app.return_code:
+        raise SystemExit(app.return_code)
