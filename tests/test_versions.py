@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segment_duo.config import Config
@@ -31,6 +31,9 @@ from segment_duo.stores.versions import (
 )
 from segment_duo.types import Entry, ImageRef, StoreKind, Version
 
+# Other work on the machine must neither fail these tests nor be held up by them.
+busy_machine = settings(deadline=None, max_examples=60)
+
 stems = st.text(st.characters(codec="utf-8", exclude_characters="/\\\0"), min_size=1, max_size=20).filter(
     lambda text: text not in (".", "..")
 )
@@ -46,6 +49,7 @@ def entry(name: str, modified: float = 0.0, size: int = 1) -> Entry:
     return Entry(name, f"/masks/{name}", False, size, modified)
 
 
+@busy_machine
 @given(stems, suffixes, numbers)
 def test_a_name_that_is_made_is_understood(stem: str, suffix: str, number: int) -> None:
     name = version_file_name(stem, suffix, number)
@@ -57,6 +61,7 @@ def test_a_name_that_is_made_is_understood(stem: str, suffix: str, number: int) 
     )
 
 
+@busy_machine
 @given(stems, suffixes, numbers, suffixes, numbers)
 def test_different_versions_have_different_names(stem: str, suffix: str, number: int, other: str, second: int) -> None:
     same = (suffix, number) == (other, second)
@@ -64,6 +69,7 @@ def test_different_versions_have_different_names(stem: str, suffix: str, number:
     assert (version_name(suffix, number) == version_name(other, second)) is same
 
 
+@busy_machine
 @given(stems, st.text(max_size=30))
 def test_what_is_understood_can_be_made_again(stem: str, rest: str) -> None:
     parsed = parse_version_name(f"{stem}{rest}.pkl", stem)
@@ -72,6 +78,7 @@ def test_what_is_understood_can_be_made_again(stem: str, rest: str) -> None:
         assert made == unicodedata.normalize("NFC", f"{stem}{rest}.pkl")
 
 
+@busy_machine
 @given(st.text(max_size=80))
 def test_a_suffix_is_refused_or_keeps_names_unambiguous(text: str) -> None:
     try:
@@ -193,6 +200,7 @@ def test_newest_first_and_numbers_beat_copied_times() -> None:
     assert [version.modified for version in order_versions(entries, "a")] == [40, 60, 50, 20, 50]
 
 
+@busy_machine
 @given(st.lists(st.tuples(suffixes, st.integers(0, 50), st.floats(0, 1e9)), unique_by=lambda item: item[:2]))
 def test_order_is_total_and_keeps_each_series_in_order(items: list[tuple[str, int, float]]) -> None:
     entries = [entry(version_file_name("a", suffix, number), modified) for suffix, number, modified in items]
@@ -276,6 +284,7 @@ def test_which_images_have_sets() -> None:
     }  # fmt: skip
 
 
+@busy_machine
 @given(st.lists(stems, max_size=5), st.lists(st.tuples(stems, suffixes, st.integers(0, 9)), max_size=5))
 def test_marks_agree_with_the_versions_that_are_found(wanted: list[str], saved: list[tuple[str, str, int]]) -> None:
     listing = [entry(version_file_name(*item)) for item in saved]
