@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo import __version__
-from segment_duo.errors import DropsUnavailable, EngineUnavailable, NotFound
+from segment_duo.errors import DropsError, EngineUnavailable, NotFound, OutOfSpace
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.stores import versions as version_names
@@ -88,12 +88,13 @@ class LoadedSet:
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a set went. ``spooled`` holds the local copy when the server was away; ``path`` is what the user may type."""
+    """Where a set went. ``spooled`` holds the local copy when the server did not take it, for ``reason``; ``path`` is what the user may type."""
 
     path: str
     version: Version | None
     mask_set: MaskSet
     spooled: Path | None = None
+    reason: str = ""
 
 
 class Session:
@@ -397,7 +398,7 @@ class Session:
     def has_sets(self, ref: ImageRef, *, suffix: str = "", sha256: str | None = None) -> bool:
         """Whether a set with this suffix exists for this image (identity counts, not only the name)."""
         return any(
-            version.suffix == suffix and belongs_to(self.read_set(ref, version), ref, sha256)
+            version.suffix == suffix and belongs_to(self.peek(ref, version).provenance, ref, sha256)
             for version in self.versions(ref)
         )
 
@@ -426,7 +427,7 @@ class Session:
         with_model: bool = True,
         notices: Sequence[str] = (),
     ) -> Saved:
-        """Save masks as a new version; nothing is ever overwritten. When Drops is away the set is kept in the spool.
+        """Save masks as a new version; nothing is ever overwritten. When Drops is away or refuses, the set is kept in the spool.
 
         Args:
             operation: what made the set (``auto``, ``point``, ``keep``, ...), for its provenance.
@@ -459,9 +460,11 @@ class Session:
         store = self.store(kind)
         try:
             version = version_names.save_version(store, folder, ref.stem, suffix, content)
-        except DropsUnavailable as error:
+        except (DropsError, OutOfSpace) as error:
+            if kind is not StoreKind.DROPS:
+                raise
             kept = self.spool().add(kind, folder, ref.stem, suffix, content, error, address=store.address)
-            return Saved(str(kept), None, mask_set, kept)
+            return Saved(str(kept), None, mask_set, kept, error.message)
         return Saved(str(ImageRef(kind, version.path)), version, mask_set)
 
     def spool(self) -> Spool:

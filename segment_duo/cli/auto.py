@@ -273,11 +273,11 @@ def auto(
                 if not (skip_existing and session.has_sets(ref, suffix=suffix)):
                     emit(ref)
             return
-        deliver_waiting(session)
+        deliver_waiting(session, refs)
         run_batch(refs, run.one, as_json=as_json)
         if run.spooled:
             raise SavedToSpoolOnly(
-                f"Drops could not be reached: {run.spooled} sets are kept in {session.paths.spool_dir}",
+                f"Drops did not take {run.spooled} sets; they are kept in {session.paths.spool_dir}",
                 "The next run delivers them, or: segduo masks push",
             )
 

@@ -21,7 +21,7 @@ from segment_duo.cli.options import (
     pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
-from segment_duo.cli.saving import deliver_waiting, finish_saved
+from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
 from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, UsageError
 from segment_duo.prompts import parse_box
 from segment_duo.stores.versions import split_version
@@ -165,14 +165,14 @@ def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: boo
 @app.command("filter")
 def filter_masks(
     image: SetArgument,
-    min_area: Annotated[float | None, typer.Option(help="Smallest area in pixels.")] = None,
-    max_area: Annotated[float | None, typer.Option(help="Largest area in pixels.")] = None,
+    min_area: Annotated[int | None, typer.Option(help="Smallest area in pixels.")] = None,
+    max_area: Annotated[int | None, typer.Option(help="Largest area in pixels.")] = None,
     min_diameter: Annotated[str | None, typer.Option(help="Smallest equivalent diameter: 12 (pixels) or 50nm.")] = None,
     max_diameter: Annotated[str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.")] = None,
     min_circularity: Annotated[float | None, typer.Option(min=0, max=1, help="4 pi area / perimeter^2.")] = None,
     min_solidity: Annotated[float | None, typer.Option(min=0, max=1, help="Area / convex area.")] = None,
     min_predicted_iou: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    min_stability: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    min_stability_score: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     exclude_edge: Annotated[
         bool, typer.Option("--exclude-edge", help="Without masks that touch the image's edge or the banner.")
     ] = False,
@@ -197,27 +197,26 @@ def filter_masks(
 
     with open_session(out=out) as session:
         loaded = _load(session, image)
-        scale = pixel_size_value(pixel_size) or loaded.mask_set.provenance.pixel_size
         box = inside is not None and "," in inside
         wanted = filters.MaskFilter(
             min_area=min_area,
             max_area=max_area,
-            min_diameter=filters.diameter_in_pixels(min_diameter, scale),
-            max_diameter=filters.diameter_in_pixels(max_diameter, scale),
+            min_diameter=None if min_diameter is None else filters.parse_length(min_diameter),
+            max_diameter=None if max_diameter is None else filters.parse_length(max_diameter),
             min_circularity=min_circularity,
             min_solidity=min_solidity,
             min_predicted_iou=min_predicted_iou,
-            min_stability=min_stability,
+            min_stability_score=min_stability_score,
             exclude_edge=exclude_edge,
             inside_box=parse_box(inside or "", where="--inside") if box else None,
             inside_mask=_mask_id(inside) if inside is not None and not box else None,
             label=label,
         )
-        masks = filters.apply(loaded.mask_set, wanted)
+        masks = filters.apply(loaded.mask_set, wanted, pixel_size=pixel_size_value(pixel_size))
         if dry_run:
             emit(f"{len(masks)} of {len(loaded.mask_set.masks)}")
             return
-        _save_edit(session, image, loaded, masks, "filter", wanted.record(), suffix, as_json)
+        _save_edit(session, image, loaded, masks, "filter", wanted.parameters(), suffix, as_json)
 
 
 def _mask_id(text: str) -> int:
@@ -230,7 +229,7 @@ def _mask_id(text: str) -> int:
 @app.command()
 def export(
     images: SetsArgument,
-    fmt: Annotated[str, typer.Option("--format", "-f", help="See the list below.")],
+    fmt: Annotated[str, typer.Option("--format", "-f", help="One of the formats above.")],
     destination: Annotated[Path, typer.Option("--to", "-t", help="File or folder to write; nothing is overwritten.")],
     overlap: Annotated[
         str, typer.Option(help="Who owns a pixel that several masks claim: small-on-top, score or area.")
@@ -240,25 +239,27 @@ def export(
 ) -> None:
     """Write sets in another program's format.
 
-    [bold]Formats[/bold]: coco, coco-rle, sam1, labels-tiff, labels-png, masks-png, npz, imagej-roi, geojson, labelme, yolo-seg, svg,
-    overlay, csv. `docs/formats.md` says what each holds and what it cannot hold.
+    Formats: coco, coco-rle, sam1, labels-tiff, labels-png, png, npz, imagej, geojson, labelme, yolo, svg, overlay, csv.
+
+    docs/formats.md tells what each of them cannot hold.
 
     [bold]Examples[/bold]
 
-      segduo masks export examples/particles.tif -f imagej-roi -t rois.zip
+      segduo masks export examples/particles.tif -f imagej -t rois.zip
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
     """
     from segment_duo.masks.export import FORMATS
     from segment_duo.masks.export import export as write
 
-    if fmt not in FORMATS:
+    form = FORMATS.get(fmt)
+    if form is None:
         raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
     with open_session(out=out) as session:
         sets: list[tuple[MaskSet, Any]] = []
         for text in images:
             loaded = _load(session, text)
-            opened = _open_for(session, text, loaded, banner_value(banner)) if FORMATS[fmt].needs_image else None
+            opened = _open_for(session, text, loaded, banner_value(banner)) if form.needs_image else None
             sets.append((loaded.mask_set, opened.data if opened else None))
         for file in write(sets, fmt, destination, overlap=overlap):
             emit(file)
@@ -267,9 +268,19 @@ def export(
 @app.command("import")
 def import_set(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image the masks belong to.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="COCO, label image, ImageJ ROI, LabelMe or .pkl.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="COCO, label image, ImageJ ROI, LabelMe, GeoJSON, YOLO, NPZ, .pkl, or a SAM 1 folder."
+        ),
+    ],
     fmt: Annotated[
-        str | None, typer.Option("--format", "-f", help="coco, labels, imagej-roi, labelme or pkl; guessed without.")
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="coco, labels, imagej, labelme, geojson, yolo, npz or pkl; told by the content without.",
+        ),
     ] = None,
     suffix: SuffixOption = "",
     as_json: JsonOption = False,
@@ -281,21 +292,38 @@ def import_set(
 
       segduo masks import examples/particles.tif labels.tif --suffix manual
     """
-    from segment_duo.masks.importers import import_masks
+    from segment_duo.masks import importers
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from None
     with open_session(out=out) as session:
         opened = session.open_image(session.reference(image))
         facts = opened.data.facts
-        masks = import_masks(content, fmt, name=file.name, width=facts.width, height=facts.height)
-        deliver_waiting(session)
+        try:
+            if file.is_dir():
+                found = importers.import_folder(file, width=facts.width, height=facts.height)
+            else:
+                found = importers.import_report(
+                    file.read_bytes(),
+                    fmt,
+                    name=file.name,
+                    width=facts.width,
+                    height=facts.height,
+                    image_name=opened.ref.name,
+                )
+        except OSError as error:
+            raise InputError(f"{file}: {error.strerror}") from None
+        for line in found.notices:
+            note(line)
+        deliver_waiting(session, [opened.ref])
         saved = session.save(
-            opened, masks, operation="import", suffix=suffix, parameters={"file": file.name}, with_model=False
+            opened,
+            found.masks,
+            operation="import",
+            suffix=suffix,
+            parameters={"file": file.name, "format": found.format},
+            with_model=False,
+            notices=found.notices,
         )
-        finish_saved(saved, {"image": str(opened.ref), "masks": len(masks)}, as_json=as_json)
+        finish_saved(saved, {"image": str(opened.ref), "masks": len(found.masks)}, as_json=as_json)
 
 
 @app.command()
@@ -323,22 +351,34 @@ def diff(
         other = _load_any(session, split_version(first)[0] + second if second.startswith("@") else second)
     result = compare(one, other, iou=iou)
     if as_json:
-        emit_json(dataclasses.asdict(result))
+        emit_json(
+            {
+                "matched": [
+                    {"before": pair.before.id, "after": pair.after.id, "iou": pair.iou} for pair in result.matched
+                ],
+                "new": [mask.id for mask in result.new],
+                "gone": [mask.id for mask in result.gone],
+                "mean_iou": result.mean_iou,
+                "identical": result.identical,
+            }
+        )
         return
-    emit(f"matched {len(result.matched)}, new {len(result.new)}, gone {len(result.gone)}")
+    mean = "" if result.mean_iou is None else f", mean IoU {result.mean_iou:.3f}"
+    emit(f"matched {len(result.matched)}, new {len(result.new)}, gone {len(result.gone)}{mean}")
     for pair in result.matched:
-        emit(f"  {pair.first} = {pair.second}  IoU {pair.iou:.3f}")
-    for mask_id in result.new:
-        emit(f"  + {mask_id}")
-    for mask_id in result.gone:
-        emit(f"  - {mask_id}")
+        if pair.iou < 1:
+            emit(f"  {pair.before.id} = {pair.after.id}  IoU {pair.iou:.3f}")
+    for mask in result.new:
+        emit(f"  + {mask.id}  area {mask.area}")
+    for mask in result.gone:
+        emit(f"  - {mask.id}  area {mask.area}")
 
 
 @app.command()
 def push() -> None:
     """Deliver mask sets that wait in the spool because Drops was away."""
     with open_session() as session:
-        left = deliver_waiting(session, wait=True)
+        left = deliver_spool(session, wait=True)
         if left:
             raise SavedToSpoolOnly(f"{left} sets could not be delivered", "`segduo doctor` looks at the connection.")
 
@@ -397,7 +437,7 @@ def _save_edit(
     provenance = dataclasses.replace(
         loaded.mask_set.provenance, operation=operation, parameters=parameters, parent=loaded.version.name
     )
-    deliver_waiting(session)
+    deliver_waiting(session, [ref])
     saved = session.save_set(ref, masks, provenance, suffix=suffix)
     record = {
         "image": str(ref),

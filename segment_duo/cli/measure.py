@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.human import length
 from segment_duo.cli.inputs import image_and_version
 from segment_duo.cli.options import (
     BannerOption,
@@ -75,30 +74,43 @@ def measure(
     for target in (csv, plot):
         if target is not None and target.exists():
             raise AlreadyExists(f"{target} exists already", "Nothing is overwritten: choose another name or remove it.")
-    table: list[tuple[str, list[Measures]]] = []
-    summaries: list[tuple[str, Summary]] = []
     with open_session(out=out) as session:
-        for text in images:
-            name, found, total = _measure_one(
+        measured = [
+            _measure_one(
                 session, text, banner_value(banner), pixel_size_value(pixel_size), exclude_edge, min_diameter, plot
             )
-            table.append((name, found))
-            summaries.append((name, total))
+            for text in images
+        ]
     if as_json:
-        for (name, found), (_, total) in zip(table, summaries, strict=True):
-            record: dict[str, Any] = {"image": name, "summary": dataclasses.asdict(total)}
+        for item in measured:
+            record: dict[str, Any] = {"image": item.name, "summary": dataclasses.asdict(item.summary)}
             if not summary:
-                record["masks"] = [dataclasses.asdict(row) for row in found]
+                record["masks"] = [dataclasses.asdict(row) for row in item.rows]
             emit_json(record)
         return
+    table = [(item.name, item.rows) for item in measured]
     if csv is not None:
         _write_new(csv, measuring.measures_csv(table))
         emit(csv)
     elif not summary:
         emit_raw(measuring.measures_csv(table))
     if summary:
-        for name, total in summaries:
-            _print_summary(name, total)
+        for item in measured:
+            _print_summary(item.name, item.summary)
+        if len(measured) > 1:
+            together = [(item.rows, item.analysed, item.pixel_size) for item in measured]
+            _print_summary(f"all {len(measured)} images", measuring.summarize_images(together))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """One image's measures. ``analysed``: height and width in pixels without the banner."""
+
+    name: str
+    rows: list[Measures]
+    summary: Summary
+    analysed: tuple[int, int]
+    pixel_size: PixelSize | None
 
 
 def _measure_one(
@@ -109,7 +121,7 @@ def _measure_one(
     exclude_edge: bool,
     min_diameter: str | None,
     plot: Path | None,
-) -> tuple[str, list[Measures], Summary]:
+) -> _Measured:
     from segment_duo.masks import filters
     from segment_duo.masks import measure as measuring
 
@@ -122,34 +134,34 @@ def _measure_one(
     page = recorded.image.page if recorded.image else 0
     opened = session.open_image(ref, page=page, banner=cut, pixel_size=pixel_size or recorded.pixel_size)
     scale = opened.data.facts.pixel_size
-    wanted = filters.MaskFilter(exclude_edge=exclude_edge, min_diameter=filters.diameter_in_pixels(min_diameter, scale))
-    kept = dataclasses.replace(loaded.mask_set, masks=filters.apply(loaded.mask_set, wanted))
-    found = measuring.measure(kept, opened.data, scale)
-    total = measuring.summarize(found, opened.data.facts, scale)
+    least = None if min_diameter is None else filters.parse_length(min_diameter)
+    wanted = filters.MaskFilter(exclude_edge=exclude_edge, min_diameter=least)
+    kept = filters.apply(loaded.mask_set, wanted, opened.data, scale)
+    chosen = dataclasses.replace(loaded.mask_set, masks=kept)
+    found = measuring.measure(chosen, opened.data, scale)
+    analysed = measuring.analysed_size(chosen, opened.data)
+    total = measuring.summarize(found, analysed=analysed, pixel_size=scale)
     if plot is not None:
-        from segment_duo.masks.plot import measures_plot
+        from segment_duo.masks.plot import plot as draw
 
-        _write_new(plot, measures_plot(opened.data, kept, found, scale))
+        _write_new(plot, draw(opened.data, kept, found, total, pixel_size=scale, title=ref.name))
         note(f"plot: {plot}")
-    return str(ref), found, total
+    return _Measured(str(ref), found, total, analysed, scale)
 
 
 def _print_summary(name: str, total: Summary) -> None:
     emit(name)
+    lengths = {"d10", "d50", "d90", "mean", "sd", "smallest", "largest"}
     for key, value in dataclasses.asdict(total).items():
-        if value is None:
+        if value is None or key == "unit":
             continue
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        if key.endswith("_nm") and isinstance(value, float):
-            shown += f"  ({length(value)})"
-        emit(f"  {key:<28}{shown}")
+        emit(f"  {key:<20}{shown}{' ' + total.unit if key in lengths else ''}")
 
 
 def score(
-    images: Annotated[str, typer.Argument(metavar="IMAGE[@VERSION]", help="An image and which of its sets.")],
-    truth: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="Label image: 0 background, 1, 2, ... objects; 65535 is ignored.")
-    ],
+    image: Annotated[str, typer.Argument(metavar="IMAGE[@VERSION]", help="An image and which of its sets.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Label image: 0 background, one value an object.")],
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
@@ -159,17 +171,21 @@ def score(
 
       segduo score examples/particles.tif examples/particles_labels.tif
     """
-    from segment_duo.masks.compare import read_labels
     from segment_duo.masks.compare import score as compare
+    from segment_duo.masks.formats.label_images import labels_array
 
     try:
-        labels = read_labels(truth.read_bytes(), name=truth.name)
+        content = truth.read_bytes()
     except OSError as error:
         raise InputError(f"{truth}: {error.strerror}") from None
     with open_session(out=out) as session:
-        ref, version = image_and_version(session, images)
+        ref, version = image_and_version(session, image)
         loaded = session.load(ref, version)
-    result = dataclasses.asdict(compare(loaded.mask_set.masks, labels))
+    masks, identity = loaded.mask_set.masks, loaded.mask_set.provenance.image
+    if identity is None and not masks:
+        raise InputError(f"set {loaded.version.name} of {ref} is empty and does not tell its size")
+    height, width = (identity.height, identity.width) if identity else (masks[0].rle.height, masks[0].rle.width)
+    result = dataclasses.asdict(compare(masks, labels_array(content, height, width)))
     if as_json:
         emit_json(result)
         return

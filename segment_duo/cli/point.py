@@ -128,7 +128,7 @@ def point(
 
             emit_json(record)
             return
-        deliver_waiting(session)
+        deliver_waiting(session, [opened.ref])
         saved = session.save(
             opened,
             [*before, *made],

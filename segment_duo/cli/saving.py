@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.cli.output import emit, emit_json, note
 from segment_duo.errors import SavedToSpoolOnly
-from segment_duo.types import ImageRef
+from segment_duo.types import ImageRef, StoreKind
 
 if TYPE_CHECKING:
     from segment_duo.session import Saved, Session
 
 
-def deliver_waiting(session: Session, *, wait: bool = False) -> int:
-    """Deliver sets of earlier runs that wait in the spool, and tell on stderr; returns how many are still there."""
+def deliver_waiting(session: Session, refs: Sequence[ImageRef]) -> None:
+    """Deliver sets of earlier runs that wait in the spool, if this run saves to Drops itself (a local one must not wait for a server)."""
+    if any(session.masks_folder(ref)[0] is StoreKind.DROPS for ref in refs):
+        deliver_spool(session, wait=False)
+
+
+def deliver_spool(session: Session, *, wait: bool) -> int:
+    """Deliver what waits in the spool, and tell on stderr; returns how many sets are still there."""
     from segment_duo.stores.spool import Delivered
 
     left = 0
@@ -36,7 +43,7 @@ def report_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> int:
         emit(saved.path)
     if saved.spooled is None:
         return 0
-    note(f"kept in the spool, Drops could not be reached: {saved.spooled}")
+    note(f"kept in the spool: {saved.spooled} ({saved.reason})")
     return 1
 
 
