@@ -27,11 +27,21 @@ _SMALLEST_SHARE, _SMALLEST_ROWS = 0.02, 8
 _TOLERANCES = (0, 2, 6, 12)  # grey levels of 255: exact files first, then resampled and JPEG copies
 _FLAT_ROW = 0.30  # least share of the background level in a banner row
 _CLEAR_ROW = 0.85  # share in the empty rows above and below the text, and in drawn lines
-_SPECIMEN_ROW = 0.35  # largest share of the background level in the row above an edge that has no line
+_MARGIN_ROW = 0.93  # share in the clearest rows at the upper and the lower end of the banner
+_SPECIMEN_ROW = 0.5  # largest share of the background level above an edge that has no line
+_STEP = 0.5  # least rise of that share across the edge
 _TEXT_CONTRAST = 56  # text differs from the background by at least this many levels of 255
 _TEXT_SHARE = (0.002, 0.55)  # part of the banner that is text, logo or scale bar
-_TEXT_ONE_LEVEL = 0.35  # part of it within the tolerance of one level
+_INK_SHARE = 0.5  # part of the text close to one level, or
+_INK_AT_LIMIT = (
+    0.33  # close to the furthest level from the background (blurred text: 0.1 to 0.3, grains and noise: 0.07 to 0.12)
+)
+_STROKES_PER_ROW = 8  # else at least so many strokes in the fullest quarter of the rows,
+_STROKE_WIDTH = 0.09  # at most this part of the banner's height wide,
+_STROKE_GOES_ON = 0.4  # and this part of their pixels with ink below (noise: its own share, 0.05 to 0.1)
+_LINE_ROWS = 6  # a drawn line is at most this high
 _MOST_COLUMNS = 4096
+_TEXT_ROWS = 4  # the smallest fonts seen are 5 px high
 _BLUR_ROWS = 2  # resampling spreads an edge over this many rows
 
 
@@ -63,8 +73,8 @@ def banner_agrees(levels: npt.NDArray[np.uint8], height: int) -> bool:
 def grey_levels(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
     """``samples`` as uint8 (H, W) for the tests of this module: only the lower part of the image keeps its meaning.
 
-    8-bit samples stay exact. Others are scaled so that the bulk of the specimen (the upper 60 % of the rows) spans 24..231 and the pure
-    black and white of a banner, however far away, end at 0 and 255.
+    8-bit samples stay exact. Others are mapped in three straight pieces: the bulk of the specimen (the upper 60 % of the rows) to 64..191, what
+    is below and above it to the rest, so that the black and white of a banner end at 0 and 255, however far away they are.
     """
     import numpy as np
 
@@ -82,22 +92,27 @@ def grey_levels(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None
         return samples
     if samples.dtype == np.bool_:
         return samples.astype(np.uint8) * np.uint8(255)
-    upper = samples[: max(1, len(samples) * 3 // 5)].reshape(-1)
-    part = upper[:: max(1, upper.size // 500_000)].astype(np.float64)
-    part = part[np.isfinite(part)]
-    low, high = (float(v) for v in np.percentile(part, (0.5, 99.5))) if part.size else (0.0, 0.0)
-    lower = samples[len(samples) * 3 // 5 :]
-    finite = lower[np.isfinite(lower)] if samples.dtype.kind == "f" else lower
-    if low == high and finite.size:
-        low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    if low == high:
+    return _scaled_levels(samples)
+
+
+def _scaled_levels(samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
+    flat = samples.reshape(-1)
+    part = flat[:: max(1, flat.size // 1_000_000)]
+    bulk = part[: max(1, part.size * 3 // 5)].astype(np.float64)  # the upper rows: no banner there
+    bulk = bulk[np.isfinite(bulk)]
+    finite = flat[np.isfinite(flat)] if samples.dtype.kind == "f" else flat
+    if finite.size == 0:
         return np.zeros(samples.shape, np.uint8)
+    least, most = float(finite.min()), float(finite.max())
+    low, high = (float(v) for v in np.percentile(bulk, (0.5, 99.5))) if bulk.size else (least, most)
+    known = [least, low, high, most]
     out = np.empty(samples.shape, np.uint8)
-    step = max(1, 4_000_000 // max(1, samples.shape[1]))
+    step = max(1, 2_000_000 // max(1, samples.shape[1]))
     for start in range(0, len(samples), step):
-        chunk = samples[start : start + step].astype(np.float32)
-        scaled = (chunk - np.float32(low)) * np.float32(207 / (high - low)) + np.float32(24)
-        out[start : start + step] = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255).astype(np.uint8)
+        chunk = np.nan_to_num(samples[start : start + step].astype(np.float64), nan=least, posinf=most, neginf=least)
+        out[start : start + step] = np.interp(chunk, known, [0, 64, 191, 255]).astype(np.uint8)
     return out
 
 
@@ -106,13 +121,15 @@ class _Rows:
     """Row statistics of the bottom part of an image for one tolerance; index 0 is the uppermost row looked at.
 
     ``share`` is the largest share of one level (within the tolerance) per row, ``mode`` that level, ``background`` the banner's
-    background level and ``own`` the share of it per row. ``total`` is the height of the whole image.
+    background level and ``own`` the share of it per row. ``line`` marks rows of one other level, at most ``_LINE_ROWS`` together. ``total`` is the
+    height of the whole image.
     """
 
     levels: npt.NDArray[np.int16]
     share: npt.NDArray[np.float64]
     mode: npt.NDArray[np.int64]
     own: npt.NDArray[np.float64]
+    line: npt.NDArray[np.bool_]
     background: int
     tolerance: int
     total: int
@@ -136,7 +153,9 @@ class _Rows:
         # The lowest rows may be a frame line or, in Zeiss files, specimen; the background is the commonest level just above.
         band = near[max(0, depth - max(10, total // 40)) : depth - 2] if depth > 4 else near
         background = int(np.argmax(band.sum(axis=0)))
-        return cls(part.astype(np.int16), share, mode, near[:, background] / width, background, tolerance, total)
+        line = _short_runs((share >= _CLEAR_ROW) & (np.abs(mode - background) > _TEXT_CONTRAST), _LINE_ROWS)
+        own = near[:, background] / width
+        return cls(part.astype(np.int16), share, mode, own, line, background, tolerance, total)
 
     @property
     def depth(self) -> int:
@@ -149,6 +168,8 @@ class _Rows:
         if self.depth <= smallest:
             return 0
         top = self._run_top()
+        if self.depth - top < smallest:
+            return 0
         for row in self._edges(top):
             height = self.depth - row
             if smallest <= height <= largest and self._is_sharp(row) and self._has_margins(row) and self._has_text(row):
@@ -161,12 +182,12 @@ class _Rows:
         row = self.depth - height
         if row < 1:
             return False
-        flat = np.median(np.maximum(self.own[row:], np.where(self.share[row:] >= _CLEAR_ROW, 1.0, 0.0)))
+        flat = np.median(np.maximum(self.own[row:], self.line[row:]))
         return bool(flat >= _FLAT_ROW) and self._is_sharp(row, blur=0)
 
     def _run_top(self) -> int:
         """First row of the flat run that ends at the bottom; up to two rows below the frame and single rows inside may differ."""
-        flat = (self.own >= _FLAT_ROW) | (self.share >= _CLEAR_ROW)
+        flat = (self.own >= _FLAT_ROW) | self.line
         row = self.depth
         misses = 0
         for y in range(self.depth - 1, -1, -1):
@@ -182,18 +203,24 @@ class _Rows:
         """Rows where a banner may begin, best first: the run's top, then drawn lines inside it (a dark void above a dark banner)."""
         import numpy as np
 
-        starts = [top, *(top + i for i in range(1, _BLUR_ROWS + 1)), top - 1]
-        apart = np.abs(self.mode - self.background) > _TEXT_CONTRAST
-        lines = np.flatnonzero((self.share >= _CLEAR_ROW) & apart)
-        starts += [int(y) for y in lines if y > top and not (self.share[y - 1] >= _CLEAR_ROW and apart[y - 1])]
-        return [y for y in starts if 0 < y < self.depth]
+        lines = [int(y) for y in np.flatnonzero(self.line) if y > top and not self.line[y - 1]]
+        # A line below nothing but background is the divider, and what is above it a void in the specimen.
+        dividers = [y for y in lines if y > top + _BLUR_ROWS and (self.own[top + _BLUR_ROWS : y] >= _CLEAR_ROW).all()]
+        # Dark specimen rows can belong to the run; the steepest step near its top is the edge.
+        near = np.arange(max(1, top - 1), min(self.depth, top + 6))
+        steepest = int(near[np.argmax(self.own[near] - self.own[near - 1])])
+        tops = [top, steepest] if self.line[top] else [steepest, top]
+        starts = [*dividers, *tops, top + 1, top - 1, top + 2, *lines]
+        return [y for y in dict.fromkeys(starts) if 0 < y < self.depth]
 
     def _has_line(self, row: int) -> bool:
         """A drawn line at ``row``: one level across, far from the row above."""
         import numpy as np
 
-        if self.share[row] < _CLEAR_ROW:
+        if not self.line[row]:
             return False
+        if self.share[row - 1] <= _SPECIMEN_ROW:
+            return True
         step = np.abs(self.levels[row] - self.levels[row - 1]) > max(_TEXT_CONTRAST, self.tolerance)
         return bool(step.mean() >= 0.6)
 
@@ -201,38 +228,76 @@ class _Rows:
         """Specimen directly above ``row``, an empty banner row or a line directly below: the step takes at most ``blur`` rows more."""
         import numpy as np
 
-        inside = max(self.own[row : row + 1 + blur].max(initial=0), self.share[row])
-        if inside < _CLEAR_ROW:
+        if not (self.line[row] or self.own[row : row + 1 + blur].max(initial=0) >= _CLEAR_ROW):
             return False
         if self._has_line(row):
             return True
-        above = self.own[max(0, row - 1 - blur) : row]
-        further = self.own[max(0, row - 10) : max(1, row - blur)]
-        if above.min(initial=1.0) > _SPECIMEN_ROW or np.median(further) > _SPECIMEN_ROW:
+        above = self.own[max(0, row - 1 - blur) : row].min()
+        further = np.median(self.own[max(0, row - 10) : max(1, row - blur)])
+        if max(above, further) > min(_SPECIMEN_ROW, self.own[row : row + 1 + blur].max() - _STEP):
             return False
         upper = self.levels[max(0, row - 1 - blur)]
         lower = self.levels[min(self.depth - 1, row + blur)]
         return bool((np.abs(upper - lower) > max(2, self.tolerance)).mean() >= 0.6)
 
     def _has_margins(self, row: int) -> bool:
-        """Empty rows (or the frame) directly below the upper edge and near the bottom."""
-        clear = (self.own >= _CLEAR_ROW) | (self.share >= _CLEAR_ROW)
-        return bool(clear[row : row + 4].any() and clear[-4:].any())
-
-    def _has_text(self, row: int) -> bool:
-        """What is not background is drawn: much of it has one level, far from the background, and it spares the margins."""
+        """Two empty rows (or frame) directly below the upper edge and two near the bottom; one can be a saturated scan row."""
         import numpy as np
 
-        body = self.levels[row:]
-        body = body[(self.share[row:] < _CLEAR_ROW) | (self.own[row:] >= _CLEAR_ROW)]
-        body = body[: max(1, len(body) - 1)]  # the last row may be specimen below the frame
-        if body.size == 0:
+        clear = (self.own >= _MARGIN_ROW) | self.line
+        upper, lower = clear[row : row + 5], clear[-5:]
+        return bool(np.count_nonzero(upper) >= 2 and np.count_nonzero(lower) >= 2)
+
+    def _has_text(self, row: int) -> bool:
+        """What is not background is drawn: it fills several rows, has largely one level, far from the background, and spares the margins."""
+        import numpy as np
+
+        # A blurred edge and a last row of specimen below the frame are not text, nor are lines across the image.
+        inner = slice(row + 1 + _BLUR_ROWS, self.depth - 2)
+        body = self.levels[inner][~self.line[inner]]
+        apart = np.abs(body - self.background) > _TEXT_CONTRAST
+        if np.count_nonzero(apart.any(axis=1)) < _TEXT_ROWS:
             return False
-        apart = body[np.abs(body - self.background) > _TEXT_CONTRAST]
-        share = apart.size / body.size
-        if not _TEXT_SHARE[0] <= share <= _TEXT_SHARE[1]:
+        found = body[apart]
+        if not _TEXT_SHARE[0] <= found.size / body.size <= _TEXT_SHARE[1]:
             return False
-        counts = np.bincount(apart, minlength=256)
-        reach = self.tolerance + 6
-        sums = np.convolve(counts, np.ones(2 * reach + 1, np.int64), mode="same")
-        return bool(sums.max() / apart.size >= _TEXT_ONE_LEVEL)
+        return self._is_one_ink(found) or _has_strokes(np.abs(body - self.background) > _TEXT_CONTRAST // 2)
+
+    def _is_one_ink(self, found: npt.NDArray[np.int16]) -> bool:
+        """Text that is not (or hardly) blurred has one level; grains and noise spread out."""
+        import numpy as np
+
+        reach = min(12, self.tolerance + 6)
+        counts = np.bincount(found, minlength=256)
+        commonest = np.convolve(counts, np.ones(2 * reach + 1, np.int64), mode="same").max() / found.size
+        distance = np.abs(found - self.background)
+        furthest = np.mean(distance >= np.percentile(distance, 95) - reach)
+        return bool(commonest >= _INK_SHARE or furthest >= _INK_AT_LIMIT)
+
+
+def _has_strokes(ink: npt.NDArray[np.bool_]) -> bool:
+    """Whether ``ink`` (rows of a banner) is writing: many runs in the fullest rows, thin, and going on in the next row, unlike noise."""
+    import numpy as np
+
+    padded = np.zeros((len(ink), ink.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = ink
+    steps = np.diff(padded, axis=1)
+    starts, ends = np.nonzero(steps == 1), np.nonzero(steps == -1)
+    if starts[1].size == 0:
+        return False
+    fullest = np.percentile(np.bincount(starts[0], minlength=len(ink)), 75)
+    lengths = ends[1] - starts[1]
+    goes_on = np.mean(ink[1:][ink[:-1]]) if ink[:-1].any() else 0.0
+    thin = np.median(lengths) <= max(3, _STROKE_WIDTH * len(ink))
+    return bool(fullest >= _STROKES_PER_ROW and thin and goes_on >= _STROKE_GOES_ON)
+
+
+def _short_runs(marks: npt.NDArray[np.bool_], longest: int) -> npt.NDArray[np.bool_]:
+    """``marks`` without its runs of more than ``longest``."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(np.int8)))
+    out = np.zeros_like(marks)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        out[start:end] = end - start <= longest
+    return out

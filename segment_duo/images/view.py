@@ -205,13 +205,16 @@ class Pyramid:
 
 def _covered(low: float, high: float, size: int, out: int) -> tuple[int, int, float, float] | None:
     """Output pixels first..last that show the image along one axis, and the edges of the image they cover; None if there are none."""
+    if high <= 0 or low >= size:
+        return None
     step = (high - low) / out
     first = max(0, round(-low / step)) if low < 0 else 0
     last = min(out, round((size - low) / step)) if high > size else out
-    if last <= first:
-        return None
+    if last <= first:  # less than half an output pixel is covered: still show it
+        first = min(out - 1, int((max(0.0, low) - low) / step))
+        last = first + 1
     start, end = max(0.0, low + first * step), min(float(size), low + last * step)
-    return (first, last, start, end) if end > start else None
+    return first, last, start, end
 
 
 def _halved(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
