@@ -102,7 +102,7 @@ class ScriptedCompute:
             emit(AutoEvent("mask", mask=mask_at(number, number)))
         return AutoEvent("done", seconds=1.0, notes=("scripted",), model=IDENTITY)
 
-    def release(self, image_id: str | None, *, disk: bool) -> ReleaseReport:
+    def release(self, image_id: str | None) -> ReleaseReport:
         ids = [image_id] if image_id in self.pixels else [] if image_id else list(self.pixels)
         freed = sum(self.pixels.pop(one).nbytes for one in ids)
         self.embedded.difference_update(ids)

@@ -308,7 +308,7 @@ class TestLog:
             "import logging, os, sys\n"
             "from pathlib import Path\n"
             "from segment_duo.engine import server\n"
-            "server.LOG_BYTES = 2000\n"
+            "server.LOG_BYTES = 1000\n"
             "handler = server._RotatingLog(Path(sys.argv[1]), with_stdio=True)\n"
             "logging.basicConfig(handlers=[handler], level=logging.INFO)\n"
             "for number in range(200): logging.info('line %d', number)\n"
@@ -318,7 +318,7 @@ class TestLog:
         subprocess.run([sys.executable, "-c", script, str(log)], check=True)
         files = sorted(path.name for path in tmp_path.iterdir())
         assert files == ["engine.log", "engine.log.1", "engine.log.2", "engine.log.3"]
-        assert all(path.stat().st_size < 2100 for path in tmp_path.iterdir())
+        assert all(path.stat().st_size < 1100 for path in tmp_path.iterdir())
         assert lifecycle.log_tail(log, 1) == "from a library"
 
     def test_tail_of_no_log_is_empty(self, tmp_path: Path) -> None:

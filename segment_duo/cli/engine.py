@@ -66,7 +66,6 @@ def status(as_json: JsonOption = False, socket: SocketOption = None) -> None:
 def release(
     image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", help="The image to forget.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget all images.")] = False,
-    memory_only: Annotated[bool, typer.Option("--memory-only", help="Keep the embeddings on disk.")] = False,
     page: Annotated[int, typer.Option("--page", min=0, help="Page of a multi-page TIFF.")] = 0,
     socket: SocketOption = None,
 ) -> None:
@@ -78,7 +77,7 @@ def release(
         raise UsageError("name one IMAGE, or --all")
     session = Session(load_config({"socket": socket}), notify=note)
     image_id = None if image is None else session.open_image(session.reference(image), page=page).image_id
-    freed = session.engine().release(image_id, disk=not memory_only)
+    freed = session.engine().release(image_id)
     note(
         f"{freed.images} image{'s' * (freed.images != 1)} released: "
         f"{human.size(freed.memory_bytes)} of memory, {human.size(freed.disk_bytes)} on disk"

@@ -128,21 +128,20 @@ class EmbeddingCache:
         for key, _value, size, idle in self._memory.items():
             yield key.image_id, key.weights, size, isinstance(key, _CandidatesKey), idle
 
-    def release(self, image_id: str | None, *, disk: bool) -> tuple[int, int]:
+    def release(self, image_id: str | None) -> tuple[int, int]:
         """Forget an image, or all; bytes freed in memory and on disk."""
         memory = 0
         for key, *_ in list(self._memory.items()):
             if image_id is None or key.image_id == image_id:
                 memory += self._memory.drop(key)
         freed = 0
-        if disk:
-            prefix = "" if image_id is None else image_id[:40]
-            with self._disk_lock:
-                for file, facts in self._files():
-                    if file.name.startswith(prefix):
-                        file.unlink(missing_ok=True)
-                        freed += facts.st_size
-                self._disk_known = None
+        prefix = "" if image_id is None else image_id[:40]
+        with self._disk_lock:
+            for file, facts in self._files():
+                if file.name.startswith(prefix):
+                    file.unlink(missing_ok=True)
+                    freed += facts.st_size
+            self._disk_known = None
         return memory, freed
 
     def memory_use(self) -> CacheUse:
@@ -169,7 +168,8 @@ class EmbeddingCache:
         file = self._folder / key.file_name
         try:
             with safe_open(file, framework="pt", device="cpu") as stored:
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+                # Copied: the file is only mapped, and may go while the embedding lives.
+                tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118 - not a mapping
                 digest = (stored.metadata() or {}).get("digest")
             if digest != _digest(tensors.items()):
                 raise ValueError("its digest is another one")

@@ -135,8 +135,8 @@ class Engine(Protocol):
             Cancelled: ``cancelled`` returned True; the engine stops between decoder batches.
         """
 
-    def release(self, image_id: str | None = None, *, disk: bool = True) -> ReleaseReport:
-        """Forget one image or all: pixels, embeddings and candidates in memory and (``disk``) on disk."""
+    def release(self, image_id: str | None = None) -> ReleaseReport:
+        """Forget one image or all: pixels, embeddings and candidates, in memory and on disk."""
 
     def stop(self) -> None:
         """Stop the engine."""
@@ -205,7 +205,7 @@ class EngineClient:
         if config.in_process:
             from segment_duo.engine.inprocess import InProcessEngine
 
-            return InProcessEngine(settings)
+            return InProcessEngine(settings, pixels_of=pixels_of)
         from segment_duo.engine import lifecycle
 
         own = config.socket is None
@@ -311,9 +311,9 @@ class EngineClient:
             image_id, model, lambda: self._auto_once(image_id, body, on_event, cancelled), embed=False
         )
 
-    def release(self, image_id: str | None = None, *, disk: bool = True) -> ReleaseReport:
+    def release(self, image_id: str | None = None) -> ReleaseReport:
         route = protocol.IMAGES if image_id is None else protocol.image_route(image_id)
-        answer = self._call(lambda: self._request("DELETE", route, params={"disk": "true" if disk else "false"}))
+        answer = self._call(lambda: self._request("DELETE", route))
         return ReleaseReport.model_validate_json(answer)
 
     def stop(self) -> None:

@@ -86,10 +86,10 @@ class TorchCompute:
     def put_pixels(self, image_id: str, pixels: npt.NDArray[np.uint8]) -> None:
         self._pixels.put(image_id, pixels, pixels.nbytes)
 
-    def release(self, image_id: str | None, *, disk: bool) -> ReleaseReport:
+    def release(self, image_id: str | None) -> ReleaseReport:
         images = {held[0] for held in self._cache.held()} | {key for key, *_ in self._pixels.items()}
         pixels = self._pixels.clear() if image_id is None else self._pixels.drop(image_id)
-        embeddings, on_disk = self._cache.release(image_id, disk=disk)
+        embeddings, on_disk = self._cache.release(image_id)
         logits = self._logits.clear() if image_id is None else self._logits.drop_image(image_id)
         self._release_wanted = True
         count = len(images) if image_id is None else int(image_id in images or on_disk > 0)

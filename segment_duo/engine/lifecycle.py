@@ -148,9 +148,9 @@ def run_in_foreground(settings: EngineSettings) -> NoReturn:
 
 def spawn_environment() -> dict[str, str]:
     """The environment of the engine's process: ours, the allocator's settings, and where to import this very package from."""
-    from segment_duo.engine.allocator import allocator_environment
+    from segment_duo.engine import allocator
 
-    environment = {**os.environ, **allocator_environment()}
+    environment = {**allocator.allocator_environment(), **os.environ}
     root = str(Path(__file__).resolve().parents[2])
     if Path(root).name not in {"site-packages", "dist-packages"}:
         before = environment.get("PYTHONPATH")

@@ -159,13 +159,13 @@ def create_app(service: EngineService) -> ASGIApp:
         return StreamingResponse(_auto_lines(service, image_id, body), media_type=protocol.NDJSON)
 
     @app.delete(protocol.IMAGES)
-    async def release_all(disk: bool = True) -> Response:
-        return _json(await asyncio.to_thread(compute.release, None, disk=disk))
+    async def release_all() -> Response:
+        return _json(await asyncio.to_thread(compute.release, None))
 
     @app.delete(f"{protocol.IMAGES}/{{image_id}}")
-    async def release(image_id: str, disk: bool = True) -> Response:
+    async def release(image_id: str) -> Response:
         _check_id(image_id)
-        return _json(await asyncio.to_thread(compute.release, image_id, disk=disk))
+        return _json(await asyncio.to_thread(compute.release, image_id))
 
     @app.post(protocol.STOP)
     async def stop(body: StopRequest) -> Response:
