@@ -1,0 +1,358 @@
+"""Train the shipped nano model from scratch on synthetic micrographs.
+
+    python -m segment_duo.training.nano fill RUN --slots 5000 --start 0 --step 2      (writers, in the background)
+    python -m segment_duo.training.nano train RUN --until 22:50                       (resumes if RUN holds a checkpoint)
+    python -m segment_duo.training.nano export RUN nano.pt
+
+The run has three parts. *Warm-up*: no images; random features, a disc at the click as target, so that the decoder learns that a click is a place
+before it can learn to ignore it. *Crops*: joint training on 256-pixel crops placed anywhere in the 512-pixel input frame (a
+quarter of the cost a prompt). *Frames*: the last share at full input size. The learning rate falls to zero at the time given with ``--until``,
+whatever the machine's speed. Weights are averaged (EMA); the average is exported as float16.
+
+Auxiliary heads on the neck's features predict object, border, distance to the object's middle and its size for every pixel. They give the encoder
+a gradient from each pixel instead of one from each prompt, and are thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segment_duo.models.build import build_model
+from segment_duo.training.batches import Batch, make_batch
+from segment_duo.training.clicks import STRIDE, corrections
+from segment_duo.training.forward import Features, decode, encode, training_attention
+from segment_duo.training.objective import overlap, prompt_loss
+from segment_duo.training.pool import Pool
+
+CONFIG = Path(__file__).resolve().parent.parent / "models" / "nano" / "nano.yaml"
+
+UNTRAINED = (
+    "memory_attention",
+    "memory_encoder",
+    "maskmem_tpos_enc",
+    "no_mem_pos_enc",
+    "obj_ptr",
+    "mask_downsample",
+    "no_obj",
+)
+"""Beginnings of the names of tracking weights: they keep their initial values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Numbers of the run; the defaults are those of the shipped weights."""
+
+    warmup_steps: int = 250
+    images: int = 8
+    prompts: int = 10
+    frame_images: int = 3
+    frame_prompts: int = 12
+    frame_share: float = 0.3
+    balanced_steps: int = 1200
+    lr: float = 1e-3
+    weight_decay: float = 0.03
+    ema: float = 0.999
+
+
+class Auxiliary(nn.Module):
+    """Dense per-pixel predictions from the neck's three levels at stride 4, and from the embedding alone."""
+
+    CHANNELS = 5  # object, border, dx, dy, log size
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(width, self.CHANNELS * 16, 1)
+        self.middle = nn.Conv2d(width, self.CHANNELS * 4, 1)
+        self.fine = nn.Conv2d(width, self.CHANNELS, 1)
+
+    def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+        fine, middle, coarse = features.pyramid
+        alone = F.pixel_shuffle(self.coarse(coarse), 4)
+        return alone, alone + F.pixel_shuffle(self.middle(middle), 2) + self.fine(fine)
+
+
+def dense_targets(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets (I, 5, S / 4, S / 4) of :class:`Auxiliary` and the object coverage used as weight of the last three."""
+    out = []
+    for truth in labels:
+        inside = truth > 0
+        border = np.zeros(truth.shape, bool)
+        border[:-1] |= truth[1:] != truth[:-1]
+        border[:, :-1] |= truth[:, 1:] != truth[:, :-1]
+        areas = np.maximum(np.bincount(truth.ravel()), 1)
+        y, x = np.mgrid[0 : truth.shape[0], 0 : truth.shape[1]].astype(np.float32)
+        mean_x = np.bincount(truth.ravel(), x.ravel()) / areas
+        mean_y = np.bincount(truth.ravel(), y.ravel()) / areas
+        dx, dy = (mean_x[truth] - x) / 24, (mean_y[truth] - y) / 24
+        size = np.log(np.sqrt(areas) / 24)[truth]
+        out.append(np.stack([inside, border, dx * inside, dy * inside, size * inside]).astype(np.float32))
+    targets = F.avg_pool2d(torch.from_numpy(np.stack(out)), STRIDE)
+    return targets, targets[:, :1]
+
+
+def auxiliary_loss(prediction: torch.Tensor, targets: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    prediction = prediction.float()
+    object_loss = F.binary_cross_entropy_with_logits(prediction[:, 0], targets[:, 0])
+    border_loss = F.binary_cross_entropy_with_logits(prediction[:, 1], targets[:, 1])
+    whole = (inside > 0.99).float()
+    shape = F.smooth_l1_loss(prediction[:, 2:] * whole, targets[:, 2:] * whole, reduction="sum", beta=0.5)
+    return object_loss + border_loss + shape / (3 * whole.sum()).clamp(min=1)
+
+
+def prepare(model: nn.Module) -> None:
+    """Initial values that let a small decoder find a click at once.
+
+    The random frequencies of the position encoding (a buffer of the checkpoint) are spread from 0.5 to 10 cycles an image, where
+    ``sam2``'s own normal draw tells places apart only beyond a sixth of the image; query and key projections between tokens and image begin
+    equal, so that a click attends to its own place; the neck begins small.
+    """
+    encoding = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    count = encoding.shape[1]
+    frequency = torch.exp(torch.linspace(math.log(0.5), math.log(10.0), count))
+    angle = torch.arange(count) * 2.399963  # golden angle: directions spread evenly at every scale
+    encoding.copy_(torch.stack([frequency * angle.cos(), frequency * angle.sin()]))
+    transformer = model.sam_mask_decoder.transformer
+    crossings = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        crossings += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in crossings:
+        attention.q_proj.weight.copy_(1.5 * attention.q_proj.weight)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+    for conv in model.image_encoder.neck.convs:
+        conv.conv.weight.mul_(0.3)
+
+
+def warmup_batch(
+    rng: np.random.Generator, model: nn.Module, prompts: int, side: int
+) -> tuple[Features, torch.Tensor, torch.Tensor]:
+    """Random features of one crop, clicks on it, and discs of random radius about them as coverages."""
+    e, c = side // 16, model.hidden_dim
+    free = (model.image_size - side) // 32 + 1
+    features = Features(
+        embedding=torch.randn(1, c, e, e) * 0.3,
+        fine=(torch.randn(1, c // 8, 4 * e, 4 * e) * 0.3, torch.randn(1, c // 4, 2 * e, 2 * e) * 0.3),
+        offsets=torch.tensor([[32 * int(rng.integers(free)), 32 * int(rng.integers(free))]]),
+    )
+    clicks = torch.from_numpy(rng.uniform(0, side - 1, (prompts, 1, 2))).float()
+    y, x = torch.meshgrid(torch.arange(4 * e), torch.arange(4 * e), indexing="ij")
+    distance = torch.hypot(x * 4 + 1.5 - clicks[:, :, :1], y * 4 + 1.5 - clicks[:, :, 1:])
+    return features, clicks, ((24.0 - distance) / 4 + 0.5).clamp(0, 1)[:, None]
+
+
+def joint_loss(
+    model: nn.Module, auxiliary: Auxiliary, batch: Batch, rng: np.random.Generator, balance: float
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Clicks on all prompts, boxes on a quarter, 1 to 5 corrections on a third; only the last correction carries a gradient."""
+    features = encode(model, batch.images, batch.offsets)
+    targets, inside = dense_targets(batch.labels)
+    alone, all_levels = auxiliary(features)
+    dense = 0.5 * auxiliary_loss(alone, targets, inside) + 0.5 * auxiliary_loss(all_levels, targets, inside)
+
+    count = len(batch.owner)
+    ones = torch.ones(count, 1, dtype=torch.long)
+    first = decode(model, features, batch.owner, batch.clicks[:, None], ones)
+    loss, reached = prompt_loss(first, batch.target, batch.present, balance)
+    objects = batch.present
+    chosen = first.iou.detach()[:, 1:].argmax(dim=1)
+    answered = reached[:, 1:].gather(1, chosen[:, None])[:, 0]
+    stats = {"iou1": float(answered[objects].mean()) if objects.any() else float("nan")}
+    stats["best1"] = float(reached[objects, 1:].max(1).values.mean()) if objects.any() else float("nan")
+    stats["bg"] = float(first.iou.detach()[~objects, 1:].max(1).values.mean()) if (~objects).any() else float("nan")
+
+    pick = torch.from_numpy(rng.permutation(np.flatnonzero(objects.numpy())))
+    boxed, refined = pick[: count // 6], pick[count // 6 : count // 6 + count // 3]
+    if boxed.numel() > 1:
+        corners = torch.tensor([[2, 3]]).expand(len(boxed), -1)
+        out = decode(model, features, batch.owner[boxed], batch.boxes[boxed].reshape(-1, 2, 2), corners)
+        box_loss, reached = prompt_loss(out, batch.target[boxed], batch.present[boxed], balance, single=1.0)
+        loss = loss + 0.25 * box_loss
+        stats["box"] = float(reached[:, 0].mean())
+    if refined.numel() > 1:
+        rounds = int(rng.choice([1, 2, 3, 4, 5], p=[0.4, 0.25, 0.15, 0.1, 0.1]))
+        owner, target = batch.owner[refined], batch.target[refined]
+        points, labels = batch.clicks[refined][:, None], ones[refined]
+        logits = first.logits.detach()[refined, chosen[refined] + 1][:, None]
+        frozen = Features(features.embedding.detach(), tuple(f.detach() for f in features.fine), features.offsets)
+        for k in range(rounds):
+            more, kinds = corrections(logits, target)
+            points, labels = torch.cat([points, more], 1), torch.cat([labels, kinds], 1)
+            last = k == rounds - 1
+            with torch.set_grad_enabled(last):
+                out = decode(model, features if last else frozen, owner, points, labels, logits)
+            logits = out.logits.detach()[:, :1]
+        more_loss, reached = prompt_loss(out, target, batch.present[refined], balance, single=1.0)
+        loss = loss + 0.5 * more_loss
+        stats["more"] = float(reached[:, 0].mean())
+    stats["aux"] = float(dense.detach())
+    return loss + dense, stats
+
+
+class Run:
+    """A resumable training run in a folder: ``last.pt`` holds weights, averages, optimizer and progress."""
+
+    def __init__(self, folder: Path, recipe: Recipe, until: float) -> None:
+        self.folder, self.recipe, self.until = folder, recipe, until
+        torch.manual_seed(0)
+        self.model = build_model(CONFIG).train()
+        self.auxiliary = Auxiliary(self.model.hidden_dim)
+        with torch.no_grad():
+            prepare(self.model)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not name.startswith(UNTRAINED))
+        self.trained = [p for p in [*self.model.parameters(), *self.auxiliary.parameters()] if p.requires_grad]
+        decay = [p for p in self.trained if p.ndim > 1]
+        plain = [p for p in self.trained if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=recipe.lr,
+            betas=(0.9, 0.98),
+        )
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.step = 0
+        self.spent = 0.0  # seconds of training so far, all sessions together
+        self.joint_began = -1.0
+        if (folder / "last.pt").exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        saved = torch.load(self.folder / "last.pt", weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.auxiliary.load_state_dict(saved["auxiliary"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.average, self.step, self.spent = saved["average"], saved["step"], saved["spent"]
+        self.joint_began = saved["joint_began"]
+
+    def save(self) -> None:
+        temporary = self.folder / "last.pt.tmp"
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "auxiliary": self.auxiliary.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average,
+                "step": self.step,
+                "spent": self.spent,
+                "joint_began": self.joint_began,
+            },
+            temporary,
+        )
+        temporary.replace(self.folder / "last.pt")
+
+    def train(self, pool: Pool) -> None:
+        recipe = self.recipe
+        began, before, log = time.time(), self.spent, open(self.folder / "log.txt", "a", buffering=1)
+        total = before + max(1.0, self.until - began)
+        rng = np.random.default_rng(self.step + 1)
+        sums: dict[str, list[float]] = {}
+        while time.time() < self.until:
+            self.spent = before + time.time() - began
+            progress = self.spent / total
+            warming = self.step < recipe.warmup_steps
+            ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - recipe.warmup_steps + 1) / 200)
+            rate = recipe.lr * ramp * max(0.002, 0.5 * (1 + math.cos(math.pi * progress)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            with torch.autocast("cpu", torch.bfloat16):
+                if warming:
+                    loss, stats = self._warmup_step(rng)
+                else:
+                    full = progress > 1 - recipe.frame_share
+                    side = self.model.image_size if full else 256
+                    images, prompts = (
+                        (recipe.frame_images, recipe.frame_prompts) if full else (recipe.images, recipe.prompts)
+                    )
+                    batch = make_batch(rng, pool.draw, images, prompts, side, self.model.image_size)
+                    balance = max(0.0, 1 - (self.step - recipe.warmup_steps) / recipe.balanced_steps)
+                    loss, stats = joint_loss(self.model, self.auxiliary, batch, rng, balance)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(self.trained, 2.0)
+            if torch.isfinite(norm):
+                self.optimizer.step()
+            self._follow()
+            self.step += 1
+            for key, value in {**stats, "loss": float(loss.detach()), "norm": float(norm)}.items():
+                if not math.isnan(value):
+                    sums.setdefault(key, []).append(value)
+            if self.step % 50 == 0:
+                figures = " ".join(f"{k} {np.mean(v):.3f}" for k, v in sums.items())
+                log.write(f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s lr {rate:.1e} {figures}\n")
+                sums = {}
+            if self.step % 300 == 0:
+                self.save()
+        self.save()
+
+    def _warmup_step(self, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        features, clicks, target = warmup_batch(rng, self.model, 48, 256)
+        owner, ones = torch.zeros(len(clicks), dtype=torch.long), torch.ones(len(clicks), 1, dtype=torch.long)
+        out = decode(self.model, features, owner, clicks, ones)
+        loss, reached = prompt_loss(out, target, torch.ones(len(clicks), dtype=torch.bool), balance=1.0)
+        return loss, {"iou1": float(reached[:, 1:].max(1).values.mean())}
+
+    def _follow(self) -> None:
+        """Exponential average of the weights; its memory grows with the run, so that early exports are not stale."""
+        keep = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - keep) if value.is_floating_point() else self.average[name].copy_(
+                    value
+                )
+
+
+def export(folder: Path, target: Path) -> None:
+    """Write the averaged weights of the run as a float16 checkpoint in SAM 2's layout, replacing ``target`` at once."""
+    saved = torch.load(folder / "last.pt", weights_only=True)
+    state = {k: v.half() if v.is_floating_point() else v for k, v in saved["average"].items()}
+    temporary = target.with_suffix(".tmp")
+    torch.save({"model": state}, temporary)
+    temporary.replace(target)
+
+
+def _until(text: str) -> float:
+    """Epoch seconds of HH:MM today (UTC), or of now plus ``+MINUTES``."""
+    if text.startswith("+"):
+        return time.time() + 60 * float(text[1:])
+    hour, minute = (int(part) for part in text.split(":"))
+    return dt.datetime.now(dt.UTC).replace(hour=hour, minute=minute, second=0).timestamp()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the nano model on synthetic micrographs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    fill = commands.add_parser("fill", help="write scenes into the pool")
+    fill.add_argument("folder", type=Path)
+    fill.add_argument("--slots", type=int, default=5000)
+    fill.add_argument("--first-seed", type=int, default=0)
+    fill.add_argument("--start", type=int, default=0)
+    fill.add_argument("--step", type=int, default=1)
+    fill.add_argument("--duty", type=float, default=1.0)
+    train = commands.add_parser("train", help="start or resume training")
+    train.add_argument("folder", type=Path)
+    train.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
+    train.add_argument("--threads", type=int, default=2)
+    out = commands.add_parser("export", help="write the averaged weights as a checkpoint")
+    out.add_argument("folder", type=Path)
+    out.add_argument("target", type=Path)
+    options = parser.parse_args()
+    if options.command == "fill":
+        Pool(options.folder / "pool", options.slots).fill(options.first_seed, options.start, options.step, options.duty)
+    elif options.command == "train":
+        torch.set_num_threads(options.threads)
+        with training_attention():
+            Run(options.folder, Recipe(), options.until).train(Pool(options.folder / "pool"))
+    else:
+        export(options.folder, options.target)
+
+
+if __name__ == "__main__":
+    main()
