@@ -135,7 +135,6 @@ class AutomaticMaskGenerator:
         Raises:
             Cancelled: ``should_cancel`` said so.
         """
-        from segment_duo.engine.fast import decode_adaptively
         from segment_duo.engine.tiles import generate_tiled
 
         run = Run(
@@ -147,16 +146,15 @@ class AutomaticMaskGenerator:
             on_progress=on_progress,
             should_cancel=should_cancel,
         )
+        usable = candidates is not None and candidates.answers(self.parameters) and _fits(candidates, pixels)
+        known = candidates if usable else None
         if self.parameters.tile:
-            return generate_tiled(run)
-        reused = candidates is not None and candidates.answers(self.parameters) and _fits(candidates, pixels)
-        if not reused:
-            candidates = decode_adaptively(run) if self.parameters.fast else run.decode_all()
-        assert candidates is not None
-        segments = run.select(candidates)
-        masks = run.records(segments)
-        kept = candidates if candidates.nbytes <= MAX_BYTES else None
-        return AutoRun(masks, kept, tuple(run.notes), run.clock.seconds, run.points_decoded, reused)
+            return generate_tiled(run, known)
+        found = known or run.decode_all()
+        run.note_fast()
+        masks = run.records(run.select(found))
+        kept = found if found.nbytes <= MAX_BYTES else None
+        return AutoRun(masks, kept, tuple(run.notes), run.clock.seconds, run.points_decoded, known is not None)
 
 
 class Run:
@@ -174,6 +172,7 @@ class Run:
         should_cancel: Callable[[], bool] | None = None,
     ) -> None:
         self.predictor = predictor
+        self.decoding = predictor.lowered() if parameters.fast else predictor
         self.parameters = parameters
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
@@ -184,16 +183,24 @@ class Run:
         self.clock = Clock()
         self.notes: list[str] = []
         self.points_decoded = 0
+        self.points_done = 0
 
     def check(self) -> None:
         if self.should_cancel():
             raise Cancelled("automatic mask generation was cancelled")
 
+    def note_fast(self) -> None:
+        """Write down what the fast mode changed."""
+        from segment_duo.engine.fast import notes
+
+        if self.parameters.fast:
+            self.notes += notes(self.points_decoded, self.points_done, self.decoding.autocast)
+
     # -- prompts to candidates ----------------------------------------------------------------------------------------
 
     def decode_all(self) -> Candidates:
         """Decode the whole grid of every crop."""
-        grids = point_grids(self.parameters)
+        grids = self.grids()
         crops = crop_boxes(self.height, self.width, self.parameters)
         points = [self.crop_points(box, grids[layer]) for box, layer in crops]
         total = sum(len(p) for p in points)
@@ -202,22 +209,57 @@ class Run:
         for (box, layer), grid in zip(crops, points, strict=True):
             crop = CropCandidates(box, layer, self.low_size)
             found.crops.append(crop)
-            if len(grid):
-                embedding = self.embed(box)
-                for batch in _batches(grid, self.parameters.points_per_batch or STOCK_BATCH):
-                    crop.masks += self.decode(embedding, batch)
-                    self.on_progress("points", self.points_decoded, total)
+            self._decode_grid(crop, grid, lambda: self.on_progress("points", self.points_done, total))
         return found
+
+    def decode_window(
+        self, box: tuple[int, int, int, int], core: tuple[int, int, int, int], grid: npt.NDArray[np.float64]
+    ) -> CropCandidates:
+        """Decode a tile's window: the grid is laid over its core."""
+        x0, y0 = box[:2]
+        points = self.crop_points(core, grid) + np.array([[core[0] - x0, core[1] - y0]])
+        crop = CropCandidates(box, 0, self.low_size)
+        self._decode_grid(crop, points, lambda: None)
+        return crop
+
+    def grids(self) -> list[npt.NDArray[np.float64]]:
+        """Normalised point grids, one per crop layer."""
+        return point_grids(self.parameters)
+
+    def _decode_grid(self, crop: CropCandidates, points: npt.NDArray[np.float64], report: Callable[[], None]) -> None:
+        """Fill a crop with the candidates of its points (N, 2), in crop pixels."""
+        from segment_duo.engine.fast import Coverage, levels
+
+        if not len(points):
+            return
+        embedding = self.embed(crop.box)
+        if not self.parameters.fast:
+            for batch in batches(points, self.parameters.points_per_batch or STOCK_BATCH):
+                crop.masks += self.decode(embedding, batch)
+                self.points_done += len(batch)
+                report()
+            return
+        coverage = Coverage(self, crop)
+        for level in levels(points):
+            for batch in batches(coverage.unexplained(level), self.parameters.points_per_batch or STOCK_BATCH):
+                fresh = self.decode(embedding, batch)
+                crop.masks += fresh
+                coverage.add(fresh)
+            self.points_done += len(level)
+            report()
 
     def crop_points(self, box: tuple[int, int, int, int], grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Grid points of a crop in crop pixels, (N, 2); only those inside ``region``."""
         x0, y0, x1, y1 = box
-        points = grid * np.array([[x1 - x0, y1 - y0]])
+        points: npt.NDArray[np.float64] = grid * np.array([[x1 - x0, y1 - y0]])
         region = self.parameters.region
         if region is None:
             return points
         x, y = points[:, 0] + x0, points[:, 1] + y0
-        return points[(x >= region.x0) & (x < region.x1) & (y >= region.y0) & (y < region.y1)]
+        inside: npt.NDArray[np.float64] = points[
+            (x >= region.x0) & (x < region.x1) & (y >= region.y0) & (y < region.y1)
+        ]
+        return inside
 
     def embed(self, box: tuple[int, int, int, int]) -> Embedding:
         """Embedding of a crop."""
@@ -282,7 +324,7 @@ class Run:
         mask_input: Tensor | None = None,
         wanted: Callable[[Tensor], Tensor] | None = None,
     ) -> Decoded:
-        predictor = self.predictor
+        predictor = self.decoding
         coords = predictor.coordinates(points, embedding.height, embedding.width)[:, None, :]
         labels = torch.ones(coords.shape[:2], dtype=torch.int, device=coords.device)
         with predictor.precision():
@@ -328,7 +370,7 @@ class Run:
         self.clock.add("rle", start)
         return segments
 
-    def select_in_crop(self, crop: CropCandidates) -> list[Candidate]:
+    def select_in_crop(self, crop: CropCandidates, *, drop_at_edge: bool = True) -> list[Candidate]:
         """Thresholds, the crop's edge, and NMS within the crop."""
         from sam2.utils.amg import is_box_near_crop_edge
 
@@ -350,9 +392,10 @@ class Run:
         if not masks:
             return []
         boxes = torch.stack([c.measured.box for c in masks if c.measured is not None])
-        near = is_box_near_crop_edge(boxes, list(crop.box), [0, 0, self.width, self.height])
-        masks = [c for c, edge in zip(masks, near.tolist(), strict=True) if not edge]
-        boxes = boxes[~near]
+        if drop_at_edge:
+            near = is_box_near_crop_edge(boxes, list(crop.box), [0, 0, self.width, self.height])
+            masks = [c for c, edge in zip(masks, near.tolist(), strict=True) if not edge]
+            boxes = boxes[~near]
         if not masks:
             return []
         order = suppress(boxes, torch.stack([c.predicted_iou for c in masks]), p.box_nms_thresh)
@@ -517,7 +560,7 @@ def crop_boxes(height: int, width: int, p: AutoParameters) -> list[tuple[tuple[i
     return [((x0, y0, x1, y1), layer) for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True)]
 
 
-def _batches(points: npt.NDArray[np.float64], size: int) -> Iterator[npt.NDArray[np.float64]]:
+def batches(points: npt.NDArray[np.float64], size: int) -> Iterator[npt.NDArray[np.float64]]:
     for i in range(0, len(points), size):
         yield points[i : i + size]
 

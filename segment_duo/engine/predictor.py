@@ -169,7 +169,7 @@ class Predictor:
 
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
-        autocast: run encoder and decoder in this dtype (fast mode on accelerators); None keeps float32, the exact mode.
+        autocast: run the model in this dtype (fast mode on accelerators); None keeps float32, the exact mode.
     """
 
     def __init__(self, model: SAM2Base, *, autocast: torch.dtype | None = None) -> None:
@@ -178,6 +178,16 @@ class Predictor:
         self.autocast = autocast
         self.decoder = PromptDecoder(model)
         self._prepared: OrderedDict[tuple[int, bool], tuple[Embedding, PreparedImage]] = OrderedDict()
+
+    def lowered(self) -> Predictor:
+        """The same model with the decoder in half precision where the device gains from it; this very predictor elsewhere.
+
+        Embeddings always come from the exact predictor, so that cached ones are exact.
+        """
+        from segment_duo.engine.fast import HALF_PRECISION
+
+        dtype = HALF_PRECISION.get(self.device.type)
+        return self if dtype is None else Predictor(self.model, autocast=dtype)
 
     # -- images -------------------------------------------------------------------------------------------------------
 
@@ -245,7 +255,8 @@ class Predictor:
         scaled = points.clone()
         scaled[..., 0] = scaled[..., 0] / width
         scaled[..., 1] = scaled[..., 1] / height
-        return scaled * self.model.image_size
+        size: int = self.model.image_size
+        return scaled * size
 
     def full_size(self, low: tuple[int, int], height: int, width: int) -> FullSize:
         """Up-sampler of low-res masks to an image of this size."""

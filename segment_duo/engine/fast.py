@@ -1,0 +1,85 @@
+"""Adaptive prompting: no prompt is spent where confident masks already explain the grid point.
+
+The grid is decoded from coarse to fine: every fourth point of a row and column, every second, the rest. A point that lies in an accepted
+mask of an earlier level is skipped if that mask is small against the image: a large one (a plate, the ground) says little about
+what lies on it, so points in it are still asked. On an accelerator the decoder also runs in half precision. Both are
+written into the run's notes. Everything else is the exact mode's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from segment_duo.engine.automatic import Run
+    from segment_duo.engine.candidates import Candidate, CropCandidates
+
+STRIDES = (4, 2, 1)
+"""Grid steps of the levels."""
+
+LARGE_SHARE = 0.1
+"""Masks above this share of the crop explain no point."""
+
+HALF_PRECISION = {"cuda": torch.bfloat16, "mps": torch.float16}
+"""Decoder dtype by device. A CPU is not listed: without native bfloat16 it is nine times slower."""
+
+
+class Coverage:
+    """Which points of a crop are explained by accepted masks."""
+
+    def __init__(self, run: Run, crop: CropCandidates) -> None:
+        self.run = run
+        x0, y0, x1, y1 = crop.box
+        self.size = (y1 - y0, x1 - x0)
+        self.low_size = crop.low_size
+        self.covered = np.zeros(crop.low_size, dtype=bool)
+
+    def add(self, fresh: Iterable[Candidate]) -> None:
+        """Mark what accepted candidates cover."""
+        p = self.run.parameters
+        limit = LARGE_SHARE * self.low_size[0] * self.low_size[1]
+        for c in fresh:
+            if c.measured is None or not bool(c.measured.stability >= p.stability_score_thresh):
+                continue
+            logits = c.low_res.logits.cpu().numpy()
+            inside = logits > p.mask_threshold
+            if np.count_nonzero(inside) <= limit:
+                rows, cols = inside.shape
+                top, left = c.low_res.top, c.low_res.left
+                self.covered[top : top + rows, left : left + cols] |= inside
+
+    def unexplained(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Those of points (N, 2) in crop pixels that no accepted mask covers."""
+        scale = np.array([self.low_size[1] / self.size[1], self.low_size[0] / self.size[0]])
+        x, y = np.floor(points * scale).astype(int).T
+        y, x = y.clip(0, self.low_size[0] - 1), x.clip(0, self.low_size[1] - 1)
+        remaining: npt.NDArray[np.float64] = points[~self.covered[y, x]]
+        return remaining
+
+
+def levels(points: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]:
+    """Split grid points (N, 2) from coarse to fine by their rank along each axis."""
+    ranks = [np.unique(points[:, axis], return_inverse=True)[1] for axis in (0, 1)]
+    done = np.zeros(len(points), dtype=bool)
+    for stride in STRIDES:
+        chosen = ~done
+        for rank in ranks:
+            # From the middle of the first step: the outermost rows are the least informative ones.
+            chosen &= rank % stride == stride // 2
+        if chosen.any():
+            yield points[chosen]
+        done |= chosen
+
+
+def notes(decoded: int, total: int, dtype: torch.dtype | None) -> list[str]:
+    """What was changed against the exact mode."""
+    out = [f"fast: {decoded} of {total} grid points were prompted; the others lay in masks found before"]
+    if dtype is not None:
+        out.append(f"fast: the decoder ran in {str(dtype).removeprefix('torch.')}")
+    return out
