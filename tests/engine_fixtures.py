@@ -5,11 +5,13 @@ Import the fixtures you need: ``from tests.engine_fixtures import real_engine  #
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,12 +22,14 @@ import psutil
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle
+from segment_duo.engine import lifecycle, server
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.worker import Worker
 from segment_duo.errors import SegduoError
 from segment_duo.paths import Paths
+from tests.scripted_engine import ScriptedCompute
 
 
 @dataclass
@@ -56,9 +60,9 @@ class Home:
     def processes(self) -> list[psutil.Process]:
         """The engine processes of this home."""
         found = []
-        for process in psutil.process_iter(["cmdline"]):
+        for process in psutil.process_iter(["cmdline", "status"]):
             line = " ".join(process.info["cmdline"] or [])
-            if "--settings" in line and str(self.root) in line and process.status() != psutil.STATUS_ZOMBIE:
+            if "--settings" in line and str(self.root) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process)
         return found
 
@@ -69,7 +73,7 @@ class Home:
                 process.wait(5)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
     """Poll until ``condition()`` is true and return its value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -124,7 +128,7 @@ class ScriptedEngine:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.status = wait_for(self._up, 20)
+        self.status = wait_for(self._up, 60)
 
     def _up(self) -> EngineStatus | None:
         assert self.process.poll() is None, lifecycle.log_tail(self.home.settings.log)
@@ -137,6 +141,52 @@ class ScriptedEngine:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+
+
+class ThreadedEngine:
+    """The real server on a real socket in a thread of the test, with a scripted ``Compute``: no process to start, none to kill."""
+
+    def __init__(self, home: Home, *, limit: int = 64, **script: Any) -> None:
+        self.home = home
+        self.compute = ScriptedCompute(script)
+        self.worker = Worker(limit=limit, when_idle=self.compute.trim)
+        self._bound = server.bind(home.settings.socket)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        self.status = wait_for(lambda: lifecycle.probe(home.settings), 60)
+
+    def _serve(self) -> None:
+        asyncio.run(server.serve_socket(self.home.settings, self._bound, self.worker, self.compute))
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def client(self, *, startable: bool = False) -> EngineClient:
+        return EngineClient(self.home.settings, startable=startable)
+
+    def end(self) -> None:
+        self.worker.close(seconds=0)
+        with contextlib.suppress(SegduoError):
+            lifecycle.stop(self.home.settings)
+        self._bound.remove()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def threaded(home: Home) -> Iterator[Callable[..., ThreadedEngine]]:
+    """Starts threaded engines in ``home``: ``threaded(embed_seconds=1.0)``."""
+    started: list[ThreadedEngine] = []
+
+    def start(**script: Any) -> ThreadedEngine:
+        started.append(ThreadedEngine(home, **script))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for engine in started:
+            engine.end()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 
 SCRIPT is a JSON object: ``embed_seconds``, ``predict_seconds``, ``batches`` and ``batch_seconds`` (auto), ``die_in`` (``embed``, ``predict`` or
 ``auto``: the process ends as if killed), ``fail_in`` (raises), ``keep`` (images kept), ``version``, ``protocol`` and ``device`` (what status
-claims), ``ignore_stop``, ``limit`` (queue), ``own_socket_seconds``.
+claims), ``ignore_stop``, ``own_socket_seconds``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from segment_duo.engine import protocol, routes, server, worker
+from segment_duo.engine import protocol, routes, server
 from segment_duo.engine.protocol import (
     AutoEvent,
     Candidate,
@@ -112,7 +112,8 @@ class ScriptedCompute:
         return protocol.ModelList(models=[protocol.AvailableModel(id="scripted", default=True)])
 
     def status_fields(self) -> dict[str, Any]:
-        return {"device": self.script.get("device", "cpu"), "device_name": "scripted"}
+        claimed = {name: self.script[name] for name in ("version", "protocol", "device") if name in self.script}
+        return {"device": "cpu", "device_name": "scripted", **claimed}
 
     def trim(self) -> None:
         pass
@@ -127,9 +128,6 @@ def _work(job: Job, seconds: float) -> None:
 def main() -> int:
     settings = EngineSettings.model_validate_json(sys.argv[2])
     script = json.loads(sys.argv[3])
-    routes.__version__ = script.get("version", routes.__version__)
-    worker.QUEUE_LIMIT = script.get("limit", worker.QUEUE_LIMIT)
-    protocol.PROTOCOL_VERSION = script.get("protocol", protocol.PROTOCOL_VERSION)
     server.OWN_SOCKET_SECONDS = script.get("own_socket_seconds", server.OWN_SOCKET_SECONDS)
     if script.get("ignore_stop"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

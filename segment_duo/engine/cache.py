@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from segment_duo.engine.candidates import Candidates
     from segment_duo.engine.predictor import Embedding
 
+PREPROCESSING = 1
+"""The predictor's version of what happens to pixels before the encoder, repeated here because asking where an embedding is must not load torch."""
 SUFFIX = ".safetensors"
 STALE_SECONDS = 3600.0
 """Age at which a temporary file can only be the leftover of a killed engine."""
@@ -45,8 +47,6 @@ class EmbeddingKey:
 
     @property
     def file_name(self) -> str:
-        from segment_duo.engine.predictor import PREPROCESSING
-
         parts = [self.image_id[:40], self.weights[:20], f"p{PREPROCESSING}"]
         parts += [self.variant] if self.variant else []
         parts += ["_".join(map(str, self.crop))] if self.crop else []

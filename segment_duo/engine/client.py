@@ -62,8 +62,8 @@ __all__ = [
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 30.0
-"""For requests the engine answers without computing."""
+ANSWER_SECONDS = 120.0
+"""For requests the engine answers without computing; long, because a machine that swaps or starves is not a dead engine."""
 WORK_SECONDS = 3600.0
 """For embed and predict, which may wait behind somebody's long run."""
 STREAM_SILENCE_SECONDS = 120.0

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 SERVER_MODULE = "segment_duo.engine.server"
 START_SECONDS = 90.0
 """A cold start reads some 50 MB of Python from a possibly slow home; it takes 1 to 2 s from a warm disk."""
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 20.0
+"""A healthy engine answers in milliseconds; this is for machines that swap or starve."""
 LOCK_SECONDS = 120.0
 DRAIN_SECONDS = 15.0
 TERM_SECONDS = 5.0

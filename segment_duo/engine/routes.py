@@ -84,21 +84,21 @@ class EngineService:
         import psutil
 
         busy = self.worker.busy
-        return EngineStatus(
-            protocol=protocol.PROTOCOL_VERSION,
-            version=__version__,
-            pid=os.getpid(),
-            state="stopping" if self.stopping else "busy" if busy else "idle",
-            socket=str(self.settings.socket),
-            uptime_seconds=time.monotonic() - self.started,
-            idle_exit_seconds=max(0.0, self.settings.config.idle_minutes * 60 - self.idle_seconds),
-            rss_bytes=psutil.Process().memory_info().rss,
-            running=self.worker.running(),
-            queue=self.worker.waiting(),
-            queue_limit=self.worker.limit,
-            log=str(self.settings.log),
-            **self.compute.status_fields(),
-        )
+        fields = {
+            "protocol": protocol.PROTOCOL_VERSION,
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": "stopping" if self.stopping else "busy" if busy else "idle",
+            "socket": str(self.settings.socket),
+            "uptime_seconds": time.monotonic() - self.started,
+            "idle_exit_seconds": max(0.0, self.settings.config.idle_minutes * 60 - self.idle_seconds),
+            "rss_bytes": psutil.Process().memory_info().rss,
+            "running": self.worker.running(),
+            "queue": self.worker.waiting(),
+            "queue_limit": self.worker.limit,
+            "log": str(self.settings.log),
+        }
+        return EngineStatus.model_validate({**fields, **self.compute.status_fields()})
 
 
 def create_app(service: EngineService) -> ASGIApp:

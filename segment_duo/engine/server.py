@@ -125,7 +125,7 @@ def serve(
     compute = make_compute(settings)
     worker = Worker(when_idle=compute.trim)
     try:
-        asyncio.run(_serve(settings, bound, worker, compute))
+        asyncio.run(serve_socket(settings, bound, worker, compute))
     finally:
         bound.remove()
         finished = worker.close(seconds=WORKER_SECONDS)
@@ -176,7 +176,8 @@ class _OwnUserOnly(H11Protocol):
             transport.abort()
 
 
-async def _serve(settings: EngineSettings, bound: BoundSocket, worker: Worker, compute: Compute) -> None:
+async def serve_socket(settings: EngineSettings, bound: BoundSocket, worker: Worker, compute: Compute) -> None:
+    """Answer on a bound socket until asked to stop; may run in any thread. The caller removes the socket and closes the worker."""
     service = EngineService(settings, worker, compute)
     server = _Server(
         uvicorn.Config(
@@ -201,8 +202,9 @@ async def _serve(settings: EngineSettings, bound: BoundSocket, worker: Worker, c
 
     service.request_stop = stop
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    if threading.current_thread() is threading.main_thread():  # elsewhere signals belong to the host
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
     worker.start()
     threading.Thread(target=_prepare, args=(compute,), name="engine-prepare", daemon=True).start()
     watch = asyncio.create_task(_watch(service, bound, stop))

@@ -83,26 +83,24 @@ class Job:
         """Since it was submitted, or since it began to run."""
         return time.monotonic() - self._changed
 
-    def run(self) -> None:
-        """Do the work and settle the future. Never raises."""
+    def run(self) -> Callable[[], None]:
+        """Do the work; returns the function that hands the outcome to who waits. Neither ever raises."""
         self._changed = time.monotonic()
+        failure: BaseException
         try:
             self.check()
             self.progress("preparing")
             result = self._work(self)
         except (SegduoError, ImageMissing) as error:
-            self.future.set_exception(error)
+            failure = error
         except MemoryError:
-            self.future.set_exception(
-                EngineFailed("the engine ran out of memory", "Use a smaller model, or --tile for a large image.")
-            )
+            failure = EngineFailed("the engine ran out of memory", "Use a smaller model, or --tile for a large image.")
         except Exception as error:
             log.exception("%s of %s failed", self.kind, self.image[:12])
-            self.future.set_exception(
-                EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
-            )
+            failure = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
         else:
-            self.future.set_result(result)
+            return lambda: self.future.set_result(result)
+        return lambda: self.future.set_exception(failure)
 
 
 class Compute(Protocol):
@@ -232,9 +230,9 @@ class Worker:
                 if self._when_idle is not None:
                     self._when_idle()
                 continue
-            try:
-                job.run()
-            finally:
-                trimmed = False
-                with self._wake:
-                    self._running = None
+            settle = job.run()
+            trimmed = False
+            with self._wake:
+                self._running = None
+            # Only now: who sees its answer and asks for the status must not find its own work still running.
+            settle()
