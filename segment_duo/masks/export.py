@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -338,7 +339,8 @@ def write_new(target: Path, data: bytes) -> None:
     except OSError as error:
         raise _store_error(target, error) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

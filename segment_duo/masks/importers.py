@@ -51,10 +51,10 @@ def import_report(
         UsageError: unknown format.
         MaskFileError: not that format, damaged, or of another size; the message begins with ``name``.
     """
-    kind = fmt or guess_format(data, name)
-    if kind not in IMPORTS:
-        raise UsageError(f"no import format is called {kind!r}", "known: " + ", ".join(IMPORTS))
+    if fmt is not None and fmt not in IMPORTS:
+        raise UsageError(f"no import format is called {fmt!r}", "known: " + ", ".join(IMPORTS))
     try:
+        kind = fmt or guess_format(data, name)
         masks, notices = _READERS[kind](_File(data, image_name or name, height, width))
     except InputError as error:
         raise MaskFileError(f"{name}: {error.message}", error.hint) from None
@@ -100,7 +100,7 @@ def guess_format(data: bytes, name: str) -> str:
         return "pkl"
     if suffix == "txt":
         return "yolo"
-    raise MaskFileError(f"{name}: is no mask file that is known here", "known: " + ", ".join(IMPORTS))
+    raise MaskFileError("is no mask file that is known here", "known: " + ", ".join(IMPORTS))
 
 
 def _guess_json(data: bytes, suffix: str) -> str:

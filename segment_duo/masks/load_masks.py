@@ -33,6 +33,7 @@ MAX_BYTES = 2 * 1024**3
 """Largest file in bytes."""
 MAX_OPCODES = 5_000_000
 """Most opcodes in a file: some 70 000 masks of ours; an opcode costs at most about 100 bytes of memory."""
+MAX_PROTOCOL = 5
 MAX_PIXELS = 2**31 - 1
 """Largest height x width of a mask; the predecessor's indices are 32 bit."""
 
@@ -322,6 +323,8 @@ def read_objects(data: bytes) -> list[Any]:
                 opcodes += 1
                 if opcodes > MAX_OPCODES:
                     raise DamagedMaskFile(f"holds more than {MAX_OPCODES} pickle opcodes")
+                if opcode.name == "PROTO" and isinstance(arg, int) and arg > MAX_PROTOCOL:
+                    raise DamagedMaskFile(f"is damaged, or written in pickle protocol {arg} of a later Python")
                 if opcode.name == "FRAME" and isinstance(arg, int) and arg > len(data) - source.tell():
                     raise DamagedMaskFile(
                         f"is truncated: a frame of {arg} bytes, {len(data) - source.tell()} are there"

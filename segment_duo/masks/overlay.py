@@ -138,7 +138,7 @@ def bar_length(width: int, pixel_size: PixelSize) -> tuple[float, str]:
         pixel_size: its ``x_nm`` counts.
 
     Returns:
-        the length in pixels and its text, e.g. ``(148.3, "500 µm")``.
+        the length in pixels and its text, e.g. ``(148.3, "500 um")``.
     """
     target = width * pixel_size.x_nm / 5
     power = 10.0 ** math.floor(math.log10(target))
@@ -147,8 +147,8 @@ def bar_length(width: int, pixel_size: PixelSize) -> tuple[float, str]:
 
 
 def format_length(nanometres: float) -> str:
-    """Text of a length with the unit that suits it, from pm to mm."""
-    for unit, size in (("mm", 1e6), ("µm", 1e3), ("nm", 1.0)):
+    """Text of a length with the unit that suits it, from pm to mm; "um" because the font drawn with has no Greek letters."""
+    for unit, size in (("mm", 1e6), ("um", 1e3), ("nm", 1.0)):
         if nanometres >= size * 0.9999999:
             return f"{nanometres / size:.4g} {unit}"
     return f"{nanometres * 1000:.4g} pm"

@@ -85,7 +85,7 @@ def _header(sheet: Image.Image, title: str, summary: Summary) -> None:
         text += f", mean diameter {_length(summary.mean, summary.unit)}"
         text += "" if summary.sd is None else f" ± {_length(summary.sd, summary.unit)}"
     if summary.number_per_um2 is not None:
-        text += f", {summary.number_per_um2:.3g} per µm²"
+        text += f", {summary.number_per_um2:.3g} per um^2"
     name = safe(title, limit=80)
     ImageDraw.Draw(sheet).text((20, 16), f"{name}: {text}" if name else text, font=_font(24), fill=_INK)
 
@@ -103,8 +103,8 @@ def _draw_histogram(panel: Image.Image, values: Sequence[float], summary: Summar
         draw.text((left, top), "no masks", font=_font(22), fill=_INK)
         return
     edges, counts = histogram(values)
-    # Micrometres read better from 1000 nm on; 0.001 is the one conversion of this axis.
-    factor, unit = (1e-3, "µm") if summary.unit == "nm" and edges[-1] >= 2000 else (1.0, summary.unit)
+    # Pillow's own font has neither Greek letters nor superscripts, hence um and um^2.
+    factor, unit = (1e-3, "um") if summary.unit == "nm" and edges[-1] >= 2000 else (1.0, summary.unit)
     step = max(1, round(_nice_step(max(counts), 5)))
     ceiling = step * math.ceil(max(counts) / step)
     low, high = edges[0], edges[-1]

@@ -129,8 +129,9 @@ def decode(rle: Rle) -> npt.NDArray[np.bool_]:
     """Boolean array, shape (height, width), C-contiguous."""
     import numpy as np
 
-    out = np.zeros((rle.height, rle.width), dtype=bool)
+    # The runs are checked first: a damaged size must not take memory.
     x, y, w, h = (int(n) for n in bounding_box(rle))
+    out = np.zeros((rle.height, rle.width), dtype=bool)
     if w:
         out[y : y + h, x : x + w] = decode_crop(rle, x, y, w, h)
     return out
