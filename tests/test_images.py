@@ -1,0 +1,431 @@
+"""Decoding: every kind of file scientists hand in, and everything that only pretends to be one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from segment_duo.errors import ImageError
+from segment_duo.images import IMAGE_SUFFIXES, read_facts, read_image, stretch_to_uint8
+
+RNG = np.random.default_rng(4)
+GREY = RNG.integers(0, 256, (48, 64), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 4096, (48, 64), dtype=np.uint16)
+
+
+def tiff(image: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, image, **options)
+    return buffer.getvalue()
+
+
+def pillow(image: Image.Image | np.ndarray, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# ---- what is read
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_8_bit_files_pass_untouched(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    for image in (GREY, COLOUR):
+        data = read_image(pillow(image, kind, **options), name="a")
+        expected = image if image.ndim == 3 else np.dstack([image] * 3)
+        assert np.array_equal(data.pixels, expected)
+        assert data.pixels.flags.c_contiguous
+        assert data.facts.stretch == "none"
+        assert data.facts.dtype == "uint8"
+
+
+def test_facts() -> None:
+    raw = tiff(DEEP)
+    facts = read_facts(raw, name="a.tif")
+    assert (facts.width, facts.height, facts.format, facts.dtype, facts.channels) == (64, 48, "TIFF", "uint16", 1)
+    assert (facts.page, facts.pages, facts.bytes, facts.significant_bits) == (0, 1, len(raw), 12)
+    assert facts.sha256 == hashlib.sha256(raw).hexdigest()
+    assert "percentiles 0.1-99.9" in facts.stretch
+
+
+def test_jpeg_is_close() -> None:
+    smooth = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
+    data = read_image(pillow(smooth, "JPEG", quality=95), name="a.jpg")
+    assert data.facts.format == "JPEG"
+    assert np.abs(data.pixels[..., 0].astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint16", "int16", "int8", "uint32", "int32", "float16", "float32", "float64", "int64"]
+)
+def test_deeper_samples_are_stretched_and_kept(dtype: str) -> None:
+    ramp = np.linspace(-100 if np.dtype(dtype).kind != "u" else 10, 120, 48 * 64).reshape(48, 64).astype(dtype)
+    data = read_image(tiff(ramp), name="a.tif")
+    assert np.array_equal(data.original, ramp)
+    assert data.original.dtype == np.dtype(dtype)
+    assert data.pixels.min() == 0
+    assert data.pixels.max() == 255
+    assert np.all(np.diff(data.pixels[..., 0].ravel().astype(int)) >= 0)
+    assert (data.facts.significant_bits is None) == (np.dtype(dtype).kind == "f")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "packbits", "zstd", "jpeg"])
+@pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
+def test_compressed_tiff(compression: str, image: np.ndarray) -> None:
+    data = read_image(tiff(image, compression=compression), name="a.tif")
+    if compression != "jpeg":
+        assert np.array_equal(data.original, image)
+    assert data.pixels.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"tile": (16, 16)},
+        {"rowsperstrip": 7},
+        {"predictor": True, "compression": "lzw"},
+    ],
+    ids=str,
+)
+def test_tiff_layouts(options: dict[str, object]) -> None:
+    data = read_image(tiff(DEEP, **options), name="a.tif")
+    assert np.array_equal(data.original, DEEP)
+    assert data.facts.format == ("BigTIFF" if "bigtiff" in options else "TIFF")
+
+
+def test_planar_and_16_bit_colour() -> None:
+    planar = read_image(tiff(np.moveaxis(COLOUR, -1, 0), photometric="rgb", planarconfig="separate"), name="a.tif")
+    assert np.array_equal(planar.original, COLOUR)
+    deep = COLOUR.astype(np.uint16) * 257
+    assert np.array_equal(read_image(tiff(deep, photometric="rgb"), name="a.tif").original, deep)
+
+
+def test_16_bit_png_keeps_all_bits() -> None:
+    import imagecodecs
+
+    for stored in (DEEP, COLOUR.astype(np.uint16) * 200):
+        data = read_image(imagecodecs.png_encode(stored), name="a.png")
+        assert np.array_equal(data.original, stored)
+        assert data.facts.dtype == "uint16"
+
+
+def test_pages() -> None:
+    stack = RNG.integers(0, 256, (3, 48, 64), dtype=np.uint8)
+    raw = tiff(stack, photometric="minisblack")
+    for page in range(3):
+        data = read_image(raw, name="a.tif", page=page)
+        assert np.array_equal(data.original, stack[page])
+        assert (data.facts.page, data.facts.pages) == (page, 3)
+    for page in (3, -1):
+        with pytest.raises(ImageError, match="3 pages, 0 to 2"):
+            read_image(raw, name="a.tif", page=page)
+    with pytest.raises(ImageError, match="one page"):
+        read_image(pillow(GREY, "PNG"), name="a.png", page=1)
+
+
+def test_imagej_stack_in_one_page() -> None:
+    stack = RNG.integers(0, 60000, (4, 48, 64), dtype=np.uint16)
+    raw = tiff(stack, imagej=True)
+    # ImageJ itself writes only the first directory of a large stack: cut the chain after it.
+    header = bytearray(raw)
+    with tifffile.TiffFile(io.BytesIO(raw)) as tif:
+        place, order = tif.pages[0].offset, tif.byteorder
+    count = struct.unpack_from(f"{order}H", header, place)[0]
+    struct.pack_into(f"{order}I", header, place + 2 + 12 * count, 0)
+    data = read_image(bytes(header), name="a.tif", page=2)
+    assert data.facts.pages == 4
+    assert np.array_equal(data.original, stack[2])
+
+
+def test_palettes() -> None:
+    indices = RNG.integers(0, 200, (48, 64), dtype=np.uint8)
+    ramp = np.tile(np.arange(255, -1, -1, dtype=np.uint16) * 257, (3, 1))
+    grey = read_image(tiff(indices, photometric="palette", colormap=ramp), name="a.tif")
+    assert np.array_equal(grey.original, 255 - indices)
+    assert grey.original.ndim == 2
+    colours = ramp.copy()
+    colours[1, 7] = 0
+    coloured = read_image(tiff(indices, photometric="palette", colormap=colours), name="a.tif")
+    assert coloured.original.shape == (48, 64, 3)
+    image = Image.fromarray(COLOUR).quantize(32)
+    assert np.array_equal(read_image(pillow(image, "PNG"), name="a.png").pixels, np.asarray(image.convert("RGB")))
+
+
+def test_alpha_is_ignored_with_a_warning() -> None:
+    alpha = np.dstack([COLOUR, GREY])
+    for raw in (pillow(alpha, "PNG"), tiff(alpha, photometric="rgb", extrasamples=["unassalpha"])):
+        data = read_image(raw, name="a")
+        assert np.array_equal(data.pixels, COLOUR)
+        assert data.facts.channels == 4
+        assert "transparency" in data.facts.warnings[0]
+    opaque = read_image(pillow(np.dstack([COLOUR, np.full_like(GREY, 255)]), "PNG"), name="a.png")
+    assert opaque.facts.warnings == ()
+    two = read_image(pillow(Image.merge("LA", [Image.fromarray(GREY)] * 2), "PNG"), name="a.png")
+    assert np.array_equal(two.original, GREY)
+
+
+def test_bilevel_and_shallow_depths() -> None:
+    bits = GREY > 127
+    for raw in (
+        pillow(Image.fromarray(bits), "PNG"), pillow(Image.fromarray(bits), "TIFF"),
+        tiff(bits, photometric="minisblack"), tiff(~bits, photometric="miniswhite"),
+        pillow(Image.fromarray(bits), "TIFF", compression="group4"),
+    ):  # fmt: skip
+        data = read_image(raw, name="a")
+        assert np.array_equal(data.pixels[..., 0], bits * np.uint8(255))
+        assert data.facts.significant_bits == 1
+    four = read_image(pillow(Image.fromarray(GREY // 16 * 17), "PNG", bits=4), name="a.png")
+    assert np.array_equal(four.pixels[..., 0], GREY // 16 * 17)
+    shallow = read_image(four_bit_tiff(GREY[:, :64] // 16), name="a.tif")
+    assert np.array_equal(shallow.pixels[..., 0], GREY // 16 * 17)
+
+
+def four_bit_tiff(levels: np.ndarray) -> bytes:
+    """A grey TIFF of 4 bits a sample, which tifffile reads but does not write: built from an 8-bit one of half the width."""
+    packed = (levels[:, ::2] << 4 | levels[:, 1::2]).astype(np.uint8)
+    raw = bytearray(tiff(packed))
+    with tifffile.TiffFile(io.BytesIO(bytes(raw))) as tif:
+        struct.pack_into("<I", raw, tif.pages[0].tags[256].offset + 8, levels.shape[1])
+        struct.pack_into("<H", raw, tif.pages[0].tags[258].offset + 8, 4)
+    return bytes(raw)
+
+
+def test_white_is_zero_is_turned_round() -> None:
+    for image in (GREY, DEEP):
+        data = read_image(tiff(image, photometric="miniswhite"), name="a.tif")
+        assert np.array_equal(data.original, np.iinfo(image.dtype).max - image)
+
+
+def test_cmyk_is_converted_and_said_so() -> None:
+    ink = np.dstack([COLOUR, np.zeros_like(GREY)])
+    data = read_image(tiff(ink, photometric="separated"), name="a.tif")
+    assert np.array_equal(data.pixels, 255 - COLOUR)
+    jpeg = read_image(pillow(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"), name="a.jpg")
+    for found in (data, jpeg):
+        assert found.pixels.shape == (48, 64, 3)
+        assert any("CMYK" in w for w in found.facts.warnings)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(orientation: int) -> None:
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[274] = orientation
+    raw = pillow(COLOUR, "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(raw))))
+    assert np.array_equal(read_image(raw, name="a.png").pixels, expected)
+    turned = read_image(tiff(COLOUR, extratags=[(274, 3, 1, orientation, True)]), name="a.tif")
+    assert np.array_equal(turned.pixels, expected)
+    assert (turned.facts.height, turned.facts.width) == expected.shape[:2]
+
+
+def test_multichannel_without_colours_shows_the_first_three() -> None:
+    five = RNG.integers(0, 256, (48, 64, 5), dtype=np.uint8)
+    data = read_image(tiff(five, photometric="minisblack", planarconfig="contig"), name="a.tif")
+    assert np.array_equal(data.pixels, five[..., :3])
+    assert "first three" in data.facts.warnings[0]
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b"", "an empty file"),
+        (b"\0" * 5000, "zero bytes"),
+        (b"<!DOCTYPE html><html><body>Login</body></html>", "a web page"),
+        (b"\n  <html lang='en'>", "a web page"),
+        (b'{"error": "not found"}', "JSON"),
+        (b"<?xml version='1.0'?><a/>", "XML"),
+        (b"GIF89a" + b"\0" * 50, "GIF"),
+        (b"%PDF-1.7", "PDF"),
+        (b"just a note", "text"),
+        (bytes(range(1, 256)), "unknown binary data"),
+        (b"\x80\x04K\x01.", "pickle"),
+    ],
+)
+def test_what_is_not_an_image_is_named(raw: bytes, found: str) -> None:
+    with pytest.raises(ImageError, match=found) as caught:
+        read_image(raw, name="sample.tif")
+    assert caught.value.message.startswith("sample.tif: not an image")
+    assert caught.value.hint
+
+
+WHOLE = {
+    "png": pillow(COLOUR, "PNG"),
+    "jpeg": pillow(COLOUR, "JPEG"),
+    "bmp": pillow(COLOUR, "BMP"),
+    "webp": pillow(COLOUR, "WEBP"),
+    "tiff": tiff(COLOUR),
+    "lzw": tiff(DEEP, compression="lzw", rowsperstrip=8),
+    "tiles": tiff(DEEP, tile=(16, 16)),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.7, 0.97])
+def test_truncated_files_are_refused(kind: str, part: float) -> None:
+    raw = WHOLE[kind]
+    with pytest.raises(ImageError):
+        read_image(raw[: int(len(raw) * part)], name="a")
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.data())
+@settings(max_examples=120, deadline=None)
+def test_damaged_files_are_read_or_refused_but_never_crash(kind: str, data: st.DataObject) -> None:
+    raw = bytearray(WHOLE[kind])
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, min(len(raw) - 1, 600)))] = data.draw(st.integers(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = read_image(bytes(raw), name="a", max_pixels=4_000_000)
+        except ImageError:
+            return
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.shape == (image.facts.cut_height, image.facts.width, 3)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims any size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def test_too_large_is_refused_before_anything_is_allocated() -> None:
+    huge_tiff = bytearray(tiff(np.zeros((4, 4), np.uint8)))
+    with tifffile.TiffFile(io.BytesIO(bytes(huge_tiff))) as tif:
+        for code in (256, 257):
+            struct.pack_into("<I", huge_tiff, tif.pages[0].tags[code].offset + 8, 60_000)
+    for raw in (png_header(60_000, 60_000), bytes(huge_tiff)):
+        with pytest.raises(ImageError, match=r"60000 x 60000 = 3600000000 pixels, more than the limit") as caught:
+            read_image(raw, name="a")
+        assert "--max-pixels 3600000000" in caught.value.hint
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_the_limit_is_ours_and_can_be_set() -> None:
+    raw = pillow(GREY, "PNG")
+    assert read_image(raw, name="a.png", max_pixels=48 * 64).facts.width == 64
+    with pytest.raises(ImageError, match="more than the limit of 3071"):
+        read_image(raw, name="a.png", max_pixels=48 * 64 - 1)
+    many = np.zeros((8, 8, 70), np.uint8)
+    with pytest.raises(ImageError, match="when decoded"):
+        read_image(tiff(many, photometric="minisblack", planarconfig="contig"), name="a.tif", max_pixels=64)
+
+
+def test_what_we_do_not_read_is_said_plainly() -> None:
+    with pytest.raises(ImageError, match="complex"):
+        read_image(tiff(np.zeros((4, 4), np.complex64)), name="a.tif")
+    with pytest.raises(ImageError, match="CIELab"):
+        read_image(tiff(COLOUR, photometric="cielab"), name="a.tif")
+    with pytest.raises(ImageError, match="volume of 5 planes"):
+        read_image(tiff(np.zeros((5, 32, 32), np.uint8), volumetric=True), name="a.tif")
+
+
+def test_a_missing_strip_is_not_filled_with_zeros() -> None:
+    raw = bytearray(tiff(GREY, rowsperstrip=48))
+    with tifffile.TiffFile(io.BytesIO(bytes(raw))) as tif:
+        struct.pack_into("<I", raw, tif.pages[0].tags[273].offset + 8, len(raw) + 5000)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(bytes(raw), name="a.tif")
+
+
+# ---- stretch
+
+
+def test_12_bit_data_in_a_16_bit_file_is_not_white() -> None:
+    pixels = read_image(tiff(DEEP), name="a.tif").pixels
+    assert 120 < pixels.mean() < 136
+    assert np.mean(pixels == 255) < 0.01
+
+
+@given(arrays.arrays(st.sampled_from([np.uint16, np.int16, np.float32]), (7, 9)))
+@settings(max_examples=60, deadline=None)
+def test_the_stretch_keeps_the_order(samples: np.ndarray) -> None:
+    out = stretch_to_uint8(samples).pixels
+    assert out.dtype == np.uint8
+    finite = np.isfinite(samples)
+    order = np.argsort(samples[finite], kind="stable")
+    assert np.all(np.diff(out[finite][order].astype(int)) >= 0)
+
+
+def test_nan_and_infinity_and_constants() -> None:
+    samples = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(100, 100)
+    samples[0, :3] = (np.nan, np.inf, -np.inf)
+    out = stretch_to_uint8(samples).pixels
+    assert list(out[0, :3]) == [0, 255, 0]
+    assert out.max() == 255
+    for value in (0, 7.5, -3, np.nan, np.inf):
+        flat = stretch_to_uint8(np.full((4, 5), value, np.float32))
+        assert not flat.pixels.any()
+        assert "constant" in flat.description
+    one = np.zeros((100, 100), np.uint16)
+    one[50, 50] = 9
+    assert stretch_to_uint8(one).pixels[50, 50] == 255  # percentiles coincide, the extremes do not
+    assert not stretch_to_uint8(np.full((3, 3), 77, np.uint16)).pixels.any()
+    with pytest.raises(ValueError, match="cannot be shown"):
+        stretch_to_uint8(np.zeros((2, 2), np.complex64))
+
+
+def test_hot_pixels_do_not_darken_the_rest_and_percentiles_are_exact() -> None:
+    samples = RNG.integers(1000, 2000, (400, 400), dtype=np.uint16)
+    samples.flat[::4000] = 65535
+    stretched = stretch_to_uint8(samples)
+    assert 120 < np.median(stretched.pixels) < 135
+    low, high = np.percentile(samples, (0.1, 99.9), method="lower")
+    assert f"{low:.6g}..{high:.6g}" in stretched.description
+
+
+def test_colour_channels_share_the_stretch() -> None:
+    samples = np.zeros((50, 50, 3), np.uint16)
+    samples[..., 0] = np.linspace(0, 1000, 2500).reshape(50, 50)
+    samples[..., 1] = samples[..., 0] // 2
+    out = stretch_to_uint8(samples).pixels
+    assert not out[..., 2].any()
+    assert out[..., 1].max() == pytest.approx(out[..., 0].max() / 2, abs=2)
+
+
+def test_extreme_floats_do_not_overflow() -> None:
+    top = np.finfo(np.float64).max
+    assert list(stretch_to_uint8(np.array([[-top, 0.0, top]])).pixels[0]) in ([0, 127, 255], [0, 128, 255])
+
+
+# ---- the package
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, segment_duo.images, segment_duo.images.view, segment_duo.images.banner;"
+        "bad = {'numpy', 'PIL', 'tifffile', 'imagecodecs', 'scipy', 'xml.etree.ElementTree'} & set(sys.modules);"
+        "sys.exit(' '.join(sorted(bad)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_suffixes_cover_what_is_read() -> None:
+    assert {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"} == IMAGE_SUFFIXES
