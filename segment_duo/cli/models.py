@@ -78,21 +78,22 @@ def verify(
     models = {model.id: model for model in registry.known_models(paths, load_config().config)}
     chosen = names or [name for name, model in models.items() if model.state not in {"missing", "partial"}]
     wrong: list[str] = []
+    rows = []
     for name in chosen:
         model = models.get(name)
         if model is None or (model.spec is not None and not model.checkpoint.exists()):
             raise ModelError(f"'{name}' is not on this machine", "`segduo models ls` shows what is.")
         if model.spec is None:
             # Nothing is known beforehand of nano and of a user's own weights; their hash is what mask sets record.
-            emit(f"{name}\t{model.state}\t{model.sha256 or model.description}")
-            if not model.usable:
-                wrong.append(name)
-            continue
-        with progress(name) as report:
-            checked = download.verify(model.spec, paths, report=report)
-        emit(f"{name}\t{checked.problem or 'right'}\t{checked.sha256}")
-        if checked.problem:
-            wrong.append(name)
+            found, verdict = model.sha256, model.state if model.usable else model.description
+            right = model.usable
+        else:
+            with progress(name) as report:
+                checked = download.verify(model.spec, paths, report=report)
+            found, verdict, right = checked.sha256, checked.problem or "right", not checked.problem
+        rows.append((name, verdict, found))
+        wrong += [] if right else [name]
+    emit_table(("model", "result", "sha256"), rows)
     if wrong:
         raise ModelError(f"not as it should be: {', '.join(wrong)}", "Remove the file and pull it again.")
 

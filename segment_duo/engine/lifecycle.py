@@ -59,7 +59,7 @@ def probe(settings: EngineSettings, *, seconds: float = PROBE_SECONDS) -> Engine
     """
     try:
         body = _get_status(settings.socket, seconds)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except PermissionError:
         raise EngineUnavailable(f"the socket belongs to somebody else: {settings.socket}", _OTHER_SOCKET) from None
@@ -334,7 +334,7 @@ def _peer_of(path: Path) -> Peer | None:
     try:
         with _connected(path, PROBE_SECONDS) as connection:
             return peer_of_connection(connection) or Peer(os.geteuid(), 0)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except OSError as error:
         raise EngineUnavailable(f"{path}: {error.strerror or error}", _OTHER_SOCKET) from None

@@ -171,6 +171,10 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
     for spec in reversed(SAM21):
         if models[spec.id].usable:
             return _choice(models[spec.id], "pulled")
+    if not models[NANO].usable:
+        raise ModelError(
+            "the built-in model's files are missing", "Install segduo again, or pull a model: segduo models pull."
+        )
     return _choice(models[NANO], "fallback", FALLBACK_NOTICE)
 
 
