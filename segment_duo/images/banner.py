@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LARGEST_SHARE = 0.25
 """A banner found in the pixels is at most this part of the height (real ones: 6 to 11 %)."""
 
+_LOWER_PART = 0.5  # of the rows are mapped to levels
 _SMALLEST_SHARE, _SMALLEST_ROWS = 0.02, 8
 _TOLERANCES = (0, 2, 6, 12)  # grey levels of 255: exact files first, then resampled and JPEG copies
 _FLAT_ROW = 0.30  # least share of the background level in a banner row
@@ -61,17 +62,13 @@ def banner_agrees(levels: npt.NDArray[np.uint8], height: int) -> bool:
     flat, and the edge is a straight step or a drawn line.
     """
     rows = len(levels)
-    if not 0 < height < rows:
+    if not 0 < height < rows * (_LOWER_PART - 0.1):
         return False
-    for tolerance in _TOLERANCES:
-        found = _Rows.of(levels, tolerance, height + 32)
-        if found.bears_out(height):
-            return True
-    return False
+    return any(_Rows.of(levels, tolerance, height + 16).bears_out(height) for tolerance in _TOLERANCES)
 
 
 def grey_levels(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
-    """``samples`` as uint8 (H, W) for the tests of this module: only the lower part of the image keeps its meaning.
+    """``samples`` as uint8 (H, W) for the tests of this module, of which only the lower half has a meaning.
 
     8-bit samples stay exact. Others are mapped in three straight pieces: the bulk of the specimen (the upper 60 % of the rows) to 64..191, what
     is below and above it to the rest, so that the black and white of a banner end at 0 and 255, however far away they are.
@@ -110,7 +107,9 @@ def _scaled_levels(samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     known = [least, low, high, most]
     out = np.empty(samples.shape, np.uint8)
     step = max(1, 2_000_000 // max(1, samples.shape[1]))
-    for start in range(0, len(samples), step):
+    first = int(len(samples) * (1 - _LOWER_PART))  # what lies above is never looked at
+    out[:first] = 0
+    for start in range(first, len(samples), step):
         chunk = np.nan_to_num(samples[start : start + step].astype(np.float64), nan=least, posinf=most, neginf=least)
         out[start : start + step] = np.interp(chunk, known, [0, 64, 191, 255]).astype(np.uint8)
     return out

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError, SegduoError, UsageError
-from segment_duo.images.decode import Decoded, decode
+from segment_duo.images.decode import decode
+from segment_duo.images.decoded import Decoded
 from segment_duo.images.instruments import read_instrument, usable_sidecars
 from segment_duo.images.instruments.finding import Finding, Source
 from segment_duo.images.pixel_size import LARGEST_PLAUSIBLE_NM, describe_nm

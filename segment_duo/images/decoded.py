@@ -1,0 +1,89 @@
+"""What the decoders share: their result, the checks on size and page, and the orientation tag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segment_duo.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+MAKER_TAGS = (34118, 34680, 34682, 34683, 50431)
+"""Zeiss, FEI S-FEG, FEI Helios, FEI Titan and Phenom, Tescan."""
+
+TRANSPARENT = "transparency is ignored; the colours beneath are used"
+_MAX_BYTES_PER_PIXEL = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TiffTags:
+    """What instrument readers need of a TIFF page; ``raw`` holds the bytes of the private tags in ``MAKER_TAGS``."""
+
+    raw: Mapping[int, bytes]
+    make: str = ""
+    model: str = ""
+    description: str = ""
+    x_resolution: float | None = None
+    y_resolution: float | None = None
+    is_ome: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """One page of a file.
+
+    Attributes:
+        samples: (height, width) or (height, width, 3), upright, brighter is larger, alpha removed. Palette indices when ``palette`` is given.
+        palette: uint8 (entries, 3), or None.
+        format: ``PNG``, ``JPEG``, ``BMP``, ``WebP``, ``TIFF`` or ``BigTIFF``.
+        dtype: NumPy's name of the samples as stored.
+        channels: samples per pixel as stored, alpha included.
+        sideways: the orientation tag swapped width and height.
+    """
+
+    samples: npt.NDArray[Any]
+    palette: npt.NDArray[np.uint8] | None
+    format: str
+    dtype: str
+    channels: int
+    pages: int
+    tags: TiffTags | None = None
+    sideways: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def check_size(name: str, width: int, height: int, bytes_per_pixel: float, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: damaged file, its size is {width} x {height} pixels")
+    hint = f"--max-pixels {width * height} opens it, if the memory suffices"
+    if width * height > max_pixels:
+        message = f"{name}: {width} x {height} = {width * height} pixels, more than the limit of {max_pixels}"
+        raise ImageError(message, hint)
+    if width * height * bytes_per_pixel > max_pixels * _MAX_BYTES_PER_PIXEL:
+        size = width * height * bytes_per_pixel / 2**20
+        hint = f"--max-pixels {int(-(-width * height * bytes_per_pixel // _MAX_BYTES_PER_PIXEL))} opens it, if the memory suffices"
+        raise ImageError(
+            f"{name}: {size:.0f} MiB when decoded, more than {_MAX_BYTES_PER_PIXEL} x {max_pixels} bytes", hint
+        )
+
+
+def check_page(name: str, page: int, pages: int) -> None:
+    if not 0 <= page < pages:
+        what = "one page, number 0" if pages == 1 else f"{pages} pages, 0 to {pages - 1}"
+        raise ImageError(f"{name}: there is no page {page}; the file has {what}", "choose another one with --page")
+
+
+def upright(samples: npt.NDArray[Any], orientation: int) -> tuple[npt.NDArray[Any], bool]:
+    """Undo the EXIF/TIFF orientation 1..8 (TIFF 6.0, tag 274); the second value says whether width and height were swapped."""
+    import numpy as np
+
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}
+    if orientation not in {2, 3, 4, 5, 6, 7, 8}:
+        return samples, False
+    if orientation >= 5:
+        samples = samples.swapaxes(0, 1)
+    return np.ascontiguousarray(np.flip(samples, flips.get(orientation, ()))), orientation >= 5

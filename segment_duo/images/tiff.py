@@ -1,0 +1,223 @@
+"""TIFF pages through tifffile: every sample type, layout and compression that instruments and other programs write.
+
+This module must not interpret the makers' tags; it carries their bytes along.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from segment_duo.errors import ImageError
+from segment_duo.images.decoded import MAKER_TAGS, TRANSPARENT, Decoded, TiffTags, check_page, check_size, upright
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+@contextmanager
+def _quiet_tifffile() -> Iterator[None]:
+    """tifffile reports odd tags through logging; on a terminal that would appear as stray lines."""
+    logger = logging.getLogger("tifffile")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> Decoded:
+    import tifffile
+
+    with _quiet_tifffile(), tifffile.TiffFile(io.BytesIO(data)) as tif:
+        pages = len(tif.pages)
+        if pages == 0:
+            raise ImageError(f"{name}: damaged TIFF file, it holds no image")
+        frames = _hidden_frames(tif) if pages == 1 else 1
+        check_page(name, page_number, max(pages, frames))
+        page = tif.pages[0 if frames > 1 else page_number]
+        if not isinstance(page, tifffile.TiffPage):
+            page = page.aspage()
+        _check_tiff_page(page, name, max_pixels, len(data), lone=frames == 1)
+        stored = _read_ccitt(data, page_number) if page.compression in {2, 3, 4} else None
+        if stored is None:
+            stored = _frame(tif, page_number) if frames > 1 else page.asarray()
+        tags = _tiff_tags(page, data, is_ome=bool(tif.is_ome))
+        first = replace(
+            _arrange_tiff(stored, page),
+            format="BigTIFF" if tif.is_bigtiff else "TIFF",
+            pages=max(pages, frames),
+            tags=tags,
+        )
+        orientation = page.tags.valueof(274, default=1)
+    samples, sideways = upright(first.samples, int(orientation) if isinstance(orientation, int) else 1)
+    return replace(first, samples=samples, sideways=sideways)
+
+
+def _hidden_frames(tif: Any) -> int:
+    """ImageJ writes large stacks as one page followed by the raw planes; tifffile then gives a series larger than its page."""
+    if not tif.is_imagej:
+        return 1
+    page, series = tif.pages[0], tif.series[0]
+    return int(series.size // page.size) if page.size and series.size % page.size == 0 else 1
+
+
+def _frame(tif: Any, number: int) -> npt.NDArray[Any]:
+    """Plane ``number`` of an ImageJ stack in one page, without reading the others."""
+    import numpy as np
+
+    page = tif.pages[0]
+    dtype = np.dtype(tif.byteorder + page.dtype.char)
+    offset = int(page.dataoffsets[0]) + number * page.size * dtype.itemsize
+    raw = tif.filehandle
+    raw.seek(offset)
+    plane = np.frombuffer(raw.read(page.size * dtype.itemsize), dtype)
+    shape: tuple[int, ...] = page.shape
+    return plane.reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _check_tiff_page(page: Any, name: str, max_pixels: int, length: int, *, lone: bool) -> None:
+    samples = int(page.samplesperpixel)
+    depth = int(getattr(page, "imagedepth", 1) or 1)
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    check_size(name, int(page.imagewidth), int(page.imagelength) * depth, samples * max(8, int(bits)) / 8, max_pixels)
+    if depth > 1:
+        raise ImageError(f"{name}: a volume of {depth} planes in one page is not supported", "export single planes")
+    if page.dtype is None or page.dtype.kind not in "buif":
+        raise ImageError(f"{name}: TIFF samples of this type (complex or unknown) cannot be read")
+    unsupported = {5: "", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "raw camera"}
+    photometric = int(page.photometric)
+    if photometric in unsupported and unsupported[photometric] and int(page.compression) not in {6, 7}:
+        raise ImageError(f"{name}: {unsupported[photometric]} TIFF files cannot be read", "export it as grey or RGB")
+    ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n]
+    if not ends or (lone and max(ends) > length):
+        found = "no pixel data" if not ends else f"its pixels should reach byte {max(ends)} of {length}"
+        raise ImageError(f"{name}: truncated TIFF file, {found}", "copy the file again")
+
+
+def _read_ccitt(data: bytes, page: int) -> npt.NDArray[Any] | None:
+    """Fax-compressed pages through Pillow's libtiff, which handles all variants; True where the page is white."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        image.seek(page)
+        return np.array(image.convert("1"))
+
+
+def _arrange_tiff(stored: npt.NDArray[Any], page: Any) -> Decoded:
+    """Order the axes as (height, width[, channel]), drop alpha, and undo inversion, CMYK and depths below 8 bits."""
+    import numpy as np
+
+    height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
+    photometric = int(page.photometric)
+    channels = samples
+    if samples > 1 and int(page.planarconfig) == 2:
+        stored = np.moveaxis(stored.reshape(samples, height, width), 0, -1)
+    else:
+        stored = stored.reshape((height, width, samples) if samples > 1 else (height, width))
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    dtype = str(stored.dtype)
+    warnings: list[str] = []
+    palette = None
+    if photometric == 3 and page.colormap is not None and samples == 1:
+        palette = _palette_to_8_bits(np.asarray(page.colormap))
+        stored = (
+            np.minimum(stored.astype(np.intp, copy=False), len(palette) - 1)
+            if stored.max(initial=0) >= len(palette)
+            else stored
+        )
+        return Decoded(stored, palette, "TIFF", dtype, channels, 1)
+    if photometric == 0 and int(page.compression) not in {2, 3, 4}:
+        stored = _inverted(stored, int(bits))
+    if stored.dtype == np.uint8 and int(bits) < 8:
+        stored = (stored.astype(np.uint16) * 255 // (2 ** int(bits) - 1)).astype(np.uint8)
+    if photometric == 5:
+        stored = _cmyk_to_rgb(stored)
+        warnings.append("CMYK colours were converted to RGB without a colour profile")
+    stored = _without_extras(stored, photometric, tuple(int(e) for e in page.extrasamples), warnings)
+    return Decoded(stored, None, "TIFF", dtype, channels, 1, warnings=tuple(warnings))
+
+
+def _without_extras(
+    stored: npt.NDArray[Any], photometric: int, extras: tuple[int, ...], warnings: list[str]
+) -> npt.NDArray[Any]:
+    """Leave one or three channels: alpha (extra sample 1 or 2, TIFF 6.0 tag 338) and unknown extras are dropped with a warning."""
+    if stored.ndim == 2:
+        return stored
+    channels = stored.shape[2]
+    colour = photometric in {2, 5, 6}
+    keep = 3 if colour and channels >= 3 else 1
+    if not colour and channels >= 3 and not any(e in {1, 2} for e in extras):
+        keep = 3
+        warnings.append(f"{channels} channels without colours: the first three are shown as red, green and blue")
+    elif channels > keep:
+        extra = stored[..., keep]
+        if any(e in {1, 2} for e in extras):
+            if extra.size and extra.min() != extra.max():
+                warnings.append(TRANSPARENT)
+        elif photometric != 5:
+            warnings.append(f"{channels - keep} extra channel(s) are ignored")
+    kept: npt.NDArray[Any] = stored[..., 0] if keep == 1 else stored[..., :3]
+    return kept
+
+
+def _inverted(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """WhiteIsZero: larger means darker; make larger brighter within the stored range."""
+    import numpy as np
+
+    darkest: Any = 0
+    if stored.dtype == np.bool_:
+        darkest = True
+    elif stored.dtype.kind == "u":
+        darkest = stored.dtype.type(2**bits - 1)
+    elif stored.dtype.kind == "i":
+        darkest = stored.dtype.type(-1)
+    inverted: npt.NDArray[Any] = (
+        stored ^ darkest if stored.dtype.kind == "b" else (darkest - stored).astype(stored.dtype)
+    )
+    return inverted
+
+
+def _cmyk_to_rgb(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    import numpy as np
+
+    top = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else 1.0
+    ink = stored[..., :4].astype(np.float32) / top
+    rgb = (1 - ink[..., :3]) * (1 - ink[..., 3:4]) * top
+    converted: npt.NDArray[Any] = rgb.round().astype(stored.dtype) if stored.dtype.kind in "ui" else rgb
+    return converted
+
+
+def _palette_to_8_bits(colormap: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """TIFF colour maps are 16 bit, shape (3, entries); some writers store 8-bit values in them."""
+    import numpy as np
+
+    scale = 257 if colormap.max(initial=0) > 255 else 1
+    return np.ascontiguousarray((colormap.astype(np.uint32) // scale).astype(np.uint8).T)
+
+
+def _tiff_tags(page: Any, data: bytes, *, is_ome: bool) -> TiffTags:
+    raw: dict[int, bytes] = {}
+    for code in MAKER_TAGS:
+        tag = page.tags.get(code)
+        if tag is not None:
+            raw[code] = data[tag.valueoffset : tag.valueoffset + tag.valuebytecount]
+
+    def text(code: int) -> str:
+        value = page.tags.valueof(code, default="")
+        return value.strip() if isinstance(value, str) else ""
+
+    def ratio(code: int) -> float | None:
+        value = page.tags.valueof(code, default=None)
+        if isinstance(value, tuple) and len(value) == 2 and value[1]:
+            return float(value[0]) / float(value[1])
+        return None
+
+    return TiffTags(raw, text(271), text(272), text(270), ratio(282), ratio(283), is_ome)
