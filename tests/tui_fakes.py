@@ -94,12 +94,18 @@ class FakeSession:
         now = time.time()
         names = [path.removeprefix(folder) for path in self.images if path.startswith(folder)]
         files = [Entry(n, folder + n, False, 1000, now - 60 * i) for i, n in enumerate(names) if "/" not in n]
-        return [*files, Entry("older", folder + "older", True, 0, now - 10**6), Entry("notes.txt", folder + "notes.txt", False, 3, now)]
+        return [
+            *files,
+            Entry("older", folder + "older", True, 0, now - 10**6),
+            Entry("notes.txt", folder + "notes.txt", False, 3, now),
+        ]
 
     def saved_stems(self, folder_text: str) -> set[str]:
         return {path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for path, sets in self.saved.items() if sets}
 
-    def open_image(self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None) -> FakeImage:
+    def open_image(
+        self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
+    ) -> FakeImage:
         self._enter("open_image", (ref.path, banner))
         if ref.path not in self.images:
             raise NotFound(f"{ref.path}: no such file", "Check the name.")
@@ -117,7 +123,12 @@ class FakeSession:
         self._enter("embed", image.ref.path)
 
     def predict(
-        self, image: FakeImage, prompts: Sequence[Prompt], *, multimask: bool | None = None, preview_max_side: int | None = None
+        self,
+        image: FakeImage,
+        prompts: Sequence[Prompt],
+        *,
+        multimask: bool | None = None,
+        preview_max_side: int | None = None,
     ) -> list[PredictedObject]:
         self._enter("predict", (prompts[0], multimask))
         if self.gate is not None:

@@ -21,7 +21,7 @@ DARK = Theme(
 )
 LIGHT = Theme(
     name="segduo-light",
-    primary="#0072B2",
+    primary="#006AA8",
     secondary="#4A6274",
     accent="#8F5A00",
     warning="#8F5A00",
@@ -32,5 +32,5 @@ LIGHT = Theme(
     surface="#F0EEEA",
     panel="#E4E1DB",
     dark=False,
-    variables={"border": "#CBC6BD", "footer-key-foreground": "#8F5A00", "input-selection-background": "#0072B2 25%"},
+    variables={"border": "#CBC6BD", "footer-key-foreground": "#8F5A00", "input-selection-background": "#006AA8 25%"},
 )

@@ -134,17 +134,11 @@ class PictureView(Widget, can_focus=False):
         """Draw these masks and points from now on."""
         self._corner = corner
         overlay = replace(overlay, burn_points=self.terminal.method is Method.SIXEL)
-        if overlay != self._overlay:
-            without_points = replace(overlay, points=self._overlay.points)
-            self._overlay = overlay
-            if overlay.burn_points or without_points != self._drawn_overlay():
-                self._paint()
+        before, self._overlay = self._overlay, overlay
+        # Points are text on top of the picture and need no new one, unless they are part of it (sixel).
+        if overlay != before and (overlay.burn_points or replace(overlay, points=()) != replace(before, points=())):
+            self._paint()
         self._place_marks()
-
-    def _drawn_overlay(self) -> Overlay | None:
-        """What the wish under way or the shown picture draws, with the present points: those are text and need no new picture."""
-        wish = self._wanted or (self._painted.wish if self._painted else None)
-        return replace(wish.overlay, points=self._overlay.points) if wish and wish.view == self.view else None
 
     def set_view(self, view: Viewport) -> None:
         if view != self.view:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
-    "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner", "save", "save_as",
+    "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner",
     "versions", "move", "loupe",
 }  # fmt: skip
-_NEEDS_MASKS = {"step", "tick", "tick_all", "delete", "label", "filter"}
+_NEEDS_MASKS = {"save", "save_as", "step", "tick", "tick_all", "delete", "label", "filter"}
 
 
 class Workspace(Files):
@@ -79,7 +79,9 @@ class Workspace(Files):
         if action == "drop":
             return self.doc.pointing or self.doc.corner is not None
         now = {"next_candidate": self.doc.pointing, "undo": self.doc.can_undo, "redo": self.doc.can_redo}
-        now |= dict.fromkeys(_NEEDS_IMAGE, self.image is not None) | dict.fromkeys(_NEEDS_MASKS, bool(self.doc.masks))
+        now |= dict.fromkeys(_NEEDS_IMAGE, self.image is not None) | dict.fromkeys(
+            _NEEDS_MASKS, bool(self.doc.masks) or self.doc.unsaved
+        )
         return now[action] and not typing if action in now else True
 
     def on_descendant_focus(self) -> None:
