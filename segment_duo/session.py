@@ -224,10 +224,10 @@ class Session:
     def _sidecars(self, store: Store, ref: ImageRef) -> dict[str, bytes]:
         from segment_duo.images import sidecar_names
 
-        wanted = set(sidecar_names(ref.name))
+        wanted = {name.casefold() for name in sidecar_names(ref.name)}
         if not wanted:
             return {}
-        found = [entry for entry in store.list(ref.folder) if entry.name in wanted and not entry.is_folder]
+        found = [entry for entry in store.list(ref.folder) if entry.name.casefold() in wanted and not entry.is_folder]
         return {entry.name: store.read(entry.path, max_bytes=1 << 20) for entry in found if entry.size <= 1 << 20}
 
     def is_embedded(self, image: OpenImage) -> str | None:

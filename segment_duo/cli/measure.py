@@ -156,7 +156,7 @@ def _print_summary(name: str, total: Summary) -> None:
         if value is None or key == "unit":
             continue
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        emit(f"  {key:<20}{shown}{' ' + total.unit if key in lengths else ''}")
+        emit(f"  {key:<22}{shown}{' ' + total.unit if key in lengths else ''}")
 
 
 def score(
