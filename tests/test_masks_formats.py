@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import json
 import math
 import os
+import tempfile
 import xml.etree.ElementTree as ET
 import zipfile
 from dataclasses import replace
@@ -190,8 +192,6 @@ def test_outlines_are_exact_and_valid(array: np.ndarray) -> None:
     st.sampled_from(["coco", "imagej", "geojson", "labelme", "yolo", "npz"]),
 )
 def test_any_masks_come_back(found: list[np.ndarray], fmt: str) -> None:
-    import tempfile
-
     masks = tuple(make_mask(array, id=n) for n, array in enumerate(found))
     mask_set = MaskSet(masks, Provenance(image=ImageIdentity("a.tif", "", 9, 11)))
     with tempfile.TemporaryDirectory() as folder:
@@ -481,6 +481,7 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
         (b"{", "a.json", "is not JSON.*line 1, column 2"),
         (b"[" * 100_000, "a.json", "nested too deeply"),
         (b"{}", "a.json", "no annotations"),
+        (b"[" + b"9" * 5000 + b"]", "a.json", "number that cannot be read"),
         (b"[1]", "a.json", "no list of records"),
         (b'[{"segmentation": {"size": [3, 3], "counts": "9"}}]', "a.json", "image of 3 x 3, the image is 56 x 40"),
         (b'[{"segmentation": {"counts": "9"}}]', "a.json", "mask 1 does not say its size"),
@@ -538,6 +539,45 @@ def test_damaged_imports_are_named(data: bytes, name: str, said: str) -> None:
     with pytest.raises(MaskFileError, match=said) as caught:
         importers.import_masks(data, None, name=name, width=WIDTH, height=HEIGHT)
     assert caught.value.message.startswith(name + ": ")
+
+
+JUNK = [None, True, -1, 10**30, 1e308, "x", [], {}, [[]], [None], {"a": 1}, [[1, 2], [3, "y"]], "0" * 50]
+
+
+@pytest.mark.parametrize("fmt", ["coco", "coco-rle", "labelme", "geojson"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_junk_anywhere_in_json_is_named_or_left_out(fmt: str, data: st.DataObject) -> None:
+    content = json.loads(exported(fmt))
+    place, walk = content, 0
+    while isinstance(place, (dict, list)) and place:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        walk += 1
+        if not isinstance(place[key], (dict, list)) or not place[key] or data.draw(st.integers(0, 3)) == 0:
+            place[key] = data.draw(st.sampled_from(JUNK))
+            break
+        place = place[key]
+    with contextlib.suppress(MaskFileError):
+        masks = importers.import_masks(json.dumps(content).encode(), None, name="a.json", width=WIDTH, height=HEIGHT)
+        assert dumps(MaskSet(masks, Provenance())), "what is read can be saved"
+
+
+@pytest.mark.parametrize("fmt", ["labels-tiff", "labels-png", "npz", "imagej", "yolo", "coco"])
+@settings(max_examples=60, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5))
+def test_flipped_bytes_are_named_or_masks(fmt: str, changes: list[tuple[int, int]]) -> None:
+    content = bytearray(exported(fmt))
+    for place, value in changes:
+        content[place % len(content)] = value
+    with contextlib.suppress(MaskFileError):
+        name = f"a{export.FORMATS[fmt].extension}"
+        importers.import_masks(bytes(content), None, name=name, width=WIDTH, height=HEIGHT)
+
+
+@functools.cache
+def exported(fmt: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write(fmt, Path(folder)).read_bytes()
 
 
 def test_an_npz_that_claims_more_than_it_may_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,7 @@ def from_counts(counts: Sequence[float], height: int, width: int) -> Rle:
     lengths = np.array(counts, dtype=np.int64)
     if (lengths.size and (lengths.min() < 0 or lengths.max() > height * width)) or lengths.sum() != height * width:
         raise MaskFileError(f"the mask's runs do not cover its size of {width} x {height}")
-    edges = np.cumsum(lengths)
+    edges = np.cumsum(np.array(counts, dtype=np.int64))
     ends = edges[1::2]
     starts = edges[0::2][: len(ends)]
     keep = ends > starts

@@ -79,7 +79,9 @@ def load(data: bytes, name: str, height: int, width: int) -> list[Mask]:
     image = _image_of(only_dicts(content.get("images"), "images"), name)
     if type(image.get("height")) is int and type(image.get("width")) is int:
         check_size((image["height"], image["width"]), height, width)
-    names = {item.get("id"): item.get("name", "") for item in only_dicts(content.get("categories", []), "categories")}
+    categories = only_dicts(content.get("categories", []), "categories")
+    # As text: ids of any JSON type can be keys then.
+    names = {str(item.get("id")): item.get("name", "") for item in categories}
     masks = []
     for annotation in only_dicts(content["annotations"], "annotations"):
         if annotation.get("image_id") != image.get("id"):
@@ -87,7 +89,7 @@ def load(data: bytes, name: str, height: int, width: int) -> list[Mask]:
         rle = _segmentation(annotation.get("segmentation"), height, width, len(masks))
         extra = annotation.get("segduo")
         score = {"predicted_iou": annotation.get("score")}
-        label = names.get(annotation.get("category_id"), "")
+        label = names.get(str(annotation.get("category_id")), "")
         masks.append(new_mask(rle, len(masks), label=label, extra=extra if isinstance(extra, dict) else score))
     return masks
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +55,14 @@ def new_mask(
     if extra.get("source") in ("auto", "prompt", "import"):
         source = extra["source"]
     crop = extra.get("crop_box")
-    points = tuple((float(p[0]), float(p[1])) for p in extra.get("point_coords") or () if is_numbers(p, 2))
-    labels = tuple(int(n) for n in extra.get("point_labels") or () if isinstance(n, int))
+    points = tuple((float(p[0]), float(p[1])) for p in _list(extra.get("point_coords")) if is_numbers(p, 2))
+    labels = tuple(int(n) for n in _list(extra.get("point_labels")) if n in (0, 1))
     identity = extra.get("id")
     return Mask(
         rle=rle,
         area=area(rle),
         bbox=bounding_box(rle),
-        id=identity if type(identity) is int else position,
+        id=identity if type(identity) is int and abs(identity) < 2**53 else position,
         predicted_iou=_float(extra.get("predicted_iou")),
         stability_score=_float(extra.get("stability_score")),
         point_coords=points,
@@ -74,6 +73,10 @@ def new_mask(
         label="" if name == DEFAULT_LABEL else name[:1000],
         source=source,
     )
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def extras(mask: Mask) -> dict[str, Any]:
@@ -90,16 +93,16 @@ def extras(mask: Mask) -> dict[str, Any]:
 
 
 def is_numbers(value: object, count: int) -> bool:
-    """A list or tuple of ``count`` finite numbers."""
+    """A list or tuple of ``count`` numbers, none of them NaN or beyond any image."""
     return (
         isinstance(value, (list, tuple))
         and len(value) == count
-        and all(isinstance(n, (int, float)) and math.isfinite(n) for n in value)
+        and all(isinstance(n, (int, float)) and abs(n) < 1e15 for n in value)
     )
 
 
 def _float(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return float(value) if isinstance(value, (int, float)) and abs(value) < 1e15 else None
 
 
 def ring_array(points: object, width: int, height: int) -> npt.NDArray[np.float64]:
@@ -136,6 +139,9 @@ def read_json(data: bytes) -> Any:
         raise MaskFileError("is not UTF-8 text") from None
     except json.JSONDecodeError as error:
         raise MaskFileError(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError as error:
+        # Whole numbers of thousands of digits, which Python refuses to convert.
+        raise MaskFileError(f"holds a number that cannot be read ({str(error)[:80]})") from None
     except RecursionError:
         raise MaskFileError("is nested too deeply") from None
 

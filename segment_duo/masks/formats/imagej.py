@@ -108,8 +108,16 @@ def _entries(data: bytes) -> list[tuple[str, bytes]]:
             infos = [info for info in archive.infolist() if info.filename.lower().endswith(".roi")]
             if len(infos) > MAX_ROIS or sum(info.file_size for info in infos) > MAX_IMPORT_BYTES:
                 raise MaskFileError(f"unpacks to more than {MAX_ROIS} ROIs or {MAX_IMPORT_BYTES} bytes")
-            return [(info.filename, archive.read(info)) for info in infos]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+            entries = []
+            for info in infos:
+                with archive.open(info) as stream:
+                    # Asked for by number: a header that lies about the size cannot make more of it.
+                    entries.append((info.filename, stream.read(info.file_size)))
+            return entries
+    except MaskFileError:
+        raise
+    except Exception as error:
+        # zipfile and its decompressors each have their own idea of how damaged bytes fail.
         raise MaskFileError(f"is a damaged ZIP archive ({error})") from None
 
 

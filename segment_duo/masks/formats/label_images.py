@@ -159,8 +159,15 @@ def load(data: bytes, height: int, width: int) -> list[Mask]:
     return masks
 
 
-def labels_array(data: bytes, height: int, width: int) -> npt.NDArray[np.integer[Any]]:
-    """The label image itself, non-negative integers, shape (height, width)."""
+def labels_array(data: bytes, height: int, width: int, *, name: str = "") -> npt.NDArray[np.integer[Any]]:
+    """The label image itself, non-negative integers, shape (height, width); ``name`` begins the message of a MaskFileError."""
+    try:
+        return _labels_array(data, height, width)
+    except MaskFileError as error:
+        raise MaskFileError(f"{name}: {error.message}" if name else error.message, error.hint) from None
+
+
+def _labels_array(data: bytes, height: int, width: int) -> npt.NDArray[np.integer[Any]]:
     import numpy as np
 
     try:
