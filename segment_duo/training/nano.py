@@ -60,6 +60,7 @@ class Recipe:
     frame_share: float = 0.3
     balanced_steps: int = 1200
     lr: float = 1e-3
+    matrix_lr: float = 2e-3
     weight_decay: float = 0.03
     ema: float = 0.999
 
@@ -103,10 +104,10 @@ def dense_targets(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 def auxiliary_loss(prediction: torch.Tensor, targets: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     prediction = prediction.float()
     object_loss = F.binary_cross_entropy_with_logits(prediction[:, 0], targets[:, 0])
-    border_loss = F.binary_cross_entropy_with_logits(prediction[:, 1], targets[:, 1])
+    border_loss = F.binary_cross_entropy_with_logits(prediction[:, 1], targets[:, 1], pos_weight=torch.tensor(4.0))
     whole = (inside > 0.99).float()
     shape = F.smooth_l1_loss(prediction[:, 2:] * whole, targets[:, 2:] * whole, reduction="sum", beta=0.5)
-    return object_loss + border_loss + shape / (3 * whole.sum()).clamp(min=1)
+    return object_loss + 2 * border_loss + 0.5 * shape / (3 * whole.sum()).clamp(min=1)
 
 
 def prepare(model: nn.Module) -> None:
@@ -114,7 +115,8 @@ def prepare(model: nn.Module) -> None:
 
     The random frequencies of the position encoding (a buffer of the checkpoint) are spread from 0.5 to 10 cycles an image, where
     ``sam2``'s own normal draw tells places apart only beyond a sixth of the image; query and key projections between tokens and image begin
-    equal, so that a click attends to its own place; the neck begins small.
+    equal, so that a click attends to its own place. In the encoder windows get sinusoidal positions instead of zeros, and queries equal to
+    keys there make attention local and by likeness from the first step (Trockman and Kolter 2023, mimetic initialization).
     """
     encoding = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     count = encoding.shape[1]
@@ -128,8 +130,21 @@ def prepare(model: nn.Module) -> None:
     for attention in crossings:
         attention.q_proj.weight.copy_(1.5 * attention.q_proj.weight)
         attention.k_proj.weight.copy_(attention.q_proj.weight)
-    for conv in model.image_encoder.neck.convs:
-        conv.conv.weight.mul_(0.3)
+    trunk = model.image_encoder.trunk
+    trunk.pos_embed_window.copy_(0.5 * _waves(*trunk.pos_embed_window.shape[1:3]))
+    trunk.pos_embed.copy_(0.1 * torch.randn_like(trunk.pos_embed))
+    for block in trunk.blocks:
+        weight = block.attn.qkv.weight
+        width = weight.shape[0] // 3
+        weight[:width].mul_(1.7)
+        weight[width : 2 * width].copy_(weight[:width])
+
+
+def _waves(channels: int, side: int) -> torch.Tensor:
+    """Sines and cosines over a window, shape (1, channels, side, side), half a cycle a window to one in three tokens."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    frequency = torch.exp(torch.linspace(math.log(math.pi / side), math.log(math.pi * 0.6), channels // 4))
+    return torch.stack([wave(axis * f) for axis in (y, x) for f in frequency for wave in (torch.sin, torch.cos)])[None]
 
 
 def warmup_batch(
@@ -210,12 +225,19 @@ class Run:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not name.startswith(UNTRAINED))
         self.trained = [p for p in [*self.model.parameters(), *self.auxiliary.parameters()] if p.requires_grad]
-        decay = [p for p in self.trained if p.ndim > 1]
-        plain = [p for p in self.trained if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=recipe.lr,
-            betas=(0.9, 0.98),
+        matrices = [p for p in self.trained if p.ndim == 2 and min(p.shape) > 8]
+        chosen = {id(p) for p in matrices}
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.AdamW(
+                [p for p in self.trained if id(p) not in chosen], lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0
+            ),
+            torch.optim.Muon(
+                matrices,
+                lr=recipe.matrix_lr,
+                momentum=0.95,
+                weight_decay=recipe.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            ),
         )
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step = 0
@@ -228,7 +250,8 @@ class Run:
         saved = torch.load(self.folder / "last.pt", weights_only=True)
         self.model.load_state_dict(saved["model"])
         self.auxiliary.load_state_dict(saved["auxiliary"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.average, self.step, self.spent = saved["average"], saved["step"], saved["spent"]
         self.joint_began = saved["joint_began"]
 
@@ -238,7 +261,7 @@ class Run:
             {
                 "model": self.model.state_dict(),
                 "auxiliary": self.auxiliary.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "average": self.average,
                 "step": self.step,
                 "spent": self.spent,
@@ -259,9 +282,10 @@ class Run:
             progress = self.spent / total
             warming = self.step < recipe.warmup_steps
             ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - recipe.warmup_steps + 1) / 200)
-            rate = recipe.lr * ramp * max(0.002, 0.5 * (1 + math.cos(math.pi * progress)))
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            rate = ramp * max(0.002, 0.5 * (1 + math.cos(math.pi * progress)))
+            for optimizer, highest in zip(self.optimizers, (recipe.lr, recipe.matrix_lr), strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = highest * rate
             with torch.autocast("cpu", torch.bfloat16):
                 if warming:
                     loss, stats = self._warmup_step(rng)
@@ -274,11 +298,13 @@ class Run:
                     batch = make_batch(rng, pool.draw, images, prompts, side, self.model.image_size)
                     balance = max(0.0, 1 - (self.step - recipe.warmup_steps) / recipe.balanced_steps)
                     loss, stats = joint_loss(self.model, self.auxiliary, batch, rng, balance)
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(self.trained, 2.0)
             if torch.isfinite(norm):
-                self.optimizer.step()
+                for optimizer in self.optimizers:
+                    optimizer.step()
             self._follow()
             self.step += 1
             for key, value in {**stats, "loss": float(loss.detach()), "norm": float(norm)}.items():
@@ -286,7 +312,9 @@ class Run:
                     sums.setdefault(key, []).append(value)
             if self.step % 50 == 0:
                 figures = " ".join(f"{k} {np.mean(v):.3f}" for k, v in sums.items())
-                log.write(f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s lr {rate:.1e} {figures}\n")
+                log.write(
+                    f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s rate {rate:.3f} {figures}\n"
+                )
                 sums = {}
             if self.step % 300 == 0:
                 self.save()

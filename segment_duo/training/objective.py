@@ -2,8 +2,8 @@
 
 Masks follow SAM (Kirillov et al. 2023): pixel loss plus dice, best of three for an ambiguous prompt, predicted IoU regressed against the
 IoU reached. Two things differ. Targets are coverages in [0, 1] (area averages at the logits' resolution), which places borders
-between low-res pixels. The pixel loss is cross-entropy over the object's own area, so that a 10-pixel particle counts as much as a
-grain; early in a run from scratch it is blended with a class-balanced one, which does not collapse to empty masks.
+between low-res pixels. The pixel loss is cross-entropy over the mean of object and mask area, so that a 10-pixel particle counts as much as a
+grain, and a mask that spills far over does not outweigh all others; early in a run from scratch it is blended with a class-balanced one, which does not collapse to empty masks.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def mask_loss(logits: torch.Tensor, target: torch.Tensor, balance: float = 0.0) -> torch.Tensor:
     """Per-mask loss, shape (P, M), of ``logits`` (P, M, h, w) against coverages ``target`` (P, 1, h, w).
 
-    ``balance`` in [0, 1]: share of class-balanced cross-entropy; the rest is cross-entropy over the object's area.
+    ``balance`` in [0, 1]: share of class-balanced cross-entropy; the rest is cross-entropy over the mean of object and mask area.
     """
     target = target.expand_as(logits)
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    probability = logits.sigmoid()
     area = target.sum((-2, -1))
-    by_area = entropy.sum((-2, -1)) / (area + 8.0)
+    by_area = 2 * entropy.sum((-2, -1)) / (area + probability.detach().sum((-2, -1)) + 16.0)
     positive = (entropy * target).sum((-2, -1)) / (area + 1e-3)
     negative = (entropy * (1 - target)).sum((-2, -1)) / ((1 - target).sum((-2, -1)) + 1e-3)
-    probability = logits.sigmoid()
     dice = 1 - (2 * (probability * target).sum((-2, -1)) + 1) / ((probability + target).sum((-2, -1)) + 1)
     return balance * (positive + negative) + (1 - balance) * by_area + dice
 
