@@ -928,7 +928,7 @@ async def test_80_by_24_is_usable(tmp_path: Path) -> None:
         assert ui.app.screen.query_one("#find").region.bottom <= 24
 
 
-HOSTILE = ["[red]a[/red].tif", "x\x1b]0;owned\x07.tif", "a\nb.tif", "\u202egpj.tif", "名前" * 30 + ".tif", "\udcff.tif"]
+HOSTILE = ["[red]a[bold].tif", "x\x1b]0;owned\x07.tif", "a\nb.tif", "\u202egpj.tif", "名前" * 30 + ".tif", "\udcff.tif"]
 
 
 async def test_hostile_names(tmp_path: Path) -> None:
@@ -948,7 +948,7 @@ async def test_hostile_names(tmp_path: Path) -> None:
             assert "\x07" not in text
             assert "\u202e" not in text
             assert {cell_len(line) for line in ui.lines()} == {120}
-        assert "[red]a[/red].tif" in text
+        assert "[red]a[bold].tif" in text
 
 
 async def test_no_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,189 @@
+"""The terminal UI in a real terminal (tmux) over a real engine with the nano model."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import segment_duo
+from tests.tui_fakes import micrograph
+
+NANO = Path(segment_duo.__file__).parent / "models" / "nano" / "nano.pt"
+pytestmark = [
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
+    pytest.mark.timeout(600),
+]
+SECONDS = 120
+"""What any one step may take on a busy machine with two cores."""
+
+
+class Terminal:
+    """One tmux server with one pane."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], size: tuple[int, int] = (110, 32)) -> None:
+        self._socket = folder / "tmux"
+        self._environment = environment
+        self._size = size
+
+    def tmux(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments], capture_output=True, text=True, timeout=60
+        )
+        return done.stdout
+
+    def start(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "segment_duo.cli.main", *arguments]
+        script = f"{shlex.join(command)}; echo EXIT=$?; sleep 600"
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        flags = [part for variable in variables for part in ("-e", variable)]
+        self.tmux("kill-server")
+        self.tmux("new-session", "-d", "-x", str(self._size[0]), "-y", str(self._size[1]), *flags, script)
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.tmux("send-keys", key)
+            time.sleep(0.05)
+
+    def until(self, found: str | Callable[[str], bool], seconds: float = SECONDS) -> str:
+        limit = time.monotonic() + seconds
+        while True:
+            screen = self.screen()
+            if found(screen) if callable(found) else re.search(found, screen):
+                return screen
+            assert time.monotonic() < limit, f"{found} never came:\n{screen}"
+            time.sleep(0.1)
+
+    def process(self) -> int:
+        """Pid of the program itself."""
+        shell = int(self.tmux("display-message", "-p", "#{pane_pid}"))
+        import psutil
+
+        return next(
+            child.pid for child in psutil.Process(shell).children() if "segment_duo.cli.main" in child.cmdline()
+        )
+
+    def stop(self) -> None:
+        self.tmux("kill-server")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    environment = {"SEGDUO_HOME": str(tmp_path / "home"), "COLORTERM": "truecolor", "SEGDUO_THREADS": "2"}
+    (tmp_path / "images").mkdir()
+    Image.fromarray(micrograph(160, 240)).save(tmp_path / "images" / "discs.png")
+    found = Terminal(tmp_path, environment)
+    yield found
+    found.stop()
+    subprocess.run(
+        [sys.executable, "-m", "segment_duo.cli.main", "engine", "stop"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(not NANO.is_file(), reason="the nano weights are not here")
+def test_annotate_save_and_reopen(terminal: Terminal, tmp_path: Path) -> None:
+    image = tmp_path / "images" / "discs.png"
+    terminal.start("tui", str(image))
+    terminal.until("engine ready")
+    terminal.until("x  120  y   80")
+    # A point on the disc at (120, 40), typed and set by keys only.
+    terminal.press("g", "1", "2", "0", ",", "4", "0", "Enter")
+    terminal.until("x  120  y   40")
+    terminal.press("Space")
+    terminal.until("candidate 1 of 3")
+    terminal.press("Enter")
+    terminal.until("Mask 0 kept")
+    # All of them: the preset coarse is 16 x 16 points.
+    terminal.press("a")
+    terminal.until("points a side")
+    terminal.press("BTab", "BTab", "BTab", "BTab", "BTab", "BTab", "BTab", "BTab", "Enter")
+    terminal.until("coarse: large")
+    terminal.press("Down", "Down", "Down", "Enter")
+    terminal.until(lambda text: "points a side  16" in text)
+    terminal.press("Tab", "Enter")
+    screen = terminal.until(r"masks in [\d.]+ s")
+    count = int(re.search(r"─masks (\d+)", screen)[1])  # type: ignore[index]
+    assert count >= 4
+    terminal.press("n", "t", "n", "t", "d")
+    terminal.until("2 masks deleted")
+    terminal.press("s")
+    terminal.until(f"Saved {count - 2} masks")
+    terminal.press("q")
+    terminal.until("EXIT=0")
+    saved = tmp_path / "images" / "masks" / "discs.pkl"
+    with saved.open("rb") as file:
+        records = pickle.load(file)
+    assert len(records) == count - 2
+    # Again: the latest version is there, and nothing is unsaved.
+    terminal.start("tui", str(image))
+    screen = terminal.until(f"─masks {count - 2}")
+    assert "version 0" in screen
+    assert "unsaved" not in screen
+    areas = {f"{record['area']:,}" for record in records}
+    assert all(area in screen for area in list(areas)[:3])
+    terminal.press("q")
+    terminal.until("EXIT=0")
+
+
+@pytest.mark.skipif(not NANO.is_file(), reason="the nano weights are not here")
+def test_killed_ui_brings_the_work_back(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.start("tui", str(tmp_path / "images" / "discs.png"))
+    terminal.until("engine ready")
+    terminal.press("Space")
+    terminal.until("candidate 1 of")
+    terminal.press("Enter")
+    terminal.until("● unsaved")
+    journal = tmp_path / "home" / "state" / "journal"
+    limit = time.monotonic() + 20
+    while not list(journal.glob("*.json")):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(terminal.process(), signal.SIGKILL)
+    terminal.start("tui", str(tmp_path / "images"))
+    terminal.until("Unsaved work was found")
+    terminal.press("Enter")
+    screen = terminal.until("● unsaved")
+    assert "─masks 1" in screen
+
+
+@pytest.mark.parametrize(
+    "variables", [{"TERM": "xterm", "COLORTERM": ""}, {"NO_COLOR": "1"}, {"TERM": "vt100", "COLORTERM": ""}]
+)
+def test_plain_terminals_and_resize_storms(terminal: Terminal, tmp_path: Path, variables: dict[str, str]) -> None:
+    terminal._environment |= variables
+    terminal._size = (80, 24)
+    # No engine can be started here: the picture must come all the same.
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    terminal._environment["SEGDUO_SOCKET"] = str(blocked / "engine.sock")
+    terminal.start("tui", str(tmp_path / "images" / "discs.png"))
+    terminal.until("x  120  y   80")
+    for width, height in [(200, 50), (30, 8), (81, 25), (12, 4), (120, 40), (80, 24)]:
+        terminal.tmux("resize-window", "-x", str(width), "-y", str(height))
+        terminal.press("Right")
+    screen = terminal.until(lambda text: "q Quit" in text and "x " in text)
+    lines = screen.rstrip("\n").split("\n")
+    assert len(lines) <= 24
+    assert max(len(line) for line in lines) <= 80
+    assert lines[0].lstrip().startswith("segduo")
+    assert not re.search(r"\d;\d+;\d+m|\[<|\^\[", screen)  # no stray escape sequences
+    terminal.press("q")
+    terminal.until("EXIT=0")
