@@ -1,4 +1,4 @@
-"""Masks of a set as NumPy arrays: one file, standard library and NumPy, to be copied next to a notebook.
+"""Masks of a set as NumPy arrays: one file, standard library (Python 3.10 or later) and NumPy, to be copied next to a notebook.
 
     from load_masks import load
     masks = load("particles.pkl")

@@ -366,7 +366,7 @@ def test_every_truncation_is_an_error_or_the_shorter_file() -> None:
             files.loads(data[:length])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_never_raise_anything_else(changes: list[tuple[int, int]]) -> None:
     data = bytearray(files.dumps(full_set()))

@@ -170,7 +170,7 @@ def test_what_a_format_says_it_cannot_hold_is_all_that_is_lost(fmt: str, tmp_pat
 drawn = hnp.arrays(bool, st.tuples(st.integers(1, 13), st.integers(1, 13)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(drawn)
 def test_outlines_are_exact_and_valid(array: np.ndarray) -> None:
     code = rle.encode(array)
@@ -545,7 +545,7 @@ JUNK = [None, True, -1, 10**30, 1e308, "x", [], {}, [[]], [None], {"a": 1}, [[1,
 
 
 @pytest.mark.parametrize("fmt", ["coco", "coco-rle", "labelme", "geojson"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_junk_anywhere_in_json_is_named_or_left_out(fmt: str, data: st.DataObject) -> None:
     content = json.loads(exported(fmt))
@@ -563,7 +563,7 @@ def test_junk_anywhere_in_json_is_named_or_left_out(fmt: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("fmt", ["labels-tiff", "labels-png", "npz", "imagej", "yolo", "coco"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5))
 def test_flipped_bytes_are_named_or_masks(fmt: str, changes: list[tuple[int, int]]) -> None:
     content = bytearray(exported(fmt))

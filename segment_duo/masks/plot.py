@@ -98,7 +98,7 @@ def _draw_histogram(panel: Image.Image, values: Sequence[float], summary: Summar
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(panel)
-    left, top, right, bottom = 80, 30, panel.width - 20, panel.height - 90
+    left, top, right, bottom = 80, 70, panel.width - 20, panel.height - 90
     if not values:
         draw.text((left, top), "no masks", font=_font(22), fill=_INK)
         return
@@ -126,10 +126,13 @@ def _draw_histogram(panel: Image.Image, values: Sequence[float], summary: Summar
     _axis(draw, across, (low * factor, high * factor), factor, bottom)
     label = f"equivalent diameter [{unit}]"
     draw.text(((left + right - draw.textlength(label, font=small)) / 2, bottom + 50), label, font=small, fill=_INK)
-    for name, value in (("D10", summary.d10), ("D50", summary.d50), ("D90", summary.d90)):
+    # One above the other: in a long-tailed distribution the three lie close together.
+    for row, (name, value) in enumerate((("D10", summary.d10), ("D50", summary.d50), ("D90", summary.d90))):
         if value is not None:
-            draw.line((across(value), top, across(value), bottom), fill=PALETTE[5], width=2)
-            draw.text((across(value) + 4, top - 26), name, font=small, fill=PALETTE[5])
+            height = top - 22 * (row + 1)
+            draw.line((across(value), height, across(value), bottom), fill=PALETTE[5], width=2)
+            shift = 4 if across(value) + 50 < panel.width else -44
+            draw.text((across(value) + shift, height - 2), name, font=small, fill=PALETTE[5])
 
 
 def _axis(
