@@ -259,7 +259,12 @@ def export(
         sets: list[tuple[MaskSet, Any]] = []
         for text in images:
             loaded = _load(session, text)
-            opened = _open_for(session, text, loaded, banner_value(banner)) if form.needs_image else None
+            # The table's intensities come from the image's own bit depth.
+            opened = (
+                _open_for(session, text, loaded, banner_value(banner))
+                if form.needs_image or form.name == "csv"
+                else None
+            )
             sets.append((loaded.mask_set, opened.data if opened else None))
         for file in write(sets, fmt, destination, overlap=overlap):
             emit(file)

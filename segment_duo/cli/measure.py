@@ -185,7 +185,7 @@ def score(
     if identity is None and not masks:
         raise InputError(f"set {loaded.version.name} of {ref} is empty and does not tell its size")
     height, width = (identity.height, identity.width) if identity else (masks[0].rle.height, masks[0].rle.width)
-    result = dataclasses.asdict(compare(masks, labels_array(content, height, width)))
+    result = dataclasses.asdict(compare(masks, labels_array(content, height, width, name=truth.name)))
     if as_json:
         emit_json(result)
         return
