@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,6 +29,8 @@ from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import Worker
 from segment_duo.errors import SegduoError
+from segment_duo.models import registry
+from segment_duo.models.registry import ModelChoice
 from segment_duo.paths import Paths
 from tests.scripted_engine import ScriptedCompute
 
@@ -95,10 +98,37 @@ def home(tmp_path: Path) -> Iterator[Home]:
         made.kill()
 
 
+def usable_model(paths: Paths) -> ModelChoice:
+    """The packaged model; where its weights are missing, one of its shape with random weights, saved as a trained model."""
+    if (registry.NANO_DIR / "nano.pt").is_file():
+        return registry.resolve_model(Config(), paths, registry.NANO)
+    return random_model(paths)
+
+
+def random_model(paths: Paths, name: str = "random", seed: int = 0) -> ModelChoice:
+    """A model with nano's shape and random weights among the user's trained ones."""
+    import torch
+
+    from segment_duo.models.build import build_model
+
+    folder = paths.models_dir / name
+    folder.mkdir(parents=True)
+    shutil.copy(registry.NANO_DIR / "nano.yaml", folder / "model.yaml")
+    torch.manual_seed(seed)
+    torch.save({"model": build_model(folder / "model.yaml").state_dict()}, folder / "model.pt")
+    return registry.resolve_model(Config(), paths, name)
+
+
+@pytest.fixture(scope="session")
+def real_model(real_engine: Home) -> ModelChoice:
+    """The model to use with ``real_engine``."""
+    return usable_model(real_engine.paths)
+
+
 @pytest.fixture(scope="session")
 def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A running engine with the real computing, shared by the whole test run. Release images instead of stopping it."""
-    made = Home(tmp_path_factory.mktemp("engine"), Config(device="cpu", threads=2))
+    made = Home(tmp_path_factory.mktemp("engine"), Config(device="cpu", threads=1))
     try:
         lifecycle.ensure_running(made.settings)
         yield made
