@@ -97,6 +97,18 @@ class Saved:
     reason: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """An image with the masks of one of its sets, to learn from.
+
+    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: bool, each (cut_height, width); ``sha256`` of the image file.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    masks: tuple[npt.NDArray[np.bool_], ...]
+    sha256: str
+
+
 class Session:
     """One user's work with one configuration. Its methods may be called from several threads."""
 
@@ -400,6 +412,19 @@ class Session:
         return any(
             version.suffix == suffix and belongs_to(self.peek(ref, version).provenance, ref, sha256)
             for version in self.versions(ref)
+        )
+
+    def labelled_image(
+        self, ref: ImageRef, version: str | None = None, *, page: int = 0, banner: str | int = "auto"
+    ) -> LabelledImage:
+        """An image and the masks of a set of it, both without the banner. Raises NotFound when there is no such set."""
+        from segment_duo.masks.rle import decode
+
+        image = self.open_image(ref, page=page, banner=banner)
+        masks = self.load(ref, version, image).mask_set.masks
+        rows = image.data.facts.cut_height
+        return LabelledImage(
+            image.data.pixels, tuple(decode(mask.rle)[:rows] for mask in masks), image.data.facts.sha256
         )
 
     def saved_stems(self, folder: str) -> set[str]:
