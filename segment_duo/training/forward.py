@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +67,8 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 (I, H, W, 3) to the encoder's float input (I, 3, H, W)."""
     mean = torch.tensor(IMAGE_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=images.device).view(1, 3, 1, 1)
-    return (images.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+    scaled: torch.Tensor = (images.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+    return scaled
 
 
 def encode(model: SAM2Base, images: torch.Tensor, offsets: torch.Tensor) -> Features:
@@ -161,7 +162,7 @@ def decode(
     return Decoded(logits.float(), iou_logit.float(), presence.float())
 
 
-def _before_sigmoid(head: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _before_sigmoid(head: Any, x: torch.Tensor) -> torch.Tensor:
     """The IoU head without its last sigmoid; a head that has none (SAM 2.0) is brought to logits by the inverse."""
     layers = list(head.layers)
     for layer in layers[:-1]:

@@ -27,10 +27,10 @@ def _angles(count: int) -> Floats:
 
 def _turned(points: Floats, angle: float) -> Floats:
     c, s = np.cos(angle), np.sin(angle)
-    return points @ np.array([[c, s], [-s, c]])
+    return np.asarray(points @ np.array([[c, s], [-s, c]]), dtype=np.float64)
 
 
-def disc(rng: np.random.Generator, radius: float) -> Floats:
+def disc(_rng: np.random.Generator, radius: float) -> Floats:
     t = _angles(max(12, int(radius * 2)))
     return radius * np.stack([np.cos(t), np.sin(t)], axis=1)
 
@@ -70,7 +70,7 @@ def rod(rng: np.random.Generator, radius: float) -> Floats:
     half = max(2.0, radius * rng.uniform(0.1, 0.35))
     t = np.linspace(-np.pi / 2, np.pi / 2, 9)
     cap = half * np.stack([np.cos(t), np.sin(t)], axis=1)
-    points = np.concatenate([cap + [radius - half, 0], -cap - [radius - half, 0]])
+    points = np.concatenate([cap + np.array([radius - half, 0]), -cap - np.array([radius - half, 0])])
     return _turned(points, rng.uniform(0, np.pi))
 
 
@@ -153,9 +153,10 @@ def scatter(
         x, y = tries[free[0]]
         placed[n] = x, y, radius
         n += 1
-        canvas.add(outline(rng, radius) + [x, y])
+        centre = np.array([x, y])
+        canvas.add(outline(rng, radius) + centre)
         if holes and rng.random() < holes and radius > 8:
-            canvas.erase(blob(rng, radius * rng.uniform(0.25, 0.5)) + [x, y] + rng.normal(0, 0.08 * radius, 2))
+            canvas.erase(blob(rng, radius * rng.uniform(0.25, 0.5)) + centre + rng.normal(0, 0.08 * radius, 2))
     return canvas.labels()
 
 
@@ -262,7 +263,7 @@ def grains(rng: np.random.Generator, size: Size) -> Labels:
         labels[(distance[:, 1] - distance[:, 0]).reshape(size) < wall] = 0
     if rng.random() < 0.2:  # some grains fell out or belong to the other phase
         labels[np.isin(labels, rng.choice(count, count // 4) + 1)] = 0
-    return labels
+    return np.asarray(labels, dtype=np.int32)
 
 
 def pores(rng: np.random.Generator, size: Size) -> Labels:
@@ -310,7 +311,7 @@ def layers(rng: np.random.Generator, size: Size) -> Labels:
     return np.rot90(labels).copy() if height == width and rng.random() < 0.5 else labels
 
 
-def nothing(rng: np.random.Generator, size: Size) -> Labels:
+def nothing(_rng: np.random.Generator, size: Size) -> Labels:
     """No object at all."""
     return np.zeros(size, np.int32)
 

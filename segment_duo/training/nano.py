@@ -21,17 +21,21 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
 from segment_duo.models.build import build_model
 from segment_duo.training.batches import Batch, make_batch
 from segment_duo.training.clicks import STRIDE, corrections
 from segment_duo.training.forward import Features, decode, encode, training_attention
-from segment_duo.training.objective import overlap, prompt_loss
+from segment_duo.training.objective import prompt_loss
 from segment_duo.training.pool import Pool
 
 CONFIG = Path(__file__).resolve().parent.parent / "models" / "nano" / "nano.yaml"
@@ -57,9 +61,9 @@ class Recipe:
     prompts: int = 10
     frame_images: int = 3
     frame_prompts: int = 12
-    frame_share: float = 0.3
+    frame_share: float = 0.22
     balanced_steps: int = 1200
-    lr: float = 1e-3
+    lr: float = 8e-4
     matrix_lr: float = 2e-3
     weight_decay: float = 0.03
     ema: float = 0.999
@@ -110,7 +114,7 @@ def auxiliary_loss(prediction: torch.Tensor, targets: torch.Tensor, inside: torc
     return object_loss + 2 * border_loss + 0.5 * shape / (3 * whole.sum()).clamp(min=1)
 
 
-def prepare(model: nn.Module) -> None:
+def prepare(model: SAM2Base) -> None:
     """Initial values that let a small decoder find a click at once.
 
     The random frequencies of the position encoding (a buffer of the checkpoint) are spread from 0.5 to 10 cycles an image, where
@@ -140,6 +144,28 @@ def prepare(model: nn.Module) -> None:
         weight[width : 2 * width].copy_(weight[:width])
 
 
+def whiten(model: SAM2Base, pool: Pool, rng: np.random.Generator, floor: float = 0.05) -> None:
+    """Set the patch embedding to the whitened principal components of grey 7 x 7 patches of the training scenes.
+
+    Neighbouring pixels are nearly equal: random filters see little besides the mean grey value, and borders, the small components, are
+    learned last. ``floor`` (variance of normalised grey values) keeps noise from being amplified.
+    """
+    patches = []
+    for _ in range(150):
+        image, _labels = pool.draw(rng)
+        grey = (image / 255.0 - 0.45) / 0.226
+        for y, x in rng.integers(0, grey.shape[0] - 7, (200, 2)):
+            patches.append(grey[y : y + 7, x : x + 7].ravel())
+    stacked = np.stack(patches)
+    values, vectors = np.linalg.eigh(stacked.T @ stacked / len(stacked))
+    components = (vectors / np.sqrt(values + floor)).T[::-1]
+    projection = model.image_encoder.trunk.patch_embed.proj
+    filters = torch.from_numpy(components[: projection.weight.shape[0]].copy()).float().view(-1, 1, 7, 7) / 3
+    with torch.no_grad():
+        projection.weight.copy_(filters.expand(-1, 3, -1, -1))
+        projection.bias.zero_()
+
+
 def _waves(channels: int, side: int) -> torch.Tensor:
     """Sines and cosines over a window, shape (1, channels, side, side), half a cycle a window to one in three tokens."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
@@ -148,7 +174,7 @@ def _waves(channels: int, side: int) -> torch.Tensor:
 
 
 def warmup_batch(
-    rng: np.random.Generator, model: nn.Module, prompts: int, side: int
+    rng: np.random.Generator, model: SAM2Base, prompts: int, side: int
 ) -> tuple[Features, torch.Tensor, torch.Tensor]:
     """Random features of one crop, clicks on it, and discs of random radius about them as coverages."""
     e, c = side // 16, model.hidden_dim
@@ -165,7 +191,7 @@ def warmup_batch(
 
 
 def joint_loss(
-    model: nn.Module, auxiliary: Auxiliary, batch: Batch, rng: np.random.Generator, balance: float
+    model: SAM2Base, auxiliary: Auxiliary, batch: Batch, rng: np.random.Generator, balance: float
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Clicks on all prompts, boxes on a quarter, 1 to 5 corrections on a third; only the last correction carries a gradient."""
     features = encode(model, batch.images, batch.offsets)
@@ -197,7 +223,9 @@ def joint_loss(
         owner, target = batch.owner[refined], batch.target[refined]
         points, labels = batch.clicks[refined][:, None], ones[refined]
         logits = first.logits.detach()[refined, chosen[refined] + 1][:, None]
-        frozen = Features(features.embedding.detach(), tuple(f.detach() for f in features.fine), features.offsets)
+        frozen = Features(
+            features.embedding.detach(), (features.fine[0].detach(), features.fine[1].detach()), features.offsets
+        )
         for k in range(rounds):
             more, kinds = corrections(logits, target)
             points, labels = torch.cat([points, more], 1), torch.cat([labels, kinds], 1)
@@ -273,9 +301,11 @@ class Run:
 
     def train(self, pool: Pool) -> None:
         recipe = self.recipe
-        began, before, log = time.time(), self.spent, open(self.folder / "log.txt", "a", buffering=1)
+        began, before = time.time(), self.spent
         total = before + max(1.0, self.until - began)
         rng = np.random.default_rng(self.step + 1)
+        if self.step == 0:
+            whiten(self.model, pool, rng)
         sums: dict[str, list[float]] = {}
         while time.time() < self.until:
             self.spent = before + time.time() - began
@@ -300,7 +330,7 @@ class Run:
                     loss, stats = joint_loss(self.model, self.auxiliary, batch, rng, balance)
             for optimizer in self.optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(self.trained, 2.0)
             if torch.isfinite(norm):
                 for optimizer in self.optimizers:
@@ -316,7 +346,7 @@ class Run:
                     f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s rate {rate:.3f} {figures}\n"
                 )
                 sums = {}
-            if self.step % 300 == 0:
+            if self.step % 100 == 0:
                 self.save()
         self.save()
 

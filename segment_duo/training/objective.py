@@ -1,9 +1,10 @@
 """Losses of promptable segmentation: mask, predicted IoU, object presence.
 
-Masks follow SAM (Kirillov et al. 2023): pixel loss plus dice, best of three for an ambiguous prompt, predicted IoU regressed against the
-IoU reached. Two things differ. Targets are coverages in [0, 1] (area averages at the logits' resolution), which places borders
-between low-res pixels. The pixel loss is cross-entropy over the mean of object and mask area, so that a 10-pixel particle counts as much as a
-grain, and a mask that spills far over does not outweigh all others; early in a run from scratch it is blended with a class-balanced one, which does not collapse to empty masks.
+Masks follow SAM (Kirillov et al. 2023): pixel loss plus dice, best of three for an ambiguous prompt, predicted IoU regressed against
+the IoU reached. Two things differ. Targets are coverages in [0, 1] (area averages at the logits' resolution), which places
+borders between low-res pixels. The pixel loss is cross-entropy over the mean of object and mask area, so that a 10-pixel
+particle counts as much as a grain, and a mask that spills far over does not outweigh all others; early in a run from
+scratch it is blended with a class-balanced one, which does not collapse to empty masks.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def _picture(name: str) -> npt.NDArray[np.float32]:
 
     with resources.as_file(resources.files("skimage.data") / name) as path, Image.open(path) as image:
         grey = np.asarray(image.convert("L"), dtype=np.float32)
-    return (grey - grey.mean()) / grey.std()
+    return np.asarray((grey - grey.mean()) / grey.std(), dtype=np.float32)
 
 
 def texture(rng: np.random.Generator, size: Size) -> Floats:
@@ -307,7 +307,7 @@ def draw_banner(rng: np.random.Generator, width: int, dtype: npt.DTypeLike) -> n
     draw.text((height * 0.3, height * 0.25), f"{kv}.0 kV  WD {wd:.1f} mm  {mag}.0 kx  SE", fill=255, font=font)
     bar = int(width * 0.15)
     draw.rectangle((width - bar - height, int(height * 0.72), width - height, int(height * 0.82)), fill=255)
-    draw.text((width - bar - height, height * 0.12), "2 µm", fill=255, font=font)
+    draw.text((width - bar - height, height * 0.12), "2 um", fill=255, font=font)
     grey = np.asarray(strip, dtype=np.float64) / 255.0
     top = 255 if np.dtype(dtype) == np.uint8 else 65535
     return np.asarray(grey * top).astype(dtype)

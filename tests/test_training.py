@@ -1,0 +1,251 @@
+"""Training steps, losses and fine-tuning, on the real nano model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segment_duo.errors import AlreadyExists, InputError, UsageError
+from segment_duo.models.build import build_model, make_predictor
+from segment_duo.models.registry import NANO_DIR
+from segment_duo.training import finetune
+from segment_duo.training.batches import make_batch, object_depth
+from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
+from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
+from segment_duo.training.forward import decode, encode, training_attention
+from segment_duo.training.nano import Auxiliary, joint_loss
+from segment_duo.training.objective import mask_loss, overlap
+from segment_duo.training.synthetic import generate
+
+BASE = BaseModel("nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {"pred_iou_thresh": 0.5})
+
+
+@pytest.fixture(scope="module")
+def nano():  # type: ignore[no-untyped-def]
+    return build_model(NANO_DIR / "nano.yaml", NANO_DIR / "nano.pt")
+
+
+def examples(count: int) -> list[TrainingExample]:
+    out = []
+    for seed in range(count):
+        scene = generate(seed, (192, 192), "discs")
+        image = np.repeat(scene.image[:, :, None], 3, axis=2)
+        digest = hashlib.sha256(scene.image.tobytes()).hexdigest()
+        out.append(TrainingExample(image, scene.masks, f"{seed}.png", digest))
+    return out
+
+
+@pytest.mark.parametrize("clicks", [1, 3])
+def test_forward_equals_the_stock_predictor(nano, clicks: int) -> None:  # type: ignore[no-untyped-def]
+    predictor = make_predictor(nano)
+    image = np.repeat(generate(1, (512, 512)).image[:, :, None], 3, axis=2)
+    predictor.set_image(image)
+    points = np.array([[100.0, 200.0], [300.0, 50.0], [20.0, 30.0]])[:clicks]
+    labels = np.array([1, 0, 1])[:clicks]
+    with torch.no_grad():
+        batch = predictor._transforms(image)[None]
+        features = encode(nano, batch, torch.zeros(1, 2, dtype=torch.long))
+        out = decode(
+            nano,
+            features,
+            torch.zeros(1, dtype=torch.long),
+            torch.from_numpy(points)[None].float(),
+            torch.from_numpy(labels)[None],
+        )
+    _, scores, low = predictor.predict(points, labels, multimask_output=True)
+    np.testing.assert_allclose(out.logits[0, 1:].clamp(-32, 32).numpy(), low, atol=2e-3)
+    np.testing.assert_allclose(out.iou[0, 1:].numpy(), scores, atol=1e-4)
+
+
+def test_a_crop_decodes_where_it_lies_in_the_frame(nano) -> None:  # type: ignore[no-untyped-def]
+    """Position encodings of a crop are those of its place: the same pixels at two places give different embeddings."""
+    images = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        features = encode(nano, images, torch.tensor([[0, 0], [256, 128]]))
+    assert features.embedding.shape == (2, 128, 16, 16)
+    assert features.fine[0].shape == (2, 16, 64, 64)
+    assert not torch.allclose(features.embedding[0], features.embedding[1])
+
+
+def test_attention_for_training_gives_the_same_result_and_is_taken_back() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 9, 16, generator=generator) for _ in range(3))
+    fused = torch.nn.functional.scaled_dot_product_attention
+    expected = fused(q, k, v)
+    with training_attention():
+        assert torch.nn.functional.scaled_dot_product_attention is not fused
+        torch.testing.assert_close(torch.nn.functional.scaled_dot_product_attention(q, k, v), expected)
+    assert torch.nn.functional.scaled_dot_product_attention is fused
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_mask_loss_prefers_the_right_mask(balance: float) -> None:
+    target = torch.zeros(1, 1, 32, 32)
+    target[..., 8:16, 8:16] = 1
+    right = (target * 2 - 1) * 6
+    shifted, empty, full = torch.roll(right, 3, -1), torch.full_like(right, -6), torch.full_like(right, 6)
+    losses = mask_loss(torch.cat([right, shifted, empty, full], dim=1), target, balance)[0]
+    assert losses.argmin() == 0
+    assert losses[0] < losses[1]
+    assert losses[1] < min(losses[2], losses[3])
+
+
+def test_overlap_counts_pixels() -> None:
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., :4] = 1
+    logits = torch.stack([target[0, 0], 1 - target[0, 0], torch.ones(8, 8)])[None] - 0.5
+    assert overlap(logits, target)[0].tolist() == [1.0, 0.0, 0.5]
+    assert overlap(torch.full((1, 1, 4, 4), -1.0), torch.zeros(1, 1, 4, 4)).item() == 0.0
+
+
+def test_corrections_click_into_the_error() -> None:
+    target = torch.zeros(2, 1, 64, 64)
+    target[:, :, 20:40, 20:40] = 1
+    logits = torch.full((2, 1, 64, 64), -5.0)  # first: nothing found; second: far too much
+    logits[1, :, 10:60, 10:60] = 5.0
+    points, labels = corrections(logits, target)
+    assert labels[:, 0].tolist() == [1, 0]
+    assert points[0, 0].min() >= 80
+    assert points[0, 0].max() < 160
+    x, y = (points[1, 0] / 4).long().tolist()
+    assert logits[1, 0, y, x] > 0
+    assert target[1, 0, y, x] == 0
+
+
+def test_first_prompts_lie_where_they_should() -> None:
+    rng = np.random.default_rng(0)
+    labels = generate(4, (256, 256), "discs").labels
+    depth = object_depth(labels)
+    mask = labels == 1
+    x, y = first_click(rng, mask, depth, middle=1.0)
+    assert depth[int(y), int(x)] == depth[mask].max()
+    x, y = first_click(rng, mask, depth, middle=0.0)
+    assert mask[int(y), int(x)]
+    x0, y0, x1, y1 = loose_box(rng, mask, 0.0)
+    ys, xs = np.nonzero(mask)
+    assert (x0, y0, x1, y1) == (xs.min(), ys.min(), xs.max(), ys.max())
+    assert all(labels[int(y), int(x)] == 0 for x, y in background_clicks(rng, labels, 20))
+    assert background_clicks(rng, np.ones((16, 16), np.int32), 3) == []
+
+
+def test_a_batch_has_prompts_on_its_objects() -> None:
+    scene = generate(6, (300, 300), "discs")
+    rng = np.random.default_rng(1)
+    batch = make_batch(rng, lambda _rng: (scene.image, scene.labels), images=2, prompts=6, side=128, frame=512)
+    assert batch.images.shape == (2, 3, 128, 128)
+    assert len(batch.owner) == 12
+    assert batch.target.shape == (12, 1, 32, 32)
+    assert bool((batch.offsets % 32 == 0).all())
+    assert int(batch.offsets.max()) <= 384
+    for owner, (x, y), present in zip(batch.owner, batch.clicks, batch.present, strict=True):
+        assert (batch.labels[owner, int(y), int(x)] > 0) == bool(present)
+
+
+def test_three_steps_of_joint_training_lower_the_loss(nano) -> None:  # type: ignore[no-untyped-def]
+    model = build_model(NANO_DIR / "nano.yaml", NANO_DIR / "nano.pt").train()
+    torch.manual_seed(0)
+    auxiliary = Auxiliary(model.hidden_dim)
+    scene = generate(6, (300, 300), "discs")
+    batch = make_batch(np.random.default_rng(1), lambda _rng: (scene.image, scene.labels), 1, 6, 128, 512)
+    optimizer = torch.optim.AdamW([*model.parameters(), *auxiliary.parameters()], lr=3e-4)
+    losses = []
+    for _ in range(4):
+        loss, stats = joint_loss(model, auxiliary, batch, np.random.default_rng(2), balance=0.0)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    assert 0 <= stats["iou1"] <= 1
+
+
+def test_finetune_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    options = FineTuneOptions(steps=4, check_every=2, views=1, prompts=4)
+    result = fine_tune(BASE, examples(3), tmp_path, "mine", options, seen.append)
+    assert result.folder == tmp_path / "mine"
+    assert sorted(p.name for p in result.folder.iterdir()) == ["card.json", "model.pt", "model.yaml"]
+    assert not (tmp_path / ".mine.partial").exists()
+    build_model(result.folder / "model.yaml", result.folder / "model.pt")
+    card = json.loads((result.folder / "card.json").read_text())
+    assert card["base"] == {"id": "nano", "sha256": "0" * 64}
+    assert [d["name"] for d in card["data"]] == ["0.png", "1.png", "2.png"]
+    assert card["auto_defaults"] == {"pred_iou_thresh": 0.5}
+    assert result.val_iou >= result.val_iou_before
+    assert [p.step for p in seen if p.phase == "train"] == [1, 2, 3, 4]
+    with pytest.raises(AlreadyExists):
+        fine_tune(BASE, examples(1), tmp_path, "mine", options)
+
+
+def test_finetune_resumes_where_it_was_killed(tmp_path: Path) -> None:
+    options = FineTuneOptions(steps=6, check_every=2, views=1, prompts=4)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.phase == "train" and progress.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fine_tune(BASE, examples(3), tmp_path, "mine", options, kill)
+    assert (tmp_path / ".mine.partial" / "state.pt").exists()
+    seen: list[Progress] = []
+    result = fine_tune(BASE, examples(3), tmp_path, "mine", options, seen.append)
+    assert [p.step for p in seen if p.phase == "train"] == [3, 4, 5, 6]
+    assert result.steps == 6
+
+
+def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.phase == "train" and progress.step == 2:
+            raise KeyboardInterrupt
+
+    options = FineTuneOptions(steps=50, check_every=1, views=1, prompts=4)
+    result = fine_tune(BASE, examples(3), tmp_path, "mine", options, stop)
+    assert result.ended == "stopped by the user"
+    assert result.steps == 2
+    build_model(result.folder / "model.yaml", result.folder / "model.pt")
+
+
+def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: Path) -> None:
+    before = build_model(BASE.config, BASE.checkpoint).state_dict()
+    for full in (False, True):
+        options = FineTuneOptions(steps=2, check_every=2, views=1, prompts=4, full=full, val_split=0.0, lr=1e-3)
+        session = finetune._Session(
+            build_model(BASE.config, BASE.checkpoint), BASE, examples(2), options, tmp_path / str(full), lambda _p: None
+        )
+        session.train()
+        changed = {n for n, v in session.model.state_dict().items() if not torch.equal(v, before[n])}
+        assert any(n.startswith("sam_mask_decoder.") for n in changed)
+        assert any(n.startswith("image_encoder.") for n in changed) == full
+
+
+def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    options = FineTuneOptions(steps=30, check_every=10, views=1, prompts=8, lr=1e-3, val_split=0.0, patience=99)
+    fine_tune(BASE, examples(1), tmp_path, "mine", options, seen.append)
+    losses = [p.loss for p in seen if p.phase == "train"]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+
+
+def test_finetune_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(InputError, match="no mask"):
+        fine_tune(BASE, [TrainingExample(image, [], "a", "0")], tmp_path, "mine")
+    for name in ("../mine", ".mine", "", "a/b"):
+        with pytest.raises(UsageError, match="cannot be the name"):
+            fine_tune(BASE, examples(1), tmp_path, name)
+    with pytest.raises(UsageError):
+        FineTuneOptions(steps=0)
+
+
+def test_coverage_is_the_share_of_each_low_res_pixel() -> None:
+    mask = np.zeros((1, 8, 8), bool)
+    mask[0, :4, :2] = True
+    assert coverage(mask)[0, 0].tolist() == [[0.5, 0.0], [0.0, 0.0]]
