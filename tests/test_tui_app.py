@@ -358,10 +358,10 @@ async def test_huge_image_zooms_quickly(tmp_path: Path) -> None:
     session = pictures()
     session.images[PARTICLES] = np.tile(micrograph(512, 512), (16, 16))  # 67 megapixels
     async with running(tmp_path, session) as ui:
-        start = time.monotonic()
+        start = time.process_time()
         await ui.press("plus")
         await ui.painted()
-        assert time.monotonic() - start < 2  # 0.1 s on an idle machine; it does not read 67 megapixels
+        assert time.process_time() - start < 0.3  # 0.03 s; it does not read 67 megapixels
 
 
 # 3. Pointing
@@ -779,14 +779,16 @@ async def test_lost_work_can_be_discarded_or_left(tmp_path: Path) -> None:
 
 async def test_ui_answers_while_the_engine_computes(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
-        ui.session.slow["predict"] = 1.0
+        ui.session.gate = threading.Event()
         await ui.press("space")
-        start = time.monotonic()
         x = ui.work.picture.cross_hair[0]
         await ui.press("right", "right")
         assert ui.work.picture.cross_hair[0] > x
+        await ui.press("plus")
+        await ui.painted()
         assert not ui.work.doc.candidates
-        assert time.monotonic() - start < 1.0
+        ui.session.gate.set()
+        await ui.until(lambda: ui.work.doc.candidate)
 
 
 @pytest.mark.parametrize(
@@ -978,8 +980,8 @@ async def test_first_picture_and_zoom_are_quick(tmp_path: Path) -> None:
     async with running(tmp_path, session) as ui:
         times = []
         for key in ("plus", "plus", "minus", "plus", "plus"):
-            start = time.perf_counter()
+            start = time.process_time()
             await ui.press(key)
             await ui.painted()
-            times.append(time.perf_counter() - start)
-        assert sorted(times)[1] < 0.3  # the second best of five: other work on the machine does not decide
+            times.append(time.process_time() - start)
+        assert max(times) < 0.3  # processor time of all threads, 0.03 s: other work on the machine does not decide

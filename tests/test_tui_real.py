@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
     pytest.mark.timeout(600),
 ]
-SECONDS = 120
+SECONDS = 180
 """What any one step may take on a busy machine with two cores."""
 
 
@@ -39,7 +39,15 @@ class Terminal:
 
     def tmux(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments], capture_output=True, text=True, timeout=60
+            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if name not in ("COLUMNS", "LINES", "NO_COLOR", "TMUX")
+            },
         )
         return done.stdout
 
@@ -117,7 +125,8 @@ def test_annotate_save_and_reopen(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("coarse: large")
     terminal.press("Down", "Down", "Down", "Enter")
     terminal.until(lambda text: "points a side  16" in text)
-    terminal.press("Tab", "Enter")
+    # Low thresholds: this test is about the UI, whatever the model's scores are.
+    terminal.press("Tab", "Tab", "0", "Tab", "0", ".", "3", "Enter")
     screen = terminal.until(r"masks in [\d.]+ s")
     count = int(re.search(r"─masks (\d+)", screen)[1])  # type: ignore[index]
     assert count >= 4

@@ -51,11 +51,11 @@ class MaskList(ScrollView, can_focus=True):
         self.border_title = title
         moved = current != self._current
         self._masks, self._ticked, self._current = masks, ticked, current
-        self.virtual_size = Size(0, len(masks))
+        self.virtual_size = Size(0, len(masks) + 1)  # the heading stays at the top
         if moved:
             row = self._row_of(current)
             if row is not None:
-                self.scroll_to_region(Region(0, row, 1, 1), animate=False)
+                self.scroll_to_region(Region(0, row, 1, 2), animate=False)
         self.refresh()
 
     def _row_of(self, mask_id: int | None) -> int | None:
@@ -63,10 +63,13 @@ class MaskList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
-        row = y + self.scroll_offset.y
         if not self._masks:
-            text = EMPTY[row] if row < len(EMPTY) else ""
+            text = EMPTY[y] if y < len(EMPTY) else ""
             return self._strip(Text(" " + text, style=self.get_component_rich_style("mask-list--dim")), width)
+        if y == 0:
+            heading = "    id label".ljust(max(12, width - 10)) + "area  IoU"
+            return self._strip(Text(heading[:width], style=self.get_component_rich_style("mask-list--dim")), width)
+        row = y - 1 + self.scroll_offset.y
         if row >= len(self._masks):
             return Strip.blank(width, self.rich_style)
         mask = self._masks[row]
@@ -117,6 +120,6 @@ class MaskList(ScrollView, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
-        row = -1 if offset is None else offset.y + self.scroll_offset.y
+        row = -1 if offset is None or offset.y == 0 else offset.y - 1 + self.scroll_offset.y
         if 0 <= row < len(self._masks):
             self.post_message(self.Chosen(self._masks[row].id, offset is not None and offset.x < 3))

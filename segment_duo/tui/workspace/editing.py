@@ -321,17 +321,17 @@ class Editing(Viewing):
         self.jobs.start("auto", work, done, what="Finding all objects", failed=failed)
 
     def _take_generated(self, choice: AutoChoice, result: AutoResult) -> None:
+        if not result.masks:
+            self.say(
+                "No object passed the thresholds. Lower “predicted IoU” or “stability”, or try the preset fine.",
+                "warning",
+            )
+            return
         removed = self.doc.add_generated(result.masks, choice.addition)
         self.generated_with = choice
         text = f"{len(result.masks)} masks in {result.seconds:.1f} s"
         if removed:
             text += f", {removed} earlier ones replaced"
         notes = f" Note: {'; '.join(result.notes)}" if result.notes else ""
-        if not result.masks:
-            self.say(
-                "No object passed the thresholds. Lower “predicted IoU” or “stability”, or try the preset fine.",
-                "warning",
-            )
-        else:
-            self.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
+        self.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
         self.edited()
