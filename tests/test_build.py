@@ -19,7 +19,7 @@ CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 @pytest.mark.parametrize("size", [*CONFIGS])
 def test_official_layouts_match_the_files_of_meta(size: str, shared_dir: Path) -> None:
     spec = json.loads((shared_dir / "sam2.1-spec" / f"sam2.1_hiera_{size}.json").read_text())["tensors"]
-    model = build_model(f"configs/sam2.1/sam2.1_hiera_{CONFIGS[size]}.yaml", device="meta")
+    model = build_model(f"configs/sam2.1/sam2.1_hiera_{CONFIGS[size]}.yaml")
     built = {name: list(value.shape) for name, value in model.state_dict().items()}
     assert built == {name: list(shape) for name, shape in spec.items()}
 
@@ -49,7 +49,7 @@ def test_nano_loads_as_float32_and_answers_a_click() -> None:
 
 
 def test_more_than_one_click_falls_back_as_build_sam2_makes_it() -> None:
-    assert build_model(NANO_DIR / "nano.yaml", device="meta").sam_mask_decoder.dynamic_multimask_via_stability
+    assert build_model(NANO_DIR / "nano.yaml").sam_mask_decoder.dynamic_multimask_via_stability
 
 
 def test_packaged_names_and_files_are_found(tmp_path: Path) -> None:
@@ -84,19 +84,19 @@ def test_bad_checkpoints_say_what_is_wrong(tmp_path: Path) -> None:
     config = NANO_DIR / "nano.yaml"
     path = tmp_path / "bad.pt"
     with pytest.raises(ModelError, match="does not exist"):
-        build_model(config, path, device="meta")
+        build_model(config, path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(ModelError, match="cannot be read"):
-        build_model(config, path, device="meta")
+        build_model(config, path)
     torch.save({"weights": {}}, path)
     with pytest.raises(ModelError, match="no weights under 'model'"):
-        build_model(config, path, device="meta")
+        build_model(config, path)
     state = torch.load(NANO_DIR / "nano.pt", weights_only=True)["model"]
     first = next(iter(state))
     renamed = {("x." + k if k == first else k): v for k, v in state.items()}
     torch.save({"model": renamed}, path)
     with pytest.raises(ModelError, match=f"missing: {first}; unexpected: x.{first}"):
-        build_model(config, path, device="meta")
+        build_model(config, path)
     torch.save({"model": {**state, first: state[first][..., :1]}}, path)
     with pytest.raises(ModelError, match="of another shape"):
-        build_model(config, path, device="meta")
+        build_model(config, path)

@@ -65,20 +65,17 @@ def build_model(
         config: yaml file, or the name of a config packaged with ``sam2``.
         checkpoint: a file whose top level is ``{"model": state_dict}``; 16-bit values are converted to float32.
             Without it the weights keep their random initial values.
-        device: where the model goes; ``"meta"`` builds shapes only, without memory for the weights.
+        device: where the model goes.
 
     Raises:
         ModelError: the config or the checkpoint is missing, unreadable, or they do not fit each other exactly.
     """
     path = find_config(config)
-    device = torch.device(device)
-    # On a real device the weights are made on the CPU first, as sam2.build_sam does.
-    with torch.device("meta" if device.type == "meta" else "cpu"):
-        model = _instantiate(path)
+    model = _instantiate(path)  # on the CPU, as sam2.build_sam does
     if checkpoint is not None:
         state = read_checkpoint(checkpoint)
         check_state_dict(model, state, name=str(checkpoint))
-        model.load_state_dict(state, assign=device.type == "meta")
+        model.load_state_dict(state)
     return model.to(device).eval()
 
 
@@ -154,7 +151,7 @@ def _instantiate(path: Path) -> SAM2Base:
     from hydra.utils import instantiate
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         config = OmegaConf.load(path)

@@ -54,7 +54,8 @@ def training_attention() -> Iterator[None]:
         if min(q.shape[-2], k.shape[-2]) > 64 or dropout_p:
             return fused(q, k, v, dropout_p=dropout_p)
         weights = ((q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5).softmax(-1)
-        return weights.to(v.dtype) @ v
+        mixed: torch.Tensor = weights.to(v.dtype) @ v
+        return mixed
 
     F.scaled_dot_product_attention = attention  # type: ignore[assignment]
     try:

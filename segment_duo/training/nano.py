@@ -342,9 +342,9 @@ class Run:
                     sums.setdefault(key, []).append(value)
             if self.step % 50 == 0:
                 figures = " ".join(f"{k} {np.mean(v):.3f}" for k, v in sums.items())
-                log.write(
-                    f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s rate {rate:.3f} {figures}\n"
-                )
+                line = f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s rate {rate:.3f} {figures}\n"
+                with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+                    log.write(line)
                 sums = {}
             if self.step % 100 == 0:
                 self.save()
