@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from segment_duo.engine.automatic import Run
 from segment_duo.engine.predictor import Predictor
 from segment_duo.models.build import build_model, feature_sizes
 from segment_duo.types import AutoParameters, Mask
@@ -33,6 +35,28 @@ def small_model(trained: bool = True) -> SAM2Base:
 @lru_cache(maxsize=2)
 def small_predictor(trained: bool = True) -> Predictor:
     return Predictor(small_model(trained))
+
+
+@lru_cache(maxsize=2)
+def loose(trained: bool = True) -> AutoParameters:
+    """Thresholds that leave a good third of the candidates, whatever the weights."""
+    generous = AutoParameters(
+        points_per_side=5, pred_iou_thresh=0.0, stability_score_thresh=0.0, stability_score_offset=0.25
+    )
+    found = [
+        c for c in Run(small_predictor(trained), generous, picture(200, 260)).decode_all() if c.measured is not None
+    ]
+    iou = torch.stack([c.predicted_iou for c in found]).quantile(0.4)
+    stability = (
+        torch.stack([c.measured.stability for c in found if c.measured is not None]).nan_to_num(0.0).quantile(0.4)
+    )
+    return replace(
+        generous,
+        points_per_side=6,
+        pred_iou_thresh=round(float(iou), 3),
+        stability_score_thresh=round(float(stability), 3),
+        box_nms_thresh=0.9,
+    )
 
 
 def picture(height: int, width: int, seed: int = 0, count: int = 14) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,7 +14,7 @@ from segment_duo.engine.fullsize import Region, trim
 from segment_duo.engine.tiles import Piece, Window, advise_tile, merge, windows
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.types import AutoParameters
-from tests.engine_stock import picture, small_predictor
+from tests.engine_stock import loose, picture, small_predictor
 
 HEIGHT, WIDTH, TILE, HALO = 900, 1100, 300, 60
 
@@ -139,7 +141,7 @@ def test_pixels_survive_packing() -> None:
 
 def test_a_tiled_run_reports_tiles_reuses_candidates_and_can_be_cancelled() -> None:
     pixels = picture(300, 420, seed=4)
-    p = AutoParameters(points_per_side=4, tile=210, halo=32, pred_iou_thresh=0.4, stability_score_thresh=0.3)
+    p = replace(loose(), points_per_side=4, tile=210, halo=32)
     seen: list[tuple[str, int, int]] = []
     generator = AutomaticMaskGenerator(small_predictor(), p)
     run = generator.generate(pixels, on_progress=lambda *a: seen.append(a))

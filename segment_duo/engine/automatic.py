@@ -327,9 +327,9 @@ class Run:
         predictor = self.decoding
         coords = predictor.coordinates(points, embedding.height, embedding.width)[:, None, :]
         labels = torch.ones(coords.shape[:2], dtype=torch.int, device=coords.device)
+        sparse = predictor.decoder.embed_prompts(coords, labels)
+        image = predictor.prepare(embedding, len(points))
         with predictor.precision():
-            sparse = predictor.decoder.embed_prompts(coords, labels)
-            image = predictor.prepare(embedding, len(points))
             return predictor.decoder.decode(image, sparse, mask_input=mask_input, wanted=wanted, check=self.check)
 
     def _refine(self, embedding: Embedding, points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

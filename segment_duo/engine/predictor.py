@@ -214,8 +214,7 @@ class Predictor:
         key = (id(embedding), batch == 1)
         held = self._prepared.pop(key, None)
         if held is None:
-            with self.precision():
-                held = (embedding, self.decoder.prepare(embedding, batch))
+            held = (embedding, self.decoder.prepare(embedding, batch, self.precision()))
         self._prepared[key] = held
         while len(self._prepared) > PREPARED_IMAGES:
             self._prepared.popitem(last=False)
@@ -275,9 +274,9 @@ class Predictor:
                 raise PromptError(
                     f"previous logits must be {expected[0]} x {expected[1]}, not {previous.shape[-2]} x {previous.shape[-1]}"
                 )
+        sparse = self.decoder.embed_prompts(coords, labels)
+        image = self.prepare(embedding, len(group))
         with self.precision():
-            sparse = self.decoder.embed_prompts(coords, labels)
-            image = self.prepare(embedding, len(group))
             decoded = self.decoder.decode(image, sparse, mask_input=previous, check=check)
         masks, ious = [], []
         for i, prompt in enumerate(group):

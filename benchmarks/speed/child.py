@@ -1,0 +1,202 @@
+"""One measurement in a process of its own: ``python -m benchmarks.speed.child JSON`` prints one JSON line.
+
+Peak memory is the process's; wall and CPU seconds are those of the work alone, without imports and loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from benchmarks.speed import scene
+from segment_duo.types import AutoParameters, Mask
+
+warnings.simplefilter("ignore")
+
+
+def stock(asked: dict[str, Any]) -> dict[str, Any]:
+    """``SAM2AutomaticMaskGenerator``, its stages timed from outside."""
+    import numpy as np
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    from segment_duo.models.build import feature_sizes
+
+    model = scene.model(asked["model"])
+    p = AutoParameters(**asked["parameters"])
+    generator = SAM2AutomaticMaskGenerator(
+        model,
+        points_per_side=p.points_per_side,
+        pred_iou_thresh=p.pred_iou_thresh,
+        stability_score_thresh=p.stability_score_thresh,
+        stability_score_offset=p.stability_score_offset,
+        mask_threshold=p.mask_threshold,
+        output_mode="coco_rle",
+    )
+    predictor = generator.predictor
+    predictor._bb_feat_sizes = feature_sizes(model)
+    seconds: dict[str, float] = {}
+    _time(predictor, "set_image", seconds, "encoder")
+    _time(model.sam_mask_decoder, "forward", seconds, "decoder")
+    _time(predictor._transforms, "postprocess_masks", seconds, "up-sampling")
+    pixels = scene.image(asked["megapixels"])
+    records, result = _measure(lambda: generator.generate(pixels))
+    seconds["filters, RLE"] = result["wall"] - sum(seconds.values())
+    digest = hashlib.sha256(
+        json.dumps(
+            [
+                [r["segmentation"]["counts"], r["bbox"], r["predicted_iou"], r["stability_score"], r["area"]]
+                for r in records
+            ]
+        ).encode()
+    )
+    return result | {"masks": len(records), "stages": seconds, "digest": digest.hexdigest(), "numpy": np.__version__}
+
+
+def ours(asked: dict[str, Any]) -> dict[str, Any]:
+    """Our generator, exact or fast."""
+    from segment_duo.engine.automatic import AutomaticMaskGenerator
+    from segment_duo.engine.predictor import Predictor
+
+    predictor = Predictor(scene.model(asked["model"]))
+    p = AutoParameters(**asked["parameters"])
+    pixels = scene.image(asked["megapixels"])
+    run, result = _measure(lambda: AutomaticMaskGenerator(predictor, p).generate(pixels))
+    digest = hashlib.sha256(
+        json.dumps(
+            [[m.rle.counts, list(m.bbox), m.predicted_iou, m.stability_score, m.area] for m in run.masks]
+        ).encode()
+    )
+    stages = {"encoder": 0.0, "decoder": 0.0, "masks": 0.0} | run.seconds
+    return result | {"masks": len(run.masks), "stages": stages, "digest": digest.hexdigest(), "points": run.points}
+
+
+def calibrate(asked: dict[str, Any]) -> dict[str, Any]:
+    """Parameters for a model and an image."""
+    from segment_duo.engine.predictor import Predictor
+
+    predictor = Predictor(scene.model(asked["model"]))
+    p = scene.parameters(asked["model"], predictor, scene.image(asked["megapixels"]), asked["points"])
+    return {"parameters": {k: v for k, v in asdict(p).items() if v != getattr(AutoParameters(), k)}}
+
+
+def clicks(asked: dict[str, Any]) -> dict[str, Any]:
+    """From a cached embedding to masks: medians in milliseconds."""
+    import numpy as np
+
+    from segment_duo.engine.predictor import Predictor, PromptArrays
+
+    predictor = Predictor(scene.model(asked["model"]))
+    pixels = scene.image(asked["megapixels"])
+    embedding = predictor.embed(pixels)
+    height, width = pixels.shape[:2]
+    rng = np.random.default_rng(1)
+    points = rng.random((40, 2)).astype(np.float32) * np.array([width, height], dtype=np.float32)
+    one = np.array([1])
+
+    def click(i: int, **fields: Any) -> PromptArrays:
+        return PromptArrays(points[i : i + 1], one, **fields)
+
+    previous = predictor.predict(embedding, [click(0)])[0][0].low_res
+    two = PromptArrays(points[:2], np.array([1, 0]), previous=previous)
+    cases: dict[str, Callable[[int], Any]] = {
+        "first click, image size": lambda i: predictor.predict(embedding, [click(i)]),
+        "first click, preview": lambda i: predictor.predict(embedding, [click(i)], preview_max_side=1024),
+        "refinement click, image size": lambda _: predictor.predict(embedding, [two]),
+        "refinement click, preview": lambda _: predictor.predict(embedding, [two], preview_max_side=1024),
+        "10 objects at once, preview": lambda _: predictor.predict(
+            embedding, [click(i) for i in range(10)], preview_max_side=1024
+        ),
+    }
+    out = {}
+    for name, call in cases.items():
+        call(0)
+        times = []
+        for i in range(1, 8):
+            start = time.perf_counter()
+            call(i)
+            times.append((time.perf_counter() - start) * 1e3)
+        out[name] = statistics.median(times)
+    return {"clicks": out}
+
+
+def agreement(asked: dict[str, Any]) -> dict[str, Any]:
+    """Exact against fast on image files: prompts, seconds, and the share of exact's masks that fast has too (IoU of at least 0.9)."""
+    import numpy as np
+    from PIL import Image
+
+    from segment_duo.engine.automatic import AutomaticMaskGenerator
+    from segment_duo.engine.predictor import Predictor
+
+    predictor = Predictor(scene.model(asked["model"]))
+    p = replace(AutoParameters(), **asked["parameters"])
+    rows = []
+    for name in asked["files"]:
+        pixels = np.asarray(Image.open(name).convert("RGB"))
+        embedding = predictor.embed(pixels)
+        runs = {}
+        for fast in (False, True):
+            generator = AutomaticMaskGenerator(predictor, replace(p, fast=fast))
+            runs[fast] = _measure(partial(generator.generate, pixels, embedding=embedding))
+        exact, fast_run = runs[False][0], runs[True][0]
+        rows.append(
+            {
+                "file": name.rsplit("/", 1)[-1],
+                "masks": [len(exact.masks), len(fast_run.masks)],
+                "points": [exact.points, fast_run.points],
+                "seconds": [runs[False][1]["cpu"], runs[True][1]["cpu"]],
+                "found": _share_found(exact.masks, fast_run.masks),
+                "new": 1 - _share_found(fast_run.masks, exact.masks),
+            }
+        )
+    return {"rows": rows}
+
+
+def _share_found(wanted: tuple[Mask, ...], there: tuple[Mask, ...]) -> float:
+    from pycocotools import mask as coco
+
+    if not wanted:
+        return 1.0
+    if not there:
+        return 0.0
+    a, b = (
+        [{"size": [m.rle.height, m.rle.width], "counts": m.rle.counts.encode()} for m in masks]
+        for masks in (wanted, there)
+    )
+    return float((coco.iou(a, b, [0] * len(b)).max(axis=1) >= 0.9).mean())
+
+
+def _time(owner: Any, name: str, seconds: dict[str, float], stage: str) -> None:
+    call = getattr(owner, name)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    setattr(owner, name, timed)
+
+
+def _measure(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    used = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return result, used | {"peak_mib": peak / 2**20}
+
+
+MODES = {"stock": stock, "ours": ours, "calibrate": calibrate, "clicks": clicks, "agreement": agreement}
+
+if __name__ == "__main__":
+    request = json.loads(sys.argv[1])
+    print(json.dumps(MODES[request["mode"]](request)))

@@ -1,0 +1,94 @@
+"""What is measured: the image, the models and their parameters. The same in every process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segment_duo.types import AutoParameters
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+    from sam2.modeling.sam2_base import SAM2Base
+
+    from segment_duo.engine.predictor import Predictor
+
+NANO = Path(__file__).resolve().parents[2] / "segment_duo" / "models" / "nano"
+CONFIGS = {
+    "nano": str(NANO / "nano.yaml"),
+    "tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "base-plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+}
+SIZES = {1: (896, 1152), 3: (1536, 2048), 12: (3072, 4096)}
+"""Rows and columns by megapixels."""
+
+SURVIVING = 0.06
+"""Share of the three masks a point that pass both thresholds of a model with random weights. Trained nano on the example images: 4 to 9 %."""
+
+
+def image(megapixels: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Some 150 bright particles on a darker ground with noise; uint8 (H, W, 3)."""
+    height, width = SIZES[megapixels]
+    rng = np.random.default_rng(seed)
+    grey = np.full((height, width), 80.0, dtype=np.float32)
+    for _ in range(150):
+        cy, cx = rng.uniform(0, height), rng.uniform(0, width)
+        a, b = rng.uniform(0.012, 0.035, 2) * height
+        reach = int(max(a, b)) + 2
+        y0, y1, x0, x1 = (
+            int(v) for v in (max(cy - reach, 0), min(cy + reach, height), max(cx - reach, 0), min(cx + reach, width))
+        )
+        y, x = np.mgrid[y0:y1, x0:x1]
+        inside = ((y - cy) / a) ** 2 + ((x - cx) / b) ** 2 < 1
+        grey[y0:y1, x0:x1][inside] = rng.uniform(140, 220)
+    grey += rng.normal(0, 7, grey.shape).astype(np.float32)
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def model(name: str) -> SAM2Base:
+    """Nano with its weights; the official sizes with random ones, the same in every process."""
+    import torch
+
+    from segment_duo.models.build import build_model
+
+    torch.manual_seed(0)
+    weights = NANO / "nano.pt"
+    return build_model(CONFIGS[name], weights if name == "nano" and weights.is_file() else None)
+
+
+def parameters(name: str, predictor: Predictor, pixels: npt.NDArray[np.uint8], points_per_side: int) -> AutoParameters:
+    """Stock's defaults for trained weights; for random ones thresholds at which :data:`SURVIVING` of the masks are left.
+
+    Such masks are speckles all over the image, the worst case of everything that looks only where a mask can be.
+    """
+    import torch
+
+    from segment_duo.engine.automatic import Run
+
+    p = AutoParameters(points_per_side=points_per_side)
+    if name == "nano" and (NANO / "nano.pt").is_file():
+        return replace(p, pred_iou_thresh=0.7, stability_score_thresh=0.85)
+    rng = np.random.default_rng(0)
+    grid = tuple((float(x), float(y)) for x, y in rng.random((32, 2)))
+    run = Run(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0, mask_threshold=-1e6), pixels)
+    logits = run.decode_all()
+    values = torch.cat([c.low_res.logits.flatten()[::97] for c in logits])
+    threshold = round(_quantile(values, 0.97), 5)
+    offset = round(_quantile(values, 0.975) - threshold, 6)
+    p = replace(p, mask_threshold=threshold, stability_score_offset=offset)
+    run = Run(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0), pixels)
+    found = run.decode_all()
+    iou = torch.stack([c.predicted_iou for c in found])
+    p = replace(p, pred_iou_thresh=round(_quantile(iou, 1 - 3 * SURVIVING), 5))
+    left = [c.measured.stability for c in found if c.measured is not None and bool(c.predicted_iou > p.pred_iou_thresh)]
+    return replace(p, stability_score_thresh=round(_quantile(torch.stack(left), 2 / 3), 5))
+
+
+def _quantile(values: torch.Tensor, share: float) -> float:
+    return float(values.float().quantile(share))

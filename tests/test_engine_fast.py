@@ -1,0 +1,51 @@
+"""The fast mode: fewer prompts, written down, and off an accelerator nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from segment_duo.engine.automatic import AutomaticMaskGenerator
+from segment_duo.engine.fast import levels, notes
+from segment_duo.engine.predictor import Predictor, PromptArrays
+from tests.engine_stock import loose, picture, small_model, small_predictor
+
+
+def test_levels_share_the_grid_from_coarse_to_fine() -> None:
+    from sam2.utils.amg import build_point_grid
+
+    grid = build_point_grid(8) * np.array([[300, 200]])
+    parts = list(levels(grid))
+    assert [len(p) for p in parts] == [4, 16, 44]
+    assert {tuple(p) for part in parts for p in part} == {tuple(p) for p in grid}
+
+
+def test_a_fast_run_says_what_it_changed() -> None:
+    pixels = picture(240, 320, 0, count=5)
+    p = replace(loose(), points_per_side=12, fast=True)
+    run = AutomaticMaskGenerator(small_predictor(), p).generate(pixels)
+    assert run.points <= 144
+    assert run.notes == tuple(notes(run.points, 144, None))
+    again = AutomaticMaskGenerator(small_predictor(), p).generate(pixels, candidates=run.candidates)
+    assert again.reused
+    assert again.masks == run.masks
+
+
+def test_lower_precision_is_for_accelerators_and_is_named() -> None:
+    predictor = small_predictor()
+    assert predictor.lowered() is predictor  # a CPU keeps float32
+    assert "bfloat16" in " ".join(notes(1, 2, torch.bfloat16))
+
+
+def test_the_decoder_runs_in_half_precision() -> None:
+    """The code path of accelerators, on the CPU: close to exact, and not exact."""
+    exact = small_predictor()
+    half = Predictor(small_model(), autocast=torch.bfloat16)
+    embedding = exact.embed(picture(200, 260))
+    asked = [PromptArrays(np.array([[x, 90.0]], np.float32), np.array([1])) for x in (60, 100, 140)]
+    for a, b in zip(exact.predict(embedding, asked), half.predict(embedding, asked), strict=True):
+        assert b[0].low_res.dtype == np.float32
+        assert abs(a[0].predicted_iou - b[0].predicted_iou) < 0.05
+        assert a[0].predicted_iou != b[0].predicted_iou
