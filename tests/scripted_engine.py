@@ -109,7 +109,8 @@ class ScriptedCompute:
         return ReleaseReport(images=len(ids), memory_bytes=freed)
 
     def models(self) -> protocol.ModelList:
-        return protocol.ModelList(models=[protocol.AvailableModel(id="scripted", default=True)])
+        only = protocol.AvailableModel(id="scripted", default=True, auto_defaults={"points_per_side": 8})
+        return protocol.ModelList(models=[only])
 
     def status_fields(self) -> dict[str, Any]:
         claimed = {name: self.script[name] for name in ("version", "protocol", "device") if name in self.script}

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import requests
 from segment_duo.config import Config
 from segment_duo.engine import client as client_module
 from segment_duo.engine import lifecycle, protocol
-from segment_duo.engine.client import EngineClient
+from segment_duo.engine.client import EngineClient, engine_model
 from segment_duo.engine.protocol import AutoEvent
 from segment_duo.errors import (
     Cancelled,
@@ -26,6 +25,7 @@ from segment_duo.errors import (
     EngineFailed,
     EngineUnavailable,
     ImageError,
+    ModelError,
     NotFound,
     SegduoError,
     all_error_classes,
@@ -372,9 +372,14 @@ class TestModels:
     def test_paths_stay_on_this_machine(self, home: Home) -> None:
         other = Home(home.root, Config(socket=home.root / "forwarded.sock"))
         client = EngineClient(other.settings, startable=False)
-        assert client._wire_model(self.CHOICE) == protocol.ModelRequest(id="sam2.1-large")
-        # nobody asked for this machine's second best; the other engine may have better
-        assert client._wire_model(replace(self.CHOICE, origin="fallback")) == protocol.ModelRequest()
+        assert client._wire_model(self.CHOICE) == protocol.ModelRequest(id="sam2.1-large", sha256="a" * 64)
+
+    def test_an_engine_elsewhere_decides_which_models_there_are(self, threaded: StartThread) -> None:
+        client = threaded().client()
+        assert engine_model(client, None).id == "scripted"
+        assert engine_model(client, "scripted").auto_defaults == {"points_per_side": 8}
+        with pytest.raises(ModelError, match="has no model 'nano'"):
+            engine_model(client, "nano")
 
     def test_own_engine_gets_the_whole_choice(self, home: Home) -> None:
         wire = EngineClient(home.settings, startable=True)._wire_model(self.CHOICE)

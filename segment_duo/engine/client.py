@@ -33,7 +33,14 @@ from segment_duo.engine.protocol import (
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable, SegduoError, error_from_slug
+from segment_duo.errors import (
+    Cancelled,
+    EngineFailed,
+    EngineUnavailable,
+    ModelError,
+    SegduoError,
+    error_from_slug,
+)
 from segment_duo.models.registry import ModelChoice
 from segment_duo.types import AutoParameters, Prompt
 
@@ -57,6 +64,7 @@ __all__ = [
     "ImageState",
     "PredictedObject",
     "ReleaseReport",
+    "engine_model",
 ]
 
 T = TypeVar("T")
@@ -143,6 +151,27 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of connections. The engine goes on."""
+
+
+def engine_model(engine: Engine, named: str | None) -> ModelChoice:
+    """The model ``named`` among the engine's own, or its default: which models there are is decided by the machine the engine runs on.
+
+    For engines named by ``--socket``; for the user's own engine ``registry.resolve_model`` gives the same answer without asking.
+
+    Raises:
+        ModelError: the engine has none of that name.
+    """
+    models = engine.models().models
+    for model in models:
+        if model.id == named or (named is None and model.default):
+            return ModelChoice(
+                model.id, "", "", model.sha256, "flag" if named else "configured", "", model.auto_defaults
+            )
+    there = ", ".join(model.id for model in models)
+    raise ModelError(
+        f"the engine has no model '{named}'",
+        f"It has: {there}. Pull it on the engine's machine: segduo models pull {named}",
+    )
 
 
 class _ConnectionLost(Exception):
@@ -445,8 +474,8 @@ class EngineClient:
             return ModelRequest()
         if self._startable or self.settings.own_socket:
             return ModelRequest(id=model.id, config=model.config, checkpoint=model.checkpoint, sha256=model.sha256)
-        # Another machine's engine: paths mean nothing there, and the model that was only this machine's best guess does not count.
-        return ModelRequest(id=model.id) if model.origin in {"flag", "configured"} else ModelRequest()
+        # Another machine's engine: paths mean nothing there. The hash makes sure that the weights are those that will be recorded.
+        return ModelRequest(id=model.id, sha256=model.sha256)
 
     def _model(self, model: ModelChoice | None) -> dict[str, str]:
         return {protocol.MODEL_HEADER: self._wire_model(model).model_dump_json(exclude_none=True)}

@@ -107,6 +107,7 @@ class TorchCompute:
                     description=model.description,
                     loaded=model.sha256 in loaded,
                     default=model.id == default,
+                    auto_defaults=registry.auto_defaults(model),
                 )
                 for model in registry.known_models(paths, config)
                 if model.usable

@@ -289,13 +289,17 @@ class EngineStatus(_Message):
 
 
 class AvailableModel(_Message):
-    """A model the engine can run; ``loaded``: it is in memory now."""
+    """A model the engine can run.
+
+    ``loaded``: it is in memory now; ``default``: it runs when a request names none; ``auto_defaults``: its own parameters for automatic masks.
+    """
 
     id: str
     sha256: str = ""
     description: str = ""
     loaded: bool = False
     default: bool = False
+    auto_defaults: dict[str, Any] = {}
 
 
 class ModelList(_Message):

@@ -219,11 +219,12 @@ def _choose(models: Mapping[str, KnownModel], named: str, origin: Origin) -> Mod
 
 def _choice(model: KnownModel, origin: Origin, notice: str = "") -> ModelChoice:
     return ModelChoice(
-        model.id, model.config, str(model.checkpoint), model.sha256, origin, notice, _auto_defaults(model)
+        model.id, model.config, str(model.checkpoint), model.sha256, origin, notice, auto_defaults(model)
     )
 
 
-def _auto_defaults(model: KnownModel) -> dict[str, Any]:
+def auto_defaults(model: KnownModel) -> dict[str, Any]:
+    """A model's own parameters for automatic masks: nano's and a trained model's card have some, official models none."""
     if model.state == "packaged":
         return _read_json(NANO_DIR / "defaults.json")
     if model.state == "trained":
