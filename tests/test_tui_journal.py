@@ -84,5 +84,11 @@ def test_failed_write_leaves_the_old_draft(tmp_path: Path, monkeypatch: pytest.M
     journal.close()
 
 
+def test_work_given_up_while_it_is_written_does_not_come_back(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.write(draft(), unless=lambda: True)
+    assert not (tmp_path / "journal").exists()
+
+
 def test_no_folder_no_drafts(tmp_path: Path) -> None:
     assert Journal(tmp_path / "none").left_behind() == []

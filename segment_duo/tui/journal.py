@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,14 +54,18 @@ class Journal:
         self._folder = folder
         self._pid = os.getpid() if pid is None else pid
         self._lock: int | None = None
+        self._busy = threading.Lock()
 
-    def write(self, draft: Draft) -> Path:
+    def write(self, draft: Draft, unless: Callable[[], bool] = lambda: False) -> Path:
         """Replace this process's draft of the same image.
+
+        Args:
+            unless: asked last of all; True when the draft is out of date, which leaves the disk as it is. A draft that is given up while
+                it is being written must not come back.
 
         Raises:
             OSError: no space, no permission.
         """
-        self._hold()
         target = self._file(draft.ref)
         body = {
             "format": _FORMAT,
@@ -73,22 +78,27 @@ class Journal:
             "points": [asdict(point) for point in draft.points],
             "masks": [asdict(mask) for mask in draft.masks],
         }
-        handle, name = tempfile.mkstemp(prefix=".draft-", dir=self._folder)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                json.dump(body, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        with self._busy:
+            if unless():
+                return target
+            self._hold()
+            handle, name = tempfile.mkstemp(prefix=".draft-", dir=self._folder)
+            try:
+                with os.fdopen(handle, "w", encoding="ascii") as file:
+                    json.dump(body, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).replace(target)
+            except BaseException:
+                with suppress(OSError):
+                    Path(name).unlink()
+                raise
         return target
 
     def forget(self, ref: ImageRef) -> None:
         """Remove this process's draft of an image, if there is one."""
-        self._file(ref).unlink(missing_ok=True)
+        with self._busy:
+            self._file(ref).unlink(missing_ok=True)
 
     def left_behind(self) -> list[Draft]:
         """Drafts of processes that are gone, newest first; what cannot be read is skipped, and kept on disk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from rich.text import Text
@@ -11,6 +12,12 @@ from segment_duo.text import safe
 
 Tone = Literal["info", "good", "warning", "error"]
 _SIGNS: dict[Tone, str] = {"info": "", "good": "✓ ", "warning": "! ", "error": "✗ "}
+
+
+def short_path(path: str) -> str:
+    """With ``~`` for the home folder, for display only."""
+    home = str(Path.home())
+    return "~" + path[len(home) :] if home != "/" and (path == home or path.startswith(home + "/")) else path
 
 
 class HeaderLine(Static):

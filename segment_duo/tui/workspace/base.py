@@ -20,7 +20,7 @@ from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.picture import MaskCrops, Overlay
 from segment_duo.tui.ports import OpenImage, SessionPort
 from segment_duo.tui.state import Document
-from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone
+from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
 from segment_duo.types import Mask
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class WorkspaceBase(Screen[None]):
         return " · ".join(parts)
 
     def show_header(self) -> None:
-        path = str(self.image.ref) if self.image else "no image"
+        path = short_path(str(self.image.ref)) if self.image else "no image"
         version = f"version {self.doc.version}" if self.doc.version is not None else ""
         self.header.show(path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text)
 

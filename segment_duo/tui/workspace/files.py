@@ -19,6 +19,7 @@ from segment_duo.tui.ports import LoadedSet, OpenImage, Saved
 from segment_duo.tui.screens.ask import Choose, TypeLine
 from segment_duo.tui.screens.versions import VersionPicker
 from segment_duo.tui.state import Document
+from segment_duo.tui.status.lines import short_path
 from segment_duo.tui.workspace.editing import Editing
 from segment_duo.types import ImageRef, Mask, StoreKind, Version
 
@@ -67,7 +68,7 @@ class Files(Editing):
 
         def done(items: tuple[Item, ...]) -> None:
             self.folder = target
-            self.explorer.show_title(target)
+            self.explorer.show_title(short_path(target))
             images = sum(not item.is_folder for item in items)
             self.explorer.show(items, hint="no images here", at=at)
             if not self.image:
@@ -192,8 +193,7 @@ class Files(Editing):
             return
         self.doc.loaded(draft.masks, draft.version, saved=False)
         self.doc.present = dataclasses.replace(self.doc.present, points=draft.points)
-        self.keep_draft(now=True)
-        self.journal.discard(draft)
+        self._write_draft(lambda: self.journal.discard(draft))
         image = self.image
         if image is not None and draft.sha256 and image.data.facts.sha256 != draft.sha256:
             self.say(f"{ref.name} has changed since this work was begun; check the masks.", "warning")
@@ -335,7 +335,8 @@ class Files(Editing):
         if not self.need_image() or image is None:
             return
         if not masks and not self.doc.unsaved:
-            self.say("There are no masks to save yet.")
+            more = " Enter keeps the one that is shown." if self.doc.candidate else ""
+            self.say(f"There are no masks to save yet.{more}")
             return
         if self.jobs.busy("save"):
             return
@@ -359,7 +360,7 @@ class Files(Editing):
                     "warning",
                 )
             else:
-                self.say(f"Saved {len(masks)} masks: {saved.path}", "good")
+                self.say(f"Saved {len(masks)} masks: {short_path(saved.path)}", "good")
                 self.action_reload()
             if then is not None:
                 then()
@@ -404,16 +405,13 @@ class Files(Editing):
         answers = (("save", "Save"), ("discard", "Discard"), ("stay", "Stay"))
         self.app.push_screen(Choose("Unsaved work", question, answers), answered)
 
-    def keep_draft(self, *, now: bool = False) -> None:
+    def keep_draft(self) -> None:
         if self._draft_timer is not None:
             self._draft_timer.stop()
-            self._draft_timer = None
-        if now:
-            self._write_draft()
-        else:
-            self._draft_timer = self.set_timer(DRAFT_PAUSE, self._write_draft)
+        self._draft_timer = self.set_timer(DRAFT_PAUSE, self._write_draft)
 
-    def _write_draft(self) -> None:
+    def _write_draft(self, then: Callable[[], None] = lambda: None) -> None:
+        """Write the journal; ``then``: what to do once the work is on disk."""
         image, doc = self.image, self.doc
         if image is None:
             return
@@ -425,7 +423,13 @@ class Files(Editing):
         def failed(error: SegduoError) -> None:
             self.say(f"The crash journal cannot be written ({error.message}); save often.", "warning")
 
-        self.jobs.start("journal", lambda _: self.journal.write(draft), lambda _: None, what="Journal", failed=failed)
+        self.jobs.start(
+            "journal",
+            lambda job: self.journal.write(draft, job.superseded),
+            lambda _: then(),
+            what="Writing the journal",
+            failed=failed,
+        )
 
     def _forget_draft(self) -> None:
         if self._draft_timer is not None:
@@ -455,7 +459,7 @@ class Files(Editing):
 
         when = datetime.datetime.fromtimestamp(draft.written).strftime("%Y-%m-%d %H:%M")
         points = f" and {len(draft.points)} points" if draft.points else ""
-        question = f"{draft.ref}: {len(draft.masks)} masks{points} from {when} were never saved. Bring them back?"
+        question = f"{short_path(str(draft.ref))}: {len(draft.masks)} masks{points} from {when} were never saved. Bring them back?"
         answers = (("restore", "Bring back"), ("discard", "Discard"), ("later", "Later"))
         self.app.push_screen(Choose("Unsaved work was found", question, answers), answered)
 
