@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from segment_duo.engine.automatic import AutomaticMaskGenerator
@@ -34,9 +35,26 @@ def test_a_fast_run_says_what_it_changed() -> None:
 
 
 def test_lower_precision_is_for_accelerators_and_is_named() -> None:
-    predictor = small_predictor()
-    assert predictor.lowered() is predictor  # a CPU keeps float32
+    assert small_predictor().fast().autocast is None  # a CPU keeps float32
     assert "bfloat16" in " ".join(notes(1, 2, torch.bfloat16))
+
+
+@pytest.mark.parametrize("refining", [False, True])
+def test_the_reassociated_decoder_computes_the_same_function(refining: bool) -> None:
+    exact, fast = small_predictor(), small_predictor().fast()
+    embedding = exact.embed(picture(200, 260))
+    points = torch.tensor([[[100.0, 200.0]], [[300.0, 210.0]], [[20.0, 30.0]]])
+    sparse = exact.decoder.embed_prompts(points, torch.ones(3, 1, dtype=torch.int))
+    generator = torch.Generator().manual_seed(2)
+    mask_input = (
+        torch.randn(3, 1, *exact.decoder.prompts.mask_input_size, generator=generator) * 5 if refining else None
+    )
+    image = exact.prepare(embedding, 3)
+    a = exact.decoder.decode(image, sparse, mask_input=mask_input)
+    b = fast.decoder.decode(image, sparse, mask_input=mask_input)
+    assert torch.allclose(a.iou, b.iou, atol=1e-4)
+    assert torch.allclose(a.masks, b.masks, atol=1e-3)
+    assert not torch.equal(a.masks, b.masks)
 
 
 def test_the_decoder_runs_in_half_precision() -> None:

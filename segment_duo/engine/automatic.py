@@ -172,7 +172,7 @@ class Run:
         should_cancel: Callable[[], bool] | None = None,
     ) -> None:
         self.predictor = predictor
-        self.decoding = predictor.lowered() if parameters.fast else predictor
+        self.decoding = predictor.fast() if parameters.fast else predictor
         self.parameters = parameters
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]

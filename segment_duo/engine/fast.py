@@ -1,9 +1,10 @@
-"""Adaptive prompting: no prompt is spent where confident masks already explain the grid point.
+"""The fast mode, above all adaptive prompting: no prompt is spent where confident masks already explain the grid point.
 
 The grid is decoded from coarse to fine: every fourth point of a row and column, every second, the rest. A point that lies in an accepted
 mask of an earlier level is skipped if that mask is small against the image: a large one (a plate, the ground) says little about
-what lies on it, so points in it are still asked. On an accelerator the decoder also runs in half precision. Both are
-written into the run's notes. Everything else is the exact mode's own code.
+what lies on it, so points in it are still asked. The decoder takes its products in another order
+(:class:`~segment_duo.engine.decoder.ReassociatedDecoder`), on an accelerator also in half precision. All of it is written into the
+run's notes. Everything else is the exact mode's own code.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ def levels(points: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]
 
 def notes(decoded: int, total: int, dtype: torch.dtype | None) -> list[str]:
     """What was changed against the exact mode."""
-    out = [f"fast: {decoded} of {total} grid points were prompted; the others lay in masks found before"]
+    out = [
+        f"fast: {decoded} of {total} grid points were prompted; the others lay in masks found before",
+        "fast: the decoder's products were taken in another order (rounding differences of about 1e-6 in the logits)",
+    ]
     if dtype is not None:
         out.append(f"fast: the decoder ran in {str(dtype).removeprefix('torch.')}")
     return out

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segment_duo.engine.decoder import PreparedImage, PromptDecoder, select_masks
+from segment_duo.engine.decoder import PreparedImage, PromptDecoder, ReassociatedDecoder, select_masks
 from segment_duo.engine.fullsize import FullSize, LowRes, Region, canvas_rle, cut_out
 from segment_duo.errors import PromptError
 from segment_duo.types import Rle
@@ -170,24 +170,24 @@ class Predictor:
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
         autocast: run the model in this dtype (fast mode on accelerators); None keeps float32, the exact mode.
+        reassociate: use :class:`~segment_duo.engine.decoder.ReassociatedDecoder` (fast mode).
     """
 
-    def __init__(self, model: SAM2Base, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: SAM2Base, *, autocast: torch.dtype | None = None, reassociate: bool = False) -> None:
         self.model = model
         self.device = torch.device(model.device)
         self.autocast = autocast
-        self.decoder = PromptDecoder(model)
+        self.decoder = ReassociatedDecoder(model) if reassociate else PromptDecoder(model)
         self._prepared: OrderedDict[tuple[int, bool], tuple[Embedding, PreparedImage]] = OrderedDict()
 
-    def lowered(self) -> Predictor:
-        """The same model with the decoder in half precision where the device gains from it; this very predictor elsewhere.
+    def fast(self) -> Predictor:
+        """The same model with a reassociated decoder, in half precision where the device gains from it.
 
         Embeddings always come from the exact predictor, so that cached ones are exact.
         """
         from segment_duo.engine.fast import HALF_PRECISION
 
-        dtype = HALF_PRECISION.get(self.device.type)
-        return self if dtype is None else Predictor(self.model, autocast=dtype)
+        return Predictor(self.model, autocast=HALF_PRECISION.get(self.device.type), reassociate=True)
 
     # -- images -------------------------------------------------------------------------------------------------------
 
