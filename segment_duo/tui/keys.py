@@ -17,7 +17,7 @@ from segment_duo.errors import ConfigError
 
 Place = Literal["anywhere", "workspace", "canvas", "masks", "explorer"]
 
-GROUPS = ("Image", "Cross-hair", "Making a mask", "The masks", "Saving", "Folders", "Program")
+GROUPS = ("Making a mask", "Cross-hair", "Image", "The masks", "Saving", "Folders", "Program")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class FolderList(ScrollView, can_focus=True):
     FolderList { height: 1fr; background: $surface; scrollbar-size-vertical: 1; scrollbar-background: $surface; scrollbar-color: $border; }
     FolderList .folder-list--cursor { background: $primary 25%; }
     FolderList .folder-list--saved { color: $success; }
-    FolderList .folder-list--dim { color: $text-muted; }
+    FolderList .folder-list--dim { color: $secondary; }
     FolderList .folder-list--open { text-style: bold; color: $primary; }
     """
 

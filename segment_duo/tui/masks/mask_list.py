@@ -29,7 +29,7 @@ class MaskList(ScrollView, can_focus=True):
     MaskList:focus { border-top: solid $primary; border-title-color: $primary; }
     MaskList .mask-list--current { background: $primary 25%; }
     MaskList .mask-list--ticked { color: $success; }
-    MaskList .mask-list--dim { color: $text-muted; }
+    MaskList .mask-list--dim { color: $secondary; }
     """
 
     class Chosen(Message):

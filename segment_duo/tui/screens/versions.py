@@ -19,7 +19,9 @@ class VersionPicker(Dialog[str]):
     """Newest first; returns the version's name."""
 
     DEFAULT_CSS = """
-    VersionPicker OptionList { height: auto; max-height: 14; background: $surface; border: none; }
+    VersionPicker > #box { width: 74; }
+    VersionPicker OptionList { height: auto; max-height: 14; background: $surface; border: none; padding: 0; }
+    VersionPicker OptionList:focus { border: none; }
     """
 
     def __init__(self, versions: Sequence[Version], current: str | None) -> None:
@@ -43,7 +45,9 @@ class VersionPicker(Dialog[str]):
 
     def _option(self, version: Version) -> Option:
         when = datetime.datetime.fromtimestamp(version.modified).strftime("%Y-%m-%d %H:%M")
-        text = Text(f"{safe(version.name, limit=24):<26}{when}   {version.size / 1024:>8,.0f} kB")
+        text = Text(
+            f"{safe(version.name, limit=20):<21} {when}  {max(1, round(version.size / 1024)):>6,} kB", no_wrap=True
+        )
         if version.name == self._current:
             text.append("   shown now", "dim")
         return Option(text)
