@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ class Config(BaseModel):
     def _web_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
+        if value is not None and "@" in value.split("/")[2]:
+            raise ValueError("must not hold a password; use drops_username and drops_password")
         return value
 
     @field_validator("masks_root", "start_folder")
@@ -117,7 +120,9 @@ class Resolved:
         value = getattr(self.config, field)
         if value is None:
             return ""
-        return "********" if field in SECRET_FIELDS else str(value)
+        if field in SECRET_FIELDS:
+            return "********"
+        return re.sub(r"(?<=://)[^/@]*@", "********@", str(value))
 
 
 def load_config(

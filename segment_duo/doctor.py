@@ -6,6 +6,7 @@ that itself fails is a finding, never a crash.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from segment_duo import __version__
 from segment_duo.config import find_dotenv
-from segment_duo.errors import SegduoError
+from segment_duo.errors import NotFound, SegduoError
 from segment_duo.types import StoreKind
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ def _models(session: Session) -> Iterator[Finding]:
     yield Finding("model", Verdict.OK, f"{choice.id}, weights sha256 {choice.sha256[:16]}…", choice.notice)
     for model in known_models(session.paths):
         if model.state == "damaged":
-            advice = f"segduo models pull {model.id}" if model.spec else "Install the program, or train the model, again."
+            advice = (
+                f"segduo models pull {model.id}" if model.spec else "Install the program, or train the model, again."
+            )
             yield Finding("models", Verdict.PROBLEM, f"{model.id}: the checkpoint is damaged", advice)
         elif model.state == "partial":
             yield Finding("models", Verdict.NOTE, f"{model.id}: download unfinished", f"segduo models pull {model.id}")
@@ -172,7 +175,8 @@ def _drops(session: Session) -> Iterator[Finding]:
         yield Finding("Drops", Verdict.OK, "not configured (local files work without)")
         return
     folder = config.masks_root or "/segduo-doctor"
-    session.store(StoreKind.DROPS).list(session.reference(f"drops:{folder}").path)
+    with contextlib.suppress(NotFound):  # a folder that is not there yet is an answer too
+        session.store(StoreKind.DROPS).list(session.reference(f"drops:{folder}").path)
     yield Finding("Drops", Verdict.OK, f"{config.drops_url or config.local_root} answers, the credentials are accepted")
 
 

@@ -41,12 +41,13 @@ def parse_box(text: str, *, where: str = "--box") -> Box:
     return _box([_number(field, f"{where}: number {i + 1}") for i, field in enumerate(fields)], where)
 
 
-def parse_prompts(text: str, *, name: str) -> list[Prompt]:
+def parse_prompts(text: str, *, name: str, within: tuple[int, int] | None = None) -> list[Prompt]:
     """Read a prompt file: JSON, CSV with a header, or plain ``x y [label [object]]`` lines; one prompt for each object.
 
     Args:
         text: the file's content.
         name: what to call it in messages.
+        within: width and height in pixels; points outside are refused with their place in the file.
 
     Raises:
         PromptError: nothing in it, or anything in it that is not a prompt; names line and column.
@@ -54,7 +55,9 @@ def parse_prompts(text: str, *, name: str) -> list[Prompt]:
     stripped = text.lstrip("\ufeff \t\r\n")
     if not stripped:
         raise PromptError(f"{name}: holds no points", "One point a line: x,y or x,y,label, or x,y,label,object.")
-    prompts = _from_json(stripped, name) if stripped[0] in "[{" else _from_lines(text.lstrip("\ufeff"), name)
+    limits = within or (math.inf, math.inf)
+    read = _from_json if stripped[0] in "[{" else _from_lines
+    prompts = read(stripped if read is _from_json else text.lstrip("\ufeff"), name, limits)
     if not prompts:
         raise PromptError(f"{name}: holds no points", "One point a line: x,y or x,y,label, or x,y,label,object.")
     return prompts
@@ -94,7 +97,7 @@ def check_prompts(prompts: Iterable[Prompt], *, width: int, height: int, banner:
             )
 
 
-def _from_lines(text: str, name: str) -> list[Prompt]:
+def _from_lines(text: str, name: str, limits: tuple[float, float]) -> list[Prompt]:
     rows = list(_rows(text))
     if not rows:
         return []
@@ -113,7 +116,9 @@ def _from_lines(text: str, name: str) -> list[Prompt]:
             return f"{name}, line {line}, column '{column}'"
 
         label = _label(record["label"], place("label")) if record.get("label") else 1
-        point = Point(_number(record["x"], place("x")), _number(record["y"], place("y")), label)
+        x = _coordinate(record["x"], place("x"), limits[0])
+        y = _coordinate(record["y"], place("y"), limits[1])
+        point = Point(x, y, label)
         grouped.setdefault(record.get("object") or "0", []).append(point)
     return [Prompt(points=tuple(points), object_id=object_id) for object_id, points in grouped.items()]
 
@@ -135,11 +140,13 @@ def _check_header(header: list[str], name: str) -> None:
         raise PromptError(f"{name}, line 1: {what}", "The header names x, y, and optionally label and object.")
 
 
-def _from_json(text: str, name: str) -> list[Prompt]:
+def _from_json(text: str, name: str, limits: tuple[float, float]) -> list[Prompt]:
     try:
         value = json.loads(text, parse_constant=lambda constant: _no_constant(constant, name))
     except json.JSONDecodeError as error:
         raise PromptError(f"{name}, line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except ValueError as error:  # integers of more digits than Python converts
+        raise PromptError(f"{name}: {error}") from None
     except RecursionError:
         raise PromptError(f"{name}: nested too deeply to be a list of points") from None
     if isinstance(value, dict):
@@ -151,14 +158,14 @@ def _from_json(text: str, name: str) -> list[Prompt]:
     for index, item in enumerate(value):
         where = f"{name}, item {index + 1}"
         if isinstance(item, dict) and ("points" in item or "box" in item):
-            prompts.append(_json_object(item, where, default_id=str(index)))
+            prompts.append(_json_object(item, where, limits, default_id=str(index)))
         else:
             object_id = str(item.get("object", "0")) if isinstance(item, dict) else "0"
-            loose.setdefault(object_id, []).append(_json_point(item, where))
+            loose.setdefault(object_id, []).append(_json_point(item, where, limits))
     return prompts + [Prompt(points=tuple(points), object_id=object_id) for object_id, points in loose.items()]
 
 
-def _json_object(item: dict[str, Any], where: str, *, default_id: str) -> Prompt:
+def _json_object(item: dict[str, Any], where: str, limits: tuple[float, float], *, default_id: str) -> Prompt:
     unknown = set(item) - {"points", "labels", "box", "object", "id"}
     if unknown:
         raise PromptError(
@@ -167,7 +174,7 @@ def _json_object(item: dict[str, Any], where: str, *, default_id: str) -> Prompt
     raw, labels = item.get("points", []), item.get("labels")
     if not isinstance(raw, list) or (labels is not None and (not isinstance(labels, list) or len(labels) != len(raw))):
         raise PromptError(f"{where}: points must be a list, and labels a list of the same length")
-    points = [_json_point(point, f"{where}, point {i + 1}") for i, point in enumerate(raw)]
+    points = [_json_point(point, f"{where}, point {i + 1}", limits) for i, point in enumerate(raw)]
     if labels is not None:
         points = [Point(p.x, p.y, _label(label, f"{where}: labels")) for p, label in zip(points, labels, strict=True)]
     box = item.get("box")
@@ -179,13 +186,21 @@ def _json_object(item: dict[str, Any], where: str, *, default_id: str) -> Prompt
     return Prompt(points=tuple(points), box=corners, object_id=str(item.get("object", item.get("id", default_id))))
 
 
-def _json_point(item: Any, where: str) -> Point:
+def _json_point(item: Any, where: str, limits: tuple[float, float]) -> Point:
     if isinstance(item, dict) and {"x", "y"} <= set(item) <= set(_COLUMNS):
         item = [item["x"], item["y"], item.get("label", 1)]
     if not isinstance(item, list) or len(item) not in (2, 3):
         raise PromptError(f"{where}: not a point", 'A point is [x, y], [x, y, label] or {"x": 1, "y": 2, "label": 1}.')
     label = _label(item[2], where) if len(item) == 3 else 1
-    return Point(_number(item[0], f"{where}: x"), _number(item[1], f"{where}: y"), label)
+    x, y = _coordinate(item[0], f"{where}: x", limits[0]), _coordinate(item[1], f"{where}: y", limits[1])
+    return Point(x, y, label)
+
+
+def _coordinate(value: Any, where: str, limit: float) -> float:
+    number = _number(value, where)
+    if math.isfinite(limit) and not 0 <= number < limit:
+        raise PromptError(f"{where}: {number:g} is outside the image", f"It runs from 0 to {limit - 1:g}.")
+    return number
 
 
 def _box(corners: list[float], where: str) -> Box:
@@ -198,8 +213,8 @@ def _box(corners: list[float], where: str) -> Box:
 def _number(value: Any, where: str) -> float:
     try:
         number = float("not a number" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        raise PromptError(f"{where}: '{value}' is not a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(f"{where}: '{str(value)[:40]}' is not a number") from None
     if not math.isfinite(number):
         raise PromptError(f"{where}: '{value}' is not a finite number")
     return number

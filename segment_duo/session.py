@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo import __version__
-from segment_duo.errors import DropsError, EngineUnavailable, NotFound, OutOfSpace
+from segment_duo.errors import (
+    DropsError,
+    EngineUnavailable,
+    InputError,
+    MaskFileError,
+    ModelError,
+    NotFound,
+    SegduoError,
+    StoreError,
+)
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.stores import versions as version_names
@@ -63,6 +72,10 @@ if TYPE_CHECKING:
     from segment_duo.stores.base import Store
 
 
+_MOST_BYTES_A_PIXEL = 16
+"""Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
+
+
 @dataclass(frozen=True, eq=False)
 class OpenImage:
     """An image that was read and decoded. ``image_id`` is the engine's name for its pixels."""
@@ -79,11 +92,15 @@ class OpenImage:
 
 @dataclass(frozen=True)
 class LoadedSet:
-    """A saved set and how well it fits the image asked for. ``notice`` is empty when the set names exactly this image."""
+    """A saved set and how well it fits the image asked for.
+
+    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another.
+    """
 
     version: Version
     mask_set: MaskSet
     notice: str = ""
+    belongs: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,7 +164,12 @@ class Session:
     def model(self) -> ModelChoice:
         """The model that this session's requests name."""
         with self._lock:
-            if self._model is None:
+            if self._model is None and self.config.socket is not None:
+                from segment_duo.engine.client import engine_model
+
+                # Which models there are is decided by the machine that the named engine runs on.
+                self._model = engine_model(self.engine(), self.config.model)
+            elif self._model is None:
                 from segment_duo.models.registry import resolve_model
 
                 self._model = resolve_model(self.config, self.paths)
@@ -212,23 +234,19 @@ class Session:
         from segment_duo.images import read_image
 
         store = self.store(ref.store)
-        content = store.read(ref.path)
         limit = self.config.max_pixels
+        content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
 
         def decode(sidecars: Mapping[str, bytes]) -> ImageData:
-            return read_image(
-                content,
-                name=ref.name,
-                page=page,
-                banner=banner,
-                pixel_size=pixel_size,
-                sidecars=sidecars,
-                max_pixels=limit,
-            )
+            return read_image(content, name=ref.name, page=page, banner=banner, sidecars=sidecars, max_pixels=limit)
 
         data = decode({})
         if data.facts.pixel_size is None and (sidecars := self._sidecars(store, ref)):
             data = decode(sidecars)
+        if pixel_size is not None:
+            data = dataclasses.replace(data, facts=dataclasses.replace(data.facts, pixel_size=pixel_size))
+        for warning in data.facts.warnings:
+            self._tell(f"{ref}: {warning}")
         image = OpenImage(ref, data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image
@@ -239,13 +257,25 @@ class Session:
         wanted = {name.casefold() for name in sidecar_names(ref.name)}
         if not wanted:
             return {}
-        found = [entry for entry in store.list(ref.folder) if entry.name.casefold() in wanted and not entry.is_folder]
+        try:
+            entries = store.list(ref.folder)
+        except SegduoError as error:
+            self._tell(f"{ref}: no look at the files beside it ({error.message})")
+            return {}
+        found = [entry for entry in entries if entry.name.casefold() in wanted and not entry.is_folder]
         return {entry.name: store.read(entry.path, max_bytes=1 << 20) for entry in found if entry.size <= 1 << 20}
+
+    def _tell(self, message: str) -> None:
+        if self._notify is not None:
+            self._notify(message)
 
     def is_embedded(self, image: OpenImage) -> str | None:
         """``memory`` or ``disk`` when the running engine has this image's embedding, else None. Starts nothing."""
         engine = self._running_engine()
-        return engine.image_state(image.image_id, model=self.model).embedding if engine else None
+        try:
+            return engine.image_state(image.image_id, model=self.model).embedding if engine else None
+        except ModelError:
+            return None
 
     def release(self, image: OpenImage) -> ReleaseReport | None:
         """Free what the running engine holds of this image, in memory and on disk; None when no engine runs."""
@@ -315,7 +345,12 @@ class Session:
 
         Raises:
             Cancelled: ``cancelled`` said so.
+            PromptError: ``parameters.region`` does not lie on the image.
         """
+        if parameters.region is not None:
+            facts = image.data.facts
+            region = Prompt(box=parameters.region, object_id="region")
+            check_prompts([region], width=facts.width, height=facts.height, banner=facts.banner.height)
         result = self.engine().auto(
             image.image_id,
             parameters,
@@ -350,9 +385,11 @@ class Session:
     def load(self, ref: ImageRef, version: str | None = None, image: OpenImage | None = None) -> LoadedSet:
         """Load one saved set: by version name, or else the latest that belongs to this image.
 
+        Damaged sets are passed over with a message when the latest is wanted.
+
         Args:
             version: ``0``, ``2``, ``grain_1``; None or ``latest`` for the latest.
-            image: the image when it is open; saves reading it again to tell images of the same name apart.
+            image: the image when it is open; saves reading it again to tell images (and pages) of the same name apart.
 
         Raises:
             NotFound: no such set.
@@ -360,21 +397,35 @@ class Session:
         """
         request = version_names.VersionRequest.parse(version)
         candidates = request.candidates(self.versions(ref))
-        sha256 = image.data.facts.sha256 if image else None
-        first = candidates[0]
+        owner = _Owner(self, ref, image)
         if request.name is not None:
-            return LoadedSet(first, mask_set := self.read_set(ref, first), self._notice(mask_set, first, ref, sha256))
+            return self._fit(candidates[0], self.read_set(ref, candidates[0]), owner)
         for candidate in candidates:
-            provenance = self.peek(ref, candidate).provenance
-            if not belongs_to(provenance, ref, sha256) and sha256 is None:
-                sha256 = self.content_hash(ref)
-            if belongs_to(provenance, ref, sha256):
-                mask_set = self.read_set(ref, candidate)
-                return LoadedSet(candidate, mask_set, self._notice(mask_set, candidate, ref, sha256))
+            try:
+                if owner.has(candidate, self.peek(ref, candidate).provenance):
+                    return self._fit(candidate, self.read_set(ref, candidate), owner)
+            except MaskFileError as error:
+                self._tell(f"passed over: {error.message}")
         raise NotFound(
-            f"{ref}: the saved sets of this name belong to another image",
+            f"{ref}: none of the saved sets of this name belongs to this image",
             "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
         )
+
+    def load_with_image(
+        self,
+        ref: ImageRef,
+        version: str | None = None,
+        *,
+        banner: str | int = "auto",
+        pixel_size: PixelSize | None = None,
+    ) -> tuple[LoadedSet, OpenImage]:
+        """A set and its image, read as the set records it: its page, its banner unless told otherwise, its pixel size unless given."""
+        loaded = self.load(ref, version)
+        recorded = loaded.mask_set.provenance
+        cut = recorded.banner.height if banner == "auto" and recorded.banner else banner
+        page = recorded.image.page if recorded.image else 0
+        image = self.open_image(ref, page=page, banner=cut, pixel_size=pixel_size or recorded.pixel_size)
+        return self._fit(loaded.version, loaded.mask_set, _Owner(self, ref, image)), image
 
     def content_hash(self, ref: ImageRef) -> str:
         """SHA-256 of the image's bytes, as sets record it; an empty string when the image is not there (any more)."""
@@ -397,22 +448,29 @@ class Session:
         kind, _ = self.masks_folder(ref)
         return peek(self.store(kind).read(version.path), name=version.path)
 
-    def _notice(self, mask_set: MaskSet, version: Version, ref: ImageRef, sha256: str | None) -> str:
+    def _fit(self, version: Version, mask_set: MaskSet, owner: _Owner) -> LoadedSet:
         identity = mask_set.provenance.image
+        belongs = owner.has(version, mask_set.provenance)
+        notice = ""
         if identity is None or not identity.sha256:
-            return f"set {version.name} does not say which image it belongs to; it was taken by its name"
-        if not sha256 or identity.sha256 == sha256:
-            return ""
-        if identity.path == str(ref):
-            return f"the image has changed since set {version.name} was made"
-        return f"set {version.name} was made for {identity.path}"
+            notice = f"set {version.name} does not say which image it belongs to; it was taken by its name"
+        elif not belongs:
+            notice = f"set {version.name} was made for {identity.path}, page {identity.page}"
+        elif owner.changed(identity):
+            notice = f"the image has changed since set {version.name} was made"
+        return LoadedSet(version, mask_set, notice, belongs)
 
-    def has_sets(self, ref: ImageRef, *, suffix: str = "", sha256: str | None = None) -> bool:
-        """Whether a set with this suffix exists for this image (identity counts, not only the name)."""
-        return any(
-            version.suffix == suffix and belongs_to(self.peek(ref, version).provenance, ref, sha256)
-            for version in self.versions(ref)
-        )
+    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int = 0) -> bool:
+        """Whether a set with this suffix exists for this page of this image, saved or waiting in the spool; identity counts, not only the name."""
+        owner = _Owner(self, ref, page=page)
+        for version in self.versions(ref):
+            try:
+                if version.suffix == suffix and owner.has(version, self.peek(ref, version).provenance):
+                    return True
+            except MaskFileError as error:
+                self._tell(f"passed over: {error.message}")
+        place = (*self.masks_folder(ref), ref.stem, suffix)
+        return any((item.kind, item.folder, item.stem, item.suffix) == place for item in self.spool().pending())
 
     def labelled_image(
         self, ref: ImageRef, version: str | None = None, *, page: int = 0, banner: str | int = "auto"
@@ -476,16 +534,17 @@ class Session:
     def save_set(self, ref: ImageRef, masks: Sequence[Mask], provenance: Provenance, *, suffix: str = "") -> Saved:
         """As :meth:`save`, for a set whose provenance is known (edits need not open the image). Sets the time and numbers the masks."""
         from segment_duo.masks.files import dumps
+        from segment_duo.masks.importers import unique_ids
 
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         provenance = dataclasses.replace(provenance, created=created, program_version=__version__)
-        mask_set = MaskSet(with_unique_ids(masks), provenance)
+        mask_set = MaskSet(unique_ids(tuple(masks)), provenance)
         content = dumps(mask_set, legacy=self.config.legacy_segmentation)
         kind, folder = self.masks_folder(ref)
         store = self.store(kind)
         try:
             version = version_names.save_version(store, folder, ref.stem, suffix, content)
-        except (DropsError, OutOfSpace) as error:
+        except (DropsError, StoreError, InputError) as error:
             if kind is not StoreKind.DROPS:
                 raise
             kept = self.spool().add(kind, folder, ref.stem, suffix, content, error, address=store.address)
@@ -501,23 +560,46 @@ class Session:
         return spool.push(self.store, wait=wait) if spool.pending() else []
 
 
-def belongs_to(provenance: Provenance, ref: ImageRef, sha256: str | None) -> bool:
-    """Whether a set is this image's: same bytes, or same path; sets without identity (the predecessor's) count by name."""
-    identity = provenance.image
-    if identity is None or not identity.sha256:
-        return True
-    return identity.path == str(ref) or (bool(sha256) and identity.sha256 == sha256)
+class _Owner:
+    """Tells whether sets are an image's own. Reads the image only if paths do not decide.
 
+    A set is an image's when it names its path, or its bytes (a moved image), and its page. Sets that name nothing (the predecessor's) count
+    by their name, unless the folder holds another image that the name fits better: ``a_1.pkl`` beside ``a_1.tif`` is not ``a.tif``'s.
+    """
 
-def with_unique_ids(masks: Sequence[Mask]) -> tuple[Mask, ...]:
-    """Keep the ids that are unique already; give the others the next free numbers."""
-    taken: set[int] = set()
-    result: list[Mask] = []
-    following = max((mask.id for mask in masks), default=-1) + 1
-    for mask in masks:
-        if mask.id in taken:
-            mask = dataclasses.replace(mask, id=following)  # noqa: PLW2901 - the same mask under its own number
-            following += 1
-        taken.add(mask.id)
-        result.append(mask)
-    return tuple(result)
+    def __init__(
+        self, session: Session, ref: ImageRef, image: OpenImage | None = None, page: int | None = None
+    ) -> None:
+        self._session, self._ref = session, ref
+        self._page = image.data.facts.page if image else page
+        self._sha256: str | None = image.data.facts.sha256 if image else None
+        self._neighbours: set[str] | None = None
+
+    def has(self, version: Version, provenance: Provenance) -> bool:
+        identity = provenance.image
+        if identity is None or not identity.sha256:
+            return version.name == "0" or f"{self._ref.stem}_{version.name}" not in self._stems()
+        if self._page is not None and identity.page != self._page:
+            return False
+        return identity.path == str(self._ref) or identity.sha256 == self._content()
+
+    def changed(self, identity: ImageIdentity) -> bool:
+        """Whether the image's bytes are known and not those that a set of the same path was made from."""
+        return bool(self._sha256) and identity.sha256 != self._sha256
+
+    def _content(self) -> str:
+        if self._sha256 is None:
+            self._sha256 = self._session.content_hash(self._ref)
+        return self._sha256
+
+    def _stems(self) -> set[str]:
+        if self._neighbours is None:
+            from segment_duo.images import IMAGE_SUFFIXES
+
+            try:
+                entries = self._session.store(self._ref.store).list(self._ref.folder)
+            except SegduoError:
+                entries = []
+            images = [ImageRef(self._ref.store, entry.path) for entry in entries if not entry.is_folder]
+            self._neighbours = {image.stem for image in images if Path(image.name).suffix.lower() in IMAGE_SUFFIXES}
+        return self._neighbours

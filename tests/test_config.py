@@ -75,6 +75,7 @@ def test_secrets_are_never_shown(paths: Paths, tmp_path: Path) -> None:
         ("model = \n", "config.toml", "Mend the file"),
         ('device = "tpu"\n', "device from", "config show"),
         ('drops_url = "drops.example.org"\n', "must begin with http", "config show"),
+        ('drops_url = "https://ann:pw@drops.example.org/"\n', "must not hold a password", "config show"),
         ('masks_root = "/a/../b"\n', "must not contain", "config show"),
     ],
 )

@@ -66,6 +66,8 @@ def test_json_points_objects_and_boxes() -> None:
         ("[[1, 2", "line 1, column"),
         ("[" * 100_000, "nested too deeply"),
         ("[[true, 2]]", "not a number"),
+        ("[[1" + "0" * 5000 + ", 2]]", "clicks.csv"),
+        ("[[1" + "0" * 400 + ", 2]]", "not a"),
     ],
 )
 def test_what_is_no_prompt_is_refused_with_its_place(text: str, complaint: str) -> None:
@@ -73,6 +75,13 @@ def test_what_is_no_prompt_is_refused_with_its_place(text: str, complaint: str) 
         parse_prompts(text, name="clicks.csv")
     assert complaint in caught.value.message
     assert "clicks.csv" in caught.value.message
+
+
+def test_points_outside_the_image_are_refused_with_their_place() -> None:
+    with pytest.raises(PromptError, match=r"clicks.csv, line 3, column 'y': 80 is outside the image"):
+        parse_prompts("x,y\n1,2\n99,80\n", name="clicks.csv", within=(100, 80))
+    with pytest.raises(PromptError, match=r"item 2: x: -1 is outside the image"):
+        parse_prompts("[[1, 2], [-1, 2]]", name="clicks.json", within=(100, 80))
 
 
 def test_arguments() -> None:

@@ -25,7 +25,6 @@ from segment_duo.cli.options import (
     PixelSizeOption,
     SocketOption,
     SuffixOption,
-    banner_value,
     open_session,
     pixel_size_value,
 )
@@ -265,16 +264,14 @@ def auto(
             skip_existing=skip_existing,
             save=save,
             as_json=as_json,
-            reading={"page": page, "banner": banner_value(banner), "pixel_size": pixel_size_value(pixel_size)},
+            reading={"page": page, "banner": banner, "pixel_size": pixel_size_value(pixel_size)},
         )
-        refs = expand_inputs(session, images, from_file)
+        inputs = expand_inputs(session, images, from_file)
         if dry_run:
-            for ref in refs:
-                if not (skip_existing and session.has_sets(ref, suffix=suffix)):
-                    emit(ref)
+            run_batch(inputs.refs, run.tell, as_json=as_json, failures=inputs.failures)
             return
-        deliver_waiting(session, refs)
-        run_batch(refs, run.one, as_json=as_json)
+        deliver_waiting(session, inputs.refs)
+        run_batch(inputs.refs, run.one, as_json=as_json, failures=inputs.failures)
         if run.spooled:
             raise SavedToSpoolOnly(
                 f"Drops did not take {run.spooled} sets; they are kept in {session.paths.spool_dir}",
@@ -283,7 +280,12 @@ def auto(
 
 
 def _combine(base: AutoParameters, given: dict[str, Any]) -> AutoParameters:
-    return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+    parameters = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+    if parameters.point_grids is not None and len(parameters.point_grids) == 1:
+        # One grid given serves the image and every layer of crops.
+        grids = parameters.point_grids * (parameters.crop_n_layers + 1)
+        parameters = dataclasses.replace(parameters, point_grids=grids)
+    return parameters
 
 
 def _read_grid(file: Path | None) -> tuple[tuple[tuple[float, float], ...], ...] | None:
@@ -312,13 +314,24 @@ class _Run:
     reading: dict[str, Any]
     spooled: int = 0
 
+    def tell(self, ref: ImageRef) -> None:
+        """Say that this image would be done (``--dry-run``)."""
+        if self._is_done(ref):
+            return
+        if self.as_json:
+            emit_json({"image": str(ref)})
+        else:
+            emit(ref)
+
+    def _is_done(self, ref: ImageRef) -> bool:
+        return self.skip_existing and self.session.has_sets(ref, suffix=self.suffix, page=self.reading["page"])
+
     def one(self, ref: ImageRef) -> None:
-        if self.skip_existing and self.session.has_sets(ref, suffix=self.suffix):
+        """Make and save all masks of one image."""
+        if self._is_done(ref):
             note(f"{ref}: has a set already, skipped")
             return
         image = self.session.open_image(ref, **self.reading)
-        for warning in image.data.facts.warnings:
-            note(f"{ref}: {warning}")
         self._advise(image)
         with progress(ref.name) as report:
             result = self.session.auto(image, self.parameters, on_event=lambda event: _show(event, report))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from segment_duo.cli.output import emit_json, note
 from segment_duo.errors import (
@@ -15,37 +15,52 @@ from segment_duo.errors import (
     SomeInputsFailed,
     UsageError,
 )
-from segment_duo.types import ImageRef
 
 STOPS_EVERYTHING = (Cancelled, ConfigError, EngineUnavailable, ModelError, UsageError)
 """What would fail for the next image just the same."""
 
+T = TypeVar("T")
 
-def run_batch(refs: Sequence[ImageRef], work: Callable[[ImageRef], None], *, as_json: bool) -> None:
-    """Call ``work`` for each image.
 
-    With a single image its own error is raised. With several, each failure is told on stderr (and as a line of NDJSON), and at the end
-    SomeInputsFailed is raised; if all failed for the same reason, that kind of error is raised.
+def run_batch(
+    items: Sequence[T],
+    work: Callable[[T], None],
+    *,
+    as_json: bool,
+    failures: Sequence[tuple[str, SegduoError]] = (),
+    name: Callable[[T], str] = str,
+) -> None:
+    """Call ``work`` for each item.
+
+    With a single item its own error is raised. With several, each failure is told on stderr (and as a line of NDJSON) when it happens; at the
+    end an error of the same kind is raised if all failed for one reason, else SomeInputsFailed.
+
+    Args:
+        failures: what failed before it became an item (text, error).
+        name: what to call an item.
     """
-    failures: list[SegduoError] = []
-    for ref in refs:
+    total = len(items) + len(failures)
+    met: list[SegduoError] = []
+
+    def failed(label: str, error: SegduoError) -> None:
+        if total == 1:
+            raise error
+        met.append(error)
+        note(f"segduo: {error.message if label in error.message else f'{label}: {error.message}'}")
+        if as_json:
+            emit_json({"image": label, "error": error.slug, "message": error.message, "hint": error.hint})
+
+    for label, error in failures:
+        failed(label, error)
+    for item in items:
         try:
-            work(ref)
+            work(item)
         except STOPS_EVERYTHING:
             raise
         except SegduoError as error:
-            if len(refs) == 1:
-                raise
-            failures.append(error)
-            message = error.message if str(ref) in error.message else f"{ref}: {error.message}"
-            note(f"segduo: {message}")
-            if as_json:
-                emit_json(failure_record(ref, error))
-    if failures:
-        done = len(refs) - len(failures)
-        raise SomeInputsFailed(f"{len(failures)} of {len(refs)} images failed, {done} done")
-
-
-def failure_record(ref: ImageRef, error: SegduoError) -> dict[str, Any]:
-    """What a failed image looks like among the NDJSON lines."""
-    return {"image": str(ref), "error": error.slug, "message": error.message, "hint": error.hint}
+            failed(name(item), error)
+    if not met:
+        return
+    if len(met) == total and len({type(error) for error in met}) == 1:
+        raise type(met[0])(f"all {total} images failed; the last: {met[-1].message}", met[-1].hint)
+    raise SomeInputsFailed(f"{len(met)} of {total} images failed, {total - len(met)} done")

@@ -19,7 +19,6 @@ from segment_duo.cli.options import (
     ModelOption,
     PageOption,
     SocketOption,
-    banner_value,
     open_session,
 )
 from segment_duo.cli.output import emit, emit_json, progress
@@ -60,17 +59,17 @@ def embed(
         "max_pixels": max_pixels,
     }
     with open_session(say_model=True, **flags) as session, progress("embedding") as report:
-        refs = expand_inputs(session, images, from_file)
+        inputs = expand_inputs(session, images, from_file)
         done = 0
 
         def work(ref: ImageRef) -> None:
             nonlocal done
-            report(done, len(refs), ref.name)
-            state = session.embed(session.open_image(ref, page=page, banner=banner_value(banner)))
+            report(done, len(inputs.refs), ref.name)
+            state = session.embed(session.open_image(ref, page=page, banner=banner))
             done += 1
             if as_json:
                 emit_json({"image": str(ref), "id": state.id, "computed": state.computed, "seconds": state.seconds})
             else:
                 emit(f"{ref}\t{'computed' if state.computed else 'cached'}\t{state.seconds:.2f} s")
 
-        run_batch(refs, work, as_json=as_json)
+        run_batch(inputs.refs, work, as_json=as_json, failures=inputs.failures)

@@ -1,4 +1,4 @@
-"""Sizes, moments and lengths as people read them."""
+"""Sizes and moments as people read them, and moments as programs do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
-def when(timestamp: float) -> str:
+def when(moment: float) -> str:
     """A moment in local time, to the minute."""
-    return datetime.datetime.fromtimestamp(timestamp).astimezone().strftime("%Y-%m-%d %H:%M")
+    return datetime.datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def length(nanometres: float) -> str:
-    """A length in the unit that reads best."""
-    for factor, unit in ((1e6, "mm"), (1e3, "um"), (1.0, "nm")):
-        if nanometres >= factor:
-            return f"{nanometres / factor:.4g} {unit}"
-    return f"{nanometres * 1e3:.4g} pm"
+def timestamp(moment: float) -> str:
+    """A moment in UTC, ISO 8601, to the second."""
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from segment_duo.cli.batch import run_batch
-from segment_duo.cli.human import length, size, when
+from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
@@ -20,7 +20,6 @@ from segment_duo.cli.options import (
     PageOption,
     PixelSizeOption,
     SocketOption,
-    banner_value,
     open_session,
     pixel_size_value,
 )
@@ -55,18 +54,16 @@ def info(
       segduo info images/ --json | jq '{image, pixel_size}'
     """
     with open_session(model=model, socket=socket, max_pixels=max_pixels) as session:
-        refs = expand_inputs(session, images, from_file)
+        inputs = expand_inputs(session, images, from_file)
 
         def work(ref: ImageRef) -> None:
-            opened = session.open_image(
-                ref, page=page, banner=banner_value(banner), pixel_size=pixel_size_value(pixel_size)
-            )
+            opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
             if as_json:
                 emit_json(_record(session, opened))
             else:
-                _print(session, opened, blank=ref != refs[0])
+                _print(session, opened, blank=ref != inputs.refs[0])
 
-        run_batch(refs, work, as_json=as_json)
+        run_batch(inputs.refs, work, as_json=as_json, failures=inputs.failures)
 
 
 def _record(session: Session, image: OpenImage) -> dict[str, Any]:
@@ -98,15 +95,19 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
             emit(f"{name:<12}{value}")
     for version in session.versions(image.ref):
         emit(f"{'saved set':<12}{version.name:<12}{when(version.modified)}  {size(version.size)}  {version.path}")
-    for warning in facts.warnings:
-        emit(f"{'warning':<12}{warning}")
 
 
 def _scale(scale: PixelSize | None, width: int) -> str:
+    from segment_duo.images.pixel_size import describe_nm
+
     if scale is None:
         return "unknown (give --pixel-size)"
-    both = length(scale.x_nm) if scale.x_nm == scale.y_nm else f"{length(scale.x_nm)} x {length(scale.y_nm)}"
-    return f"{both} (from {scale.source}, {scale.trust} trust); field width {length(scale.x_nm * width)}"
+    both = (
+        describe_nm(scale.x_nm)
+        if scale.x_nm == scale.y_nm
+        else f"{describe_nm(scale.x_nm)} x {describe_nm(scale.y_nm)}"
+    )
+    return f"{both} (from {scale.source}, {scale.trust} trust); field width {describe_nm(scale.x_nm * width)}"
 
 
 def _instrument(instrument: Instrument) -> list[tuple[str, str]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from segment_duo.errors import InputError, NotFound, UsageError
+from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.stores.base import has_magic
 from segment_duo.stores.versions import LATEST, split_version
-from segment_duo.types import Entry, ImageRef
+from segment_duo.types import Entry, ImageRef, StoreKind
 
 if TYPE_CHECKING:
     from segment_duo.session import Session
@@ -25,24 +26,49 @@ def read_list(source: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
-def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str | None) -> list[ImageRef]:
-    """All images meant, in the order given, each once.
+@dataclass(frozen=True)
+class Inputs:
+    """The images meant, each once, in the order given; and what was given but means none, with the reason."""
+
+    refs: list[ImageRef]
+    failures: list[tuple[str, SegduoError]]
+
+
+def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str | None) -> Inputs:
+    """All images meant.
+
+    Lists (``-``, ``--from-file``) may hold folders and other files, as ``segduo ls -1`` prints them; these do not count. A single missing
+    file is left to whoever opens it.
 
     Raises:
         UsageError: nothing was given.
-        NotFound: a folder or pattern without images. A single missing file is left to whoever opens it, so that a batch goes on.
     """
-    texts: list[str] = []
+    given: list[str] = []
+    listed: list[str] = []
     for text in inputs or []:
-        texts.extend(read_list("-") if text == "-" else [text])
+        if text == "-":
+            listed.extend(read_list("-"))
+        else:
+            given.append(text)
     if from_file is not None:
-        texts.extend(read_list(from_file))
-    if not texts:
+        listed.extend(read_list(from_file))
+    if not (given or listed or "-" in (inputs or []) or from_file):
         raise UsageError("no images given", "Name files, folders or quoted patterns, or use --from-file FILE.")
     found: dict[ImageRef, None] = {}
-    for text in texts:
-        found.update(dict.fromkeys(_expand(session, text)))
-    return list(found)
+    failures: list[tuple[str, SegduoError]] = []
+    for text in [*given, *(line for line in listed if is_image_name(line) or has_magic(line))]:
+        try:
+            found.update(dict.fromkeys(_expand(session, text)))
+        except SegduoError as error:
+            failures.append((text, error))
+    return Inputs(list(found), failures)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is one that we open."""
+    from segment_duo.images import IMAGE_SUFFIXES
+
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not name.endswith("/")
 
 
 def _expand(session: Session, text: str) -> Iterator[ImageRef]:
@@ -51,7 +77,7 @@ def _expand(session: Session, text: str) -> Iterator[ImageRef]:
     if has_magic(ref.path) and store.stat(ref.path) is None:
         yield from _images(ref, store.glob(ref.path), f"no images match '{text}'")
         return
-    if text.endswith("/") or (ref.name and "." not in ref.name) or _is_local_folder(ref):
+    if not is_image_name(text) or _is_local_folder(ref):
         entry = store.stat(ref.path)
         if entry is None:
             raise NotFound(f"{text}: no such file or folder")
@@ -63,14 +89,13 @@ def _expand(session: Session, text: str) -> Iterator[ImageRef]:
 
 
 def _is_local_folder(ref: ImageRef) -> bool:
-    return ref.store == "local" and Path(ref.path).is_dir()
+    return ref.store is StoreKind.LOCAL and Path(ref.path).is_dir()
 
 
 def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[ImageRef]:
     from segment_duo.images import IMAGE_SUFFIXES
 
-    refs = [ImageRef(ref.store, entry.path) for entry in entries if not entry.is_folder]
-    refs = [item for item in refs if Path(item.name).suffix.lower() in IMAGE_SUFFIXES]
+    refs = [ImageRef(ref.store, entry.path) for entry in entries if not entry.is_folder and is_image_name(entry.path)]
     if not refs:
         raise NotFound(message, f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
     yield from refs
@@ -83,3 +108,20 @@ def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None
     if head == text or session.store(whole.store).stat(whole.path) is not None:
         return whole, None
     return session.reference(head), request.name or LATEST
+
+
+def expand_sets(
+    session: Session, texts: Sequence[str]
+) -> tuple[list[tuple[ImageRef, str | None]], list[tuple[str, SegduoError]]]:
+    """What ``IMAGE[@VERSION]...`` means: (image, version or None) pairs; folders and patterns stand for the latest sets of their images."""
+    found: list[tuple[ImageRef, str | None]] = []
+    failures: list[tuple[str, SegduoError]] = []
+    for text in texts:
+        ref, version = image_and_version(session, text)
+        if version is not None:
+            found.append((ref, version))
+            continue
+        inputs = expand_inputs(session, [text], None)
+        found.extend((item, None) for item in inputs.refs)
+        failures.extend(inputs.failures)
+    return found, failures

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Annotated
 
 import typer
 
-from segment_duo.cli.human import size, when
+from segment_duo.cli.human import size, timestamp, when
+from segment_duo.cli.inputs import is_image_name
 from segment_duo.cli.options import JsonOption, open_session
 from segment_duo.cli.output import emit, emit_json, emit_table
-from segment_duo.errors import UsageError
 from segment_duo.types import Entry
 
 
@@ -21,6 +20,7 @@ def register(app: typer.Typer, *, panel: str) -> None:
 def list_folder(
     folder: Annotated[str | None, typer.Argument(metavar="[PATH]", help="A folder, local or on Drops.")] = None,
     names_only: Annotated[bool, typer.Option("-1", help="One path a line, for pipelines.")] = False,
+    images_only: Annotated[bool, typer.Option("--images", help="Only images.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List a folder, newest first.
@@ -31,16 +31,14 @@ def list_folder(
 
       segduo ls /drops/labdaq/2026
 
-      segduo ls -1 images | head -5 | segduo auto -
+      segduo ls -1 --images scans | head -5 | segduo auto -
     """
     with open_session() as session:
         target = folder or session.config.start_folder or "."
         ref = session.reference(target)
-        if str(ref).rstrip("/") in ("/drops", ""):
-            raise UsageError(
-                "the root of Drops cannot be listed", "Name a folder: segduo ls /drops/labdaq (or set start_folder)."
-            )
         entries = session.list_folder(target)
+        if images_only:
+            entries = [entry for entry in entries if not entry.is_folder and is_image_name(entry.path)]
         shown = {entry.path: str(type(ref)(ref.store, entry.path)) for entry in entries}
     if as_json:
         emit_json([_record(entry, shown[entry.path]) for entry in entries], indent=1)
@@ -62,5 +60,5 @@ def _record(entry: Entry, path: str) -> dict[str, object]:
         "path": path,
         "is_folder": entry.is_folder,
         "size": entry.size,
-        "modified": datetime.datetime.fromtimestamp(entry.modified, datetime.UTC).isoformat(timespec="seconds"),
+        "modified": timestamp(entry.modified),
     }

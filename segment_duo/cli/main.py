@@ -78,9 +78,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE_EXIT)
     except SegduoError as error:
-        note(f"segduo: {error.message}")
-        if error.hint:
-            note(f"  {error.hint}")
+        first, *rest = error.message.splitlines() or [""]
+        note(f"segduo: {first}")
+        for line in [*rest, *error.hint.splitlines()]:
+            note(f"  {line}")
         sys.exit(error.exit_code)
 
 

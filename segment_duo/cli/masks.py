@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.human import size, when
-from segment_duo.cli.inputs import image_and_version
+from segment_duo.cli.human import size, timestamp, when
+from segment_duo.cli.inputs import expand_sets, image_and_version
 from segment_duo.cli.options import (
     BannerOption,
     JsonOption,
+    MaxPixelsOption,
     OutOption,
+    PageOption,
     PixelSizeOption,
     SuffixOption,
-    banner_value,
     open_session,
     pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
 from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
-from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, UsageError
+from segment_duo.errors import InputError, MaskFileError, NotFound, SavedToSpoolOnly, UsageError
 from segment_duo.prompts import parse_box
 from segment_duo.stores.versions import split_version
-from segment_duo.types import Mask, MaskSet
+from segment_duo.types import ImageRef, Mask, MaskSet
 
 if TYPE_CHECKING:
-    from segment_duo.session import LoadedSet, OpenImage, Session
+    from segment_duo.session import LoadedSet, Session
 
 app = typer.Typer(
     help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True
@@ -41,7 +42,11 @@ SetArgument = Annotated[
     ),
 ]
 SetsArgument = Annotated[
-    list[str], typer.Argument(metavar="IMAGE[@VERSION]...", help="Images, each with the set meant; the latest without.")
+    list[str],
+    typer.Argument(
+        metavar="IMAGE[@VERSION]...",
+        help="Images, folders or patterns; the latest set of each unless @VERSION says which.",
+    ),
 ]
 IdsArgument = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids as `segduo masks show` gives them.")]
 
@@ -62,30 +67,37 @@ def list_versions(
         ref = session.reference(image)
         rows: list[dict[str, Any]] = []
         for version in session.versions(ref):
-            found = session.peek(ref, version)
-            model, identity = found.provenance.model, found.provenance.image
-            rows.append(
-                {
-                    "version": version.name,
-                    "masks": found.count,
-                    "modified": when(version.modified),
-                    "size": size(version.size),
-                    "model": model.id if model else "",
-                    "operation": found.provenance.operation,
-                    "parent": found.provenance.parent or "",
-                    "image": identity.path if identity else "",
-                    "path": version.path,
-                }
-            )
+            row: dict[str, Any] = {
+                "version": version.name,
+                "path": str(ImageRef(session.masks_folder(ref)[0], version.path)),
+            }
+            row |= {"size": version.size, "modified": version.modified}
+            try:
+                found = session.peek(ref, version)
+            except MaskFileError as error:
+                rows.append(row | {"masks": None, "operation": f"damaged: {error.message}"})
+                continue
+            known = found.provenance
+            row |= {"masks": found.count, "operation": known.operation, "parent": known.parent}
+            row |= {
+                "model": known.model.id if known.model else None,
+                "image": known.image.path if known.image else None,
+            }
+            rows.append(row)
     if as_json:
-        emit_json(rows, indent=1)
+        emit_json([row | {"modified": timestamp(row["modified"])} for row in rows], indent=1)
         return
     if not rows:
         raise NotFound(f"{ref}: no saved sets yet", f"`segduo auto {ref}` makes one.")
     columns = ("version", "masks", "modified", "size", "model", "operation", "parent", "path")
-    emit_table(columns, [[row[column] for column in columns] for row in rows], right=("masks", "size"))
+    shown = [row | {"modified": when(row["modified"]), "size": size(row["size"])} for row in rows]
+    emit_table(
+        columns,
+        [["" if row.get(column) is None else row[column] for column in columns] for row in shown],
+        right=("masks", "size"),
+    )
     for row in rows:
-        if row["image"] not in ("", str(ref)):
+        if row.get("image") not in (None, str(ref)):
             note(f"set {row['version']} was made for {row['image']}")
 
 
@@ -178,7 +190,10 @@ def filter_masks(
     ] = False,
     inside: Annotated[
         str | None,
-        typer.Option(metavar="X0,Y0,X1,Y1|ID", help="Only masks inside this box, or inside the mask of this id."),
+        typer.Option(
+            metavar="X0,Y0,X1,Y1|ID",
+            help="Only masks with half of their pixels or more in this box, or in the mask of this id (itself left out).",
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Only masks with this label.")] = None,
     pixel_size: PixelSizeOption = None,
@@ -212,11 +227,18 @@ def filter_masks(
             inside_mask=_mask_id(inside) if inside is not None and not box else None,
             label=label,
         )
-        masks = filters.apply(loaded.mask_set, wanted, pixel_size=pixel_size_value(pixel_size))
+        parameters = wanted.parameters()
+        if not parameters:
+            raise UsageError("no condition given", "For example --min-area 50 or --exclude-edge.")
+        scale = pixel_size_value(pixel_size)
+        if scale is not None:
+            parameters["pixel_size_nm"] = [scale.x_nm, scale.y_nm]
+        masks = filters.apply(loaded.mask_set, wanted, pixel_size=scale)
         if dry_run:
-            emit(f"{len(masks)} of {len(loaded.mask_set.masks)}")
+            counts = {"masks": len(masks), "before": len(loaded.mask_set.masks)}
+            emit_json(counts) if as_json else emit(f"{counts['masks']} of {counts['before']}")
             return
-        _save_edit(session, image, loaded, masks, "filter", wanted.parameters(), suffix, as_json)
+        _save_edit(session, image, loaded, masks, "filter", parameters, suffix, as_json)
 
 
 def _mask_id(text: str) -> int:
@@ -235,6 +257,8 @@ def export(
         str, typer.Option(help="Who owns a pixel that several masks claim: small-on-top, score or area.")
     ] = "small-on-top",
     banner: BannerOption = "auto",
+    pixel_size: PixelSizeOption = None,
+    max_pixels: MaxPixelsOption = None,
     out: OutOption = None,
 ) -> None:
     """Write sets in another program's format.
@@ -255,17 +279,23 @@ def export(
     form = FORMATS.get(fmt)
     if form is None:
         raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
-    with open_session(out=out) as session:
+    with open_session(out=out, max_pixels=max_pixels) as session:
+        wanted, failures = expand_sets(session, images)
+        for _, error in failures:
+            raise error
         sets: list[tuple[MaskSet, Any]] = []
-        for text in images:
-            loaded = _load(session, text)
-            # The table's intensities come from the image's own bit depth.
-            opened = (
-                _open_for(session, text, loaded, banner_value(banner))
-                if form.needs_image or form.name == "csv"
-                else None
-            )
-            sets.append((loaded.mask_set, opened.data if opened else None))
+        for ref, version in wanted:
+            # A table's intensities come from the image's own bit depth.
+            if form.needs_image or form.name == "csv":
+                loaded, opened = session.load_with_image(
+                    ref, version, banner=banner, pixel_size=pixel_size_value(pixel_size)
+                )
+                sets.append((loaded.mask_set, opened.data))
+            else:
+                loaded = session.load(ref, version)
+                sets.append((loaded.mask_set, None))
+            if loaded.notice:
+                note(loaded.notice)
         for file in write(sets, fmt, destination, overlap=overlap):
             emit(file)
 
@@ -290,6 +320,10 @@ def import_set(
     suffix: SuffixOption = "",
     as_json: JsonOption = False,
     out: OutOption = None,
+    page: PageOption = 0,
+    banner: BannerOption = "auto",
+    pixel_size: PixelSizeOption = None,
+    max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Read masks from another program's file and save them as a new version.
 
@@ -299,8 +333,10 @@ def import_set(
     """
     from segment_duo.masks import importers
 
-    with open_session(out=out) as session:
-        opened = session.open_image(session.reference(image))
+    with open_session(out=out, max_pixels=max_pixels) as session:
+        opened = session.open_image(
+            session.reference(image), page=page, banner=banner, pixel_size=pixel_size_value(pixel_size)
+        )
         facts = opened.data.facts
         try:
             if file.is_dir():
@@ -335,7 +371,8 @@ def import_set(
 def diff(
     first: SetArgument,
     second: Annotated[
-        str, typer.Argument(metavar="[IMAGE@]VERSION", help="Another set; @VERSION means the same image.")
+        str,
+        typer.Argument(metavar="IMAGE[@VERSION]|@VERSION", help="Another set; @VERSION alone means the same image."),
     ],
     iou: Annotated[float, typer.Option(min=0, max=1, help="Masks match from this IoU on.")] = 0.5,
     as_json: JsonOption = False,
@@ -419,15 +456,6 @@ def _load_any(session: Session, text: str) -> MaskSet:
     return _load(session, text).mask_set
 
 
-def _open_for(session: Session, text: str, loaded: LoadedSet, banner: str | int) -> OpenImage:
-    """The image of a set, with the banner that the set was made with unless told otherwise."""
-    ref, _ = image_and_version(session, text)
-    recorded = loaded.mask_set.provenance.banner
-    page = loaded.mask_set.provenance.image.page if loaded.mask_set.provenance.image else 0
-    cut = recorded.height if banner == "auto" and recorded else banner
-    return session.open_image(ref, page=page, banner=cut, pixel_size=loaded.mask_set.provenance.pixel_size)
-
-
 def _save_edit(
     session: Session,
     image: str,
@@ -439,6 +467,10 @@ def _save_edit(
     as_json: bool,
 ) -> None:
     ref, _ = image_and_version(session, image)
+    if not loaded.belongs:
+        raise InputError(
+            f"set {loaded.version.name} belongs to another image and is not edited as one of {ref}", loaded.notice
+        )
     provenance = dataclasses.replace(
         loaded.mask_set.provenance, operation=operation, parameters=parameters, parent=loaded.version.name
     )

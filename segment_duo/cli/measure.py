@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.inputs import image_and_version
+from segment_duo.cli.batch import run_batch
+from segment_duo.cli.inputs import expand_sets, image_and_version
 from segment_duo.cli.options import (
     BannerOption,
     JsonOption,
+    MaxPixelsOption,
     OutOption,
     PixelSizeOption,
-    banner_value,
     open_session,
     pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_json, emit_raw, note
-from segment_duo.errors import AlreadyExists, InputError, StoreError, UsageError
-from segment_duo.types import PixelSize
+from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
+from segment_duo.masks.export import write_new
+from segment_duo.types import ImageRef, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.masks.measure import Measures, Summary
-    from segment_duo.session import Session
+    from segment_duo.session import LoadedSet, OpenImage
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -35,7 +37,10 @@ def register(app: typer.Typer, *, panel: str) -> None:
 def measure(
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE[@VERSION]...", help="Images, each with the set meant; the latest without."),
+        typer.Argument(
+            metavar="IMAGE[@VERSION]...",
+            help="Images, folders or patterns; the latest set of each unless @VERSION says which.",
+        ),
     ],
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the table to a file instead of stdout.")
@@ -55,6 +60,7 @@ def measure(
     ] = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
+    max_pixels: MaxPixelsOption = None,
     out: OutOption = None,
 ) -> None:
     """Measure masks: area, perimeter, diameters, axes, shape, intensity; in pixels, and in nm when the scale is known.
@@ -69,42 +75,47 @@ def measure(
     """
     from segment_duo.masks import measure as measuring
 
-    if plot is not None and len(images) > 1:
-        raise UsageError("--plot draws one image at a time")
     for target in (csv, plot):
         if target is not None and target.exists():
             raise AlreadyExists(f"{target} exists already", "Nothing is overwritten: choose another name or remove it.")
-    with open_session(out=out) as session:
-        measured = [
-            _measure_one(
-                session, text, banner_value(banner), pixel_size_value(pixel_size), exclude_edge, min_diameter, plot
-            )
-            for text in images
-        ]
-    if as_json:
-        for item in measured:
-            record: dict[str, Any] = {"image": item.name, "summary": dataclasses.asdict(item.summary)}
-            if not summary:
-                record["masks"] = [dataclasses.asdict(row) for row in item.rows]
-            emit_json(record)
-        return
+    measured: list[_Measured] = []
+    with open_session(out=out, max_pixels=max_pixels) as session:
+        sets, failures = expand_sets(session, images)
+        if plot is not None and len(sets) > 1:
+            raise UsageError("--plot draws one image at a time")
+
+        def work(item: tuple[ImageRef, str | None]) -> None:
+            loaded, opened = session.load_with_image(*item, banner=banner, pixel_size=pixel_size_value(pixel_size))
+            if loaded.notice:
+                note(loaded.notice)
+            measured.append(_measure(loaded, opened, exclude_edge, min_diameter, plot))
+            if as_json:
+                emit_json(measured[-1].record(masks=not summary))
+
+        problem: SegduoError | None = None
+        try:
+            run_batch(sets, work, as_json=as_json, failures=failures, name=lambda item: str(item[0]))
+        except SomeInputsFailed as error:  # what was measured is still written
+            problem = error
     table = [(item.name, item.rows) for item in measured]
     if csv is not None:
-        _write_new(csv, measuring.measures_csv(table))
-        emit(csv)
-    elif not summary:
+        write_new(csv, measuring.measures_csv(table).encode())
+        note(f"table: {csv}") if as_json else emit(csv)
+    elif not (summary or as_json):
         emit_raw(measuring.measures_csv(table))
-    if summary:
+    if summary and not as_json:
         for item in measured:
             _print_summary(item.name, item.summary)
         if len(measured) > 1:
             together = [(item.rows, item.analysed, item.pixel_size) for item in measured]
             _print_summary(f"all {len(measured)} images", measuring.summarize_images(together))
+    if problem is not None:
+        raise problem
 
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """One image's measures. ``analysed``: height and width in pixels without the banner."""
+    """One image's measures. ``name``: IMAGE@VERSION; ``analysed``: height and width in pixels without the banner."""
 
     name: str
     rows: list[Measures]
@@ -112,27 +123,20 @@ class _Measured:
     analysed: tuple[int, int]
     pixel_size: PixelSize | None
 
+    def record(self, *, masks: bool) -> dict[str, Any]:
+        """JSON values; with ``masks`` the rows as well."""
+        record: dict[str, Any] = {"image": self.name, "summary": dataclasses.asdict(self.summary)}
+        if masks:
+            record["masks"] = [dataclasses.asdict(row) for row in self.rows]
+        return record
 
-def _measure_one(
-    session: Session,
-    text: str,
-    banner: str | int,
-    pixel_size: PixelSize | None,
-    exclude_edge: bool,
-    min_diameter: str | None,
-    plot: Path | None,
+
+def _measure(
+    loaded: LoadedSet, opened: OpenImage, exclude_edge: bool, min_diameter: str | None, plot: Path | None
 ) -> _Measured:
     from segment_duo.masks import filters
     from segment_duo.masks import measure as measuring
 
-    ref, version = image_and_version(session, text)
-    loaded = session.load(ref, version)
-    if loaded.notice:
-        note(loaded.notice)
-    recorded = loaded.mask_set.provenance
-    cut = recorded.banner.height if banner == "auto" and recorded.banner else banner
-    page = recorded.image.page if recorded.image else 0
-    opened = session.open_image(ref, page=page, banner=cut, pixel_size=pixel_size or recorded.pixel_size)
     scale = opened.data.facts.pixel_size
     least = None if min_diameter is None else filters.parse_length(min_diameter)
     wanted = filters.MaskFilter(exclude_edge=exclude_edge, min_diameter=least)
@@ -144,9 +148,9 @@ def _measure_one(
     if plot is not None:
         from segment_duo.masks.plot import plot as draw
 
-        _write_new(plot, draw(opened.data, kept, found, total, pixel_size=scale, title=ref.name))
+        write_new(plot, draw(opened.data, kept, found, total, pixel_size=scale, title=opened.ref.name))
         note(f"plot: {plot}")
-    return _Measured(str(ref), found, total, analysed, scale)
+    return _Measured(f"{opened.ref}@{loaded.version.name}", found, total, analysed, scale)
 
 
 def _print_summary(name: str, total: Summary) -> None:
@@ -191,14 +195,3 @@ def score(
         return
     for key, value in result.items():
         emit(f"{key:<18}{value:.4f}" if isinstance(value, float) else f"{key:<18}{value}")
-
-
-def _write_new(file: Path, content: str | bytes) -> None:
-    from segment_duo.stores.local import create_file
-
-    try:
-        create_file(file, content.encode() if isinstance(content, str) else content)
-    except FileExistsError:
-        raise AlreadyExists(f"{file} exists already", "Choose another name or remove it.") from None
-    except OSError as error:
-        raise StoreError(f"{file}: {error.strerror}") from None

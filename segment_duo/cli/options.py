@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli.output import note
-from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
     from segment_duo.session import Session
@@ -67,7 +66,19 @@ OutOption = Annotated[
         "--out", "-o", help="Folder for the saved sets instead of the configured place (local or /drops/...)."
     ),
 ]
-SuffixOption = Annotated[str, typer.Option("--suffix", "-s", help="Save as <image>_<suffix>.pkl, a series of its own.")]
+
+
+def _checked_suffix(suffix: str) -> str:
+    """Refuse a bad suffix before anything is computed."""
+    from segment_duo.stores.versions import check_suffix
+
+    return check_suffix(suffix)
+
+
+SuffixOption = Annotated[
+    str,
+    typer.Option("--suffix", "-s", help="Save as <image>_<suffix>.pkl, a series of its own.", callback=_checked_suffix),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
 ]
@@ -100,15 +111,6 @@ def open_session(*, out: str | None = None, say_model: bool = False, **flags: An
     if say_model and session.model.notice:
         note(session.model.notice)
     yield session
-
-
-def banner_value(text: str) -> str | int:
-    """``auto``, ``off`` or a number of rows."""
-    if text in ("auto", "off"):
-        return text
-    if text.isdigit():
-        return int(text)
-    raise UsageError(f"--banner takes auto, off or a number of rows, not '{text}'")
 
 
 def pixel_size_value(text: str | None) -> PixelSize | None:

@@ -21,7 +21,6 @@ from segment_duo.cli.options import (
     PixelSizeOption,
     SocketOption,
     SuffixOption,
-    banner_value,
     open_session,
     pixel_size_value,
 )
@@ -91,7 +90,8 @@ def point(
     """
     if not save and not as_json:
         raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
-    prompts = gather_prompts(points or [], box, points_file)
+    given = points_text(points_file)
+    prompts = gather_prompts(points or [], box, given)
     flags: dict[str, Any] = {
         "model": model,
         "device": device,
@@ -101,8 +101,10 @@ def point(
     }
     with open_session(out=out, say_model=True, **flags) as session:
         opened = session.open_image(
-            session.reference(image), page=page, banner=banner_value(banner), pixel_size=pixel_size_value(pixel_size)
+            session.reference(image), page=page, banner=banner, pixel_size=pixel_size_value(pixel_size)
         )
+        facts = opened.data.facts
+        prompts = gather_prompts(points or [], box, given, within=(facts.width, facts.height))
         before: tuple[Mask, ...] = ()
         parent = None
         if append or onto is not None:
@@ -140,8 +142,17 @@ def point(
         finish_saved(saved, record, as_json=as_json)
 
 
-def gather_prompts(points: list[str], box: str | None, points_file: str | None) -> list[Prompt]:
+def gather_prompts(
+    points: list[str],
+    box: str | None,
+    given: tuple[str, str] | None,
+    within: tuple[int, int] | None = None,
+) -> list[Prompt]:
     """The prompts of a command line: ``-p`` and ``--box`` make one object, a file may hold several.
+
+    Args:
+        given: name and text of the points file.
+        within: the image's width and height in pixels, once they are known; wrong prompts are refused before the image is read.
 
     Raises:
         UsageError: no prompt at all.
@@ -152,16 +163,19 @@ def gather_prompts(points: list[str], box: str | None, points_file: str | None) 
         prompts.append(
             Prompt(points=tuple(parse_point(text) for text in points), box=None if box is None else parse_box(box))
         )
-    if points_file is not None:
-        prompts.extend(parse_prompts(_read_text(points_file), name="stdin" if points_file == "-" else points_file))
+    if given is not None:
+        prompts.extend(parse_prompts(given[1], name=given[0], within=within))
     if not prompts:
         raise UsageError("no prompt given", "Give -p x,y, --box x0,y0,x1,y1 or --points FILE.")
     return prompts
 
 
-def _read_text(file: str) -> str:
+def points_text(file: str | None) -> tuple[str, str] | None:
+    """Name and content of the points file, if one was named; ``-`` is stdin."""
+    if file is None:
+        return None
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return ("stdin", sys.stdin.read()) if file == "-" else (file, Path(file).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise PromptError(f"{file}: not a text file") from None
     except OSError as error:

@@ -12,7 +12,6 @@ from segment_duo.cli.options import (
     MaxPixelsOption,
     OutOption,
     PageOption,
-    banner_value,
     open_session,
 )
 from segment_duo.cli.output import emit_raw, note
@@ -51,7 +50,7 @@ def show(
     """
     with open_session(out=out, graphics=graphics, max_pixels=max_pixels) as session:
         ref, version = image_and_version(session, image)
-        opened = session.open_image(ref, page=page, banner=banner_value(banner))
+        opened = session.open_image(ref, page=page, banner=banner)
         loaded = None
         if masks or version is not None:
             loaded = session.load(ref, version, opened)

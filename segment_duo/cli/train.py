@@ -13,9 +13,9 @@ from segment_duo.cli.options import (
     FromFileOption,
     InputsArgument,
     JsonOption,
+    MaxPixelsOption,
     OutOption,
     PageOption,
-    banner_value,
     open_session,
 )
 from segment_duo.cli.output import emit, emit_json, note, progress
@@ -70,6 +70,7 @@ def train(
     out: OutOption = None,
     page: PageOption = 0,
     banner: BannerOption = "auto",
+    max_pixels: MaxPixelsOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Adapt a model to your own images, learning from their saved mask sets.
@@ -90,11 +91,14 @@ def train(
     from segment_duo.training.finetune import BaseModel, FineTuneOptions, TrainingExample, fine_tune
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)
-    with open_session(out=out, model=base, device=device, say_model=base is None) as session:
+    with open_session(out=out, model=base, device=device, max_pixels=max_pixels, say_model=base is None) as session:
         examples: list[TrainingExample] = []
-        for ref in expand_inputs(session, images, from_file):
+        inputs = expand_inputs(session, images, from_file)
+        for text, problem in inputs.failures:
+            note(f"{text}: left out ({problem.message})")
+        for ref in inputs.refs:
             try:
-                labelled = session.labelled_image(ref, version, page=page, banner=banner_value(banner))
+                labelled = session.labelled_image(ref, version, page=page, banner=banner)
             except NotFound as error:
                 note(f"{ref}: left out ({error.message})")
                 continue

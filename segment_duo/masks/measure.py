@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.text import safe
 from segment_duo.types import ImageData, Mask, MaskSet, PixelSize
 
 if TYPE_CHECKING:
@@ -306,6 +307,7 @@ def _intensity(
         return None, None
     window = original[y : y + crop.shape[0], x : x + crop.shape[1]]
     samples = window[crop[: window.shape[0], : window.shape[1]]].astype(np.float64)
+    samples = samples[np.isfinite(samples)]
     if not samples.size:
         return None, None
     return float(samples.mean()), float(samples.std())
@@ -413,5 +415,5 @@ def _cell(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.10g}"
-    text = str(value)
+    text = safe(value) if isinstance(value, str) else str(value)
     return "'" + text if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

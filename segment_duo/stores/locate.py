@@ -34,12 +34,19 @@ def parse_reference(text: str, *, cwd: Path) -> ImageRef:
         raise UsageError("a path that holds a NUL character")
     if text.startswith(("drops:", DROPS_PREFIX)) or text == DROPS_PREFIX.rstrip("/"):
         return ImageRef(StoreKind.DROPS, drops_path(text))
-    path = cwd / Path(text).expanduser()
+    path = cwd / _home_expanded(Path(text))
     if ".." in path.parts:
         # The kernel follows links before it goes up; cutting "x/.." out of the text could name another file.
         folder, name = (path, "") if path.name == ".." else (path.parent, path.name)
         path = Path(os.path.realpath(folder)) / name
     return ImageRef(StoreKind.LOCAL, str(path.absolute()))
+
+
+def _home_expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # `~name.tif` is a file; there is no such user
+        return path
 
 
 def open_store(kind: StoreKind, config: Config, paths: Paths) -> Store:
