@@ -168,7 +168,7 @@ class _Machine:
         else:
             self.step_rarer(name, arg)
 
-    def step_rarer(self, name: str, arg: Any) -> None:  # noqa: PLR0912 - one branch an opcode
+    def step_rarer(self, name: str, arg: Any) -> None:
         stack = self.stack
         if name in {"APPENDS", "ADDITEMS"}:
             items = self.to_mark()

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
         EngineStatus,
         ImageState,
         PredictedObject,
-        ReleaseReport,
     )
     from segment_duo.masks.files import Peek
     from segment_duo.models.registry import ModelChoice
@@ -276,11 +275,6 @@ class Session:
             return engine.image_state(image.image_id, model=self.model).embedding if engine else None
         except ModelError:
             return None
-
-    def release(self, image: OpenImage) -> ReleaseReport | None:
-        """Free what the running engine holds of this image, in memory and on disk; None when no engine runs."""
-        engine = self._running_engine()
-        return engine.release(image.image_id) if engine else None
 
     # -- masks from the engine ----------------------------------------------------------------------------------------
 

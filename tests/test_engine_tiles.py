@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
+from segment_duo.engine.advice import tile_advice
 from segment_duo.engine.automatic import AutomaticMaskGenerator, Segment, record, region_box
 from segment_duo.engine.fullsize import Region, trim
-from segment_duo.engine.tiles import Piece, Window, advise_tile, merge, windows
+from segment_duo.engine.tiles import Piece, Window, merge, windows
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
@@ -32,8 +33,8 @@ def test_cores_share_the_image_and_windows_reach_over_them() -> None:
 
 
 def test_advice_comes_above_four_times_the_models_input() -> None:
-    assert advise_tile(4096, 3000) is None
-    assert advise_tile(3000, 4097) == 2048
+    assert tile_advice(4096, 3000) is None
+    assert tile_advice(3000, 4097) == 2048
 
 
 def disc(cy: float, cx: float, radius: float) -> npt.NDArray[np.bool_]:

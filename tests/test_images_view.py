@@ -1,4 +1,3 @@
-# ruff: noqa: PLR0917  (hypothesis hands its values over by position)
 """The view: coordinates there and back, and pictures of the right part of the image."""
 
 from __future__ import annotations

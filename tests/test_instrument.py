@@ -56,7 +56,7 @@ def nm(facts: ImageFacts) -> tuple[float, float]:
         ("test_tiff_Zeiss_SEM_512pix.tif", 11.649976, "ULTRA 55-36-06", 5.0, 3.9, 50000, "InLens"),
     ],
 )
-def test_real_files(  # noqa: PLR0917
+def test_real_files(
     shared_dir: Path, name: str, size: float, model: str, kilovolts: float, distance: float,
     magnification: float, detector: str,
 ) -> None:  # fmt: skip

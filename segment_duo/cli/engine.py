@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli import human
-from segment_duo.cli.options import DeviceOption, JsonOption, SocketOption
+from segment_duo.cli.options import BannerOption, DeviceOption, JsonOption, MaxPixelsOption, PageOption, SocketOption
 from segment_duo.cli.output import emit, emit_json, emit_table, note
 from segment_duo.errors import EngineUnavailable, UsageError
 
@@ -66,7 +66,9 @@ def status(as_json: JsonOption = False, socket: SocketOption = None) -> None:
 def release(
     image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", help="The image to forget.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget all images.")] = False,
-    page: Annotated[int, typer.Option("--page", min=0, help="Page of a multi-page TIFF.")] = 0,
+    page: PageOption = 0,
+    banner: BannerOption = "auto",
+    max_pixels: MaxPixelsOption = None,
     socket: SocketOption = None,
 ) -> None:
     """Free what the engine holds of an image, or of all: pixels, embeddings and candidates, in memory and on disk."""
@@ -75,8 +77,10 @@ def release(
 
     if everything == (image is not None):
         raise UsageError("name one IMAGE, or --all")
-    session = Session(load_config({"socket": socket}), notify=note)
-    image_id = None if image is None else session.open_image(session.reference(image), page=page).image_id
+    session = Session(load_config({"socket": socket, "max_pixels": max_pixels}), notify=note)
+    image_id = None
+    if image is not None:
+        image_id = session.open_image(session.reference(image), page=page, banner=banner).image_id
     freed = session.engine().release(image_id)
     note(
         f"{freed.images} image{'s' * (freed.images != 1)} released: "

@@ -37,17 +37,9 @@ EDGE = 20
 AGREE = 0.5
 """IoU in the common part of two windows from which two masks are the same object."""
 
-ADVISED_ABOVE = 4096
-ADVISED_TILE = 2048
-"""The model squeezes everything to its input size (1,024 pixels): beyond four times that, particles of 30 pixels get lost."""
 
 CELL = 256
 """Edge in pixels of the cells in which neighbours are looked up."""
-
-
-def advise_tile(width: int, height: int) -> int | None:
-    """A ``tile`` worth using for an image of this size, or None where the whole image does."""
-    return ADVISED_TILE if max(width, height) > ADVISED_ABOVE else None
 
 
 @dataclass(frozen=True, slots=True)

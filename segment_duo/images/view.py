@@ -136,7 +136,7 @@ class Pyramid:
         height, width = self._levels[0].shape[:2]
         return width, height
 
-    def render(  # noqa: PLR0917
+    def render(
         self, x0: float, y0: float, x1: float, y1: float, out_w: int, out_h: int, contrast: bool = False
     ) -> npt.NDArray[np.uint8]:
         """Draw the rectangle x0..x1, y0..y1 (edges, may reach beyond the image) as uint8 (out_h, out_w, 3).

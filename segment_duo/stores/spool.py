@@ -90,7 +90,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(  # noqa: PLR0917 - the order is that of save_version, and the reason
+    def add(
         self,
         kind: StoreKind,
         folder: str,
