@@ -116,16 +116,18 @@ class FullSize:
 
     def measure(self, mask: LowRes, threshold: float, offset: float) -> Measured:
         """Stability score and box of one mask."""
+        import numpy as np
+
         high, low = threshold + offset, threshold - offset
         window, left, top = self._window(mask, min(high, low, threshold), (threshold, high, low))
         if window is None:
-            zero = torch.zeros((), dtype=torch.int32, device=self.device)
+            zero = torch.zeros((), dtype=torch.int32)
             return Measured(zero / zero, torch.zeros(4, dtype=torch.int64))
         # int16 along the rows, as in stock: it wraps above 32,767 pixels, and so must we.
-        inside = (window > high).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32)
-        around = (window > low).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32)
-        binary = window > threshold
-        return Measured(inside / around, _box(binary, left, top))
+        inside, around = (
+            torch.tensor(_above(window, value).sum(1, dtype=np.int16).sum(dtype=np.int32)) for value in (high, low)
+        )
+        return Measured(inside / around, _box(_above(window, threshold), left, top))
 
     def binary(self, mask: LowRes, threshold: float) -> Region:
         """The mask at image size, inside its rectangle."""
@@ -134,23 +136,23 @@ class FullSize:
         window, left, top = self._window(mask, threshold, (threshold,))
         if window is None:
             return Region(np.zeros((0, 0), dtype=bool), 0, 0)
-        return trim(Region((window > threshold).cpu().numpy(), left, top))
+        return trim(Region(_above(window, threshold), left, top))
 
     def _window(self, mask: LowRes, level: float, thresholds: tuple[float, ...]) -> tuple[Tensor | None, int, int]:
         """Up-sampled logits around everything above ``level``, on the right side of each threshold; with their left and top."""
+        import numpy as np
+
         if level < mask.level:
             raise ValueError("these logits were cut at a higher threshold")
         if not mask.finite:
             return self._direct(mask, 0, 0, *self.size), 0, 0
-        above = (
-            mask.logits > level - ROUNDING * (float(mask.logits.abs().max()) if mask.logits.numel() else 0.0) - 1e-12
-        )
-        spans = torch.stack([*_span(above.any(1)[None]), *_span(above.any(0)[None])]).flatten().tolist()
-        r0, r1, c0, c1 = (int(v) for v in spans)
-        if r1 < r0:
+        peak = float(mask.logits.abs().max()) if mask.logits.numel() else 0.0
+        above = _above(mask.logits, level - ROUNDING * peak - 1e-12)
+        rows, cols = np.flatnonzero(above.any(1)), np.flatnonzero(above.any(0))
+        if not len(rows):
             return None, 0, 0
-        top, bottom = self.rows.reach(r0 + mask.top, r1 + mask.top)
-        left, right = self.cols.reach(c0 + mask.left, c1 + mask.left)
+        top, bottom = self.rows.reach(int(rows[0]) + mask.top, int(rows[-1]) + mask.top)
+        left, right = self.cols.reach(int(cols[0]) + mask.left, int(cols[-1]) + mask.left)
         pixels = (bottom - top) * (right - left)
         if self.device.type != "cpu" or pixels > DIRECT_SHARE * bottom * right:
             return self._direct(mask, top, left, bottom, right), left, top
@@ -166,19 +168,22 @@ class FullSize:
 
     def _doubtful(self, mask: LowRes, window: Tensor, top: int, left: int, thresholds: tuple[float, ...]) -> bool:
         """Whether rounding could have put a pixel on the wrong side of a threshold."""
-        peak = float(mask.logits.abs().max())
+        import numpy as np
+
+        logits, values = mask.logits.numpy(), window.numpy()
+        peak = float(np.abs(logits).max())
         for value in thresholds:
-            at = torch.tensor(value, dtype=torch.float32)
-            near = (window - at).abs_() <= ROUNDING * peak
-            if not bool(near.any()):
+            at = np.float32(value)
+            near = np.abs(values - at) <= np.float32(ROUNDING * peak)
+            if not near.any():
                 continue
+            y, x = near.nonzero()
             # Most of these are far from their own neighbours' bound: the largest logit of the mask is elsewhere.
-            y, x = near.nonzero(as_tuple=True)
-            first_row, first_col = self.rows.first[y + top] - mask.top, self.cols.first[x + left] - mask.left
-            rows = torch.stack([first_row, first_row + 1]).clamp_(0, mask.logits.shape[0] - 1)
-            cols = torch.stack([first_col, first_col + 1]).clamp_(0, mask.logits.shape[1] - 1)
-            local = mask.logits[rows[:, None], cols[None, :]].abs().amax((0, 1)).clamp_(min=abs(value))
-            if bool(((window[y, x] - at).abs() <= ROUNDING * local).any()):
+            row, col = self.rows.first[y + top] - mask.top, self.cols.first[x + left] - mask.left
+            rows = np.stack([row, row + 1]).clip(0, logits.shape[0] - 1)
+            cols = np.stack([col, col + 1]).clip(0, logits.shape[1] - 1)
+            local = np.abs(logits[rows[:, None], cols[None, :]]).max((0, 1)).clip(min=abs(value))
+            if bool((np.abs(values[y, x] - at) <= ROUNDING * local).any()):
                 return True
         return False
 
@@ -239,14 +244,12 @@ class _Axis:
     """Interpolation along one axis. ``weights``: float32 (out, in), two per row; ``first``: int64 (out,), the first neighbour."""
 
     weights: Tensor
-    first: Tensor
-    inputs: int
+    first: npt.NDArray[np.int64]
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """Outputs (start, stop) that have an input of ``first``..``last`` (inclusive) among their neighbours."""
-        start = int(torch.searchsorted(self.first, first - 1)) if first > 0 else 0
-        stop = int(torch.searchsorted(self.first, last, right=True))
-        return start, stop
+        start = int(self.first.searchsorted(first - 1)) if first > 0 else 0
+        return start, int(self.first.searchsorted(last, side="right"))
 
 
 @lru_cache(maxsize=32)
@@ -266,9 +269,8 @@ def _axis(inputs: int, outputs: int, device: torch.device) -> _Axis:
         valid = (index >= 0) & (index < inputs)
         share = shares[index.remainder(4), torch.arange(outputs)]
         weights[valid.nonzero().flatten(), index[valid]] = share[valid]
-    weights = weights.to(device)
     first = (weights > 0).to(torch.int8).argmax(dim=1)
-    return _Axis(weights=weights, first=first.contiguous(), inputs=inputs)
+    return _Axis(weights=weights.to(device), first=first.numpy())
 
 
 def _scale(inputs: int, outputs: int) -> float:
@@ -290,10 +292,22 @@ def _span(hits: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.where(some, last, -1)
 
 
-def _box(binary: Tensor, left: int, top: int) -> Tensor:
+def _above(window: Tensor, value: float) -> npt.NDArray[np.bool_]:
+    """Pixels above a threshold, which is rounded to float32 first, as torch does with a Python number."""
+    import numpy as np
+
+    if window.device.type != "cpu":
+        return (window > value).cpu().numpy()
+    # NumPy on purpose: its comparisons and sums of booleans take a sixth of torch's time (3 megapixels: 0.3 against 1.4 and 2.4 ms).
+    above: npt.NDArray[np.bool_] = window.numpy() > np.float32(value)
+    return above
+
+
+def _box(binary: npt.NDArray[np.bool_], left: int, top: int) -> Tensor:
     """``batched_mask_to_box`` for one mask inside a window."""
-    spans = torch.stack([*_span(binary.any(0)[None]), *_span(binary.any(1)[None])]).flatten().tolist()
-    x0, x1, y0, y1 = (int(v) for v in spans)
-    if x1 < x0:
+    import numpy as np
+
+    rows, cols = np.flatnonzero(binary.any(1)), np.flatnonzero(binary.any(0))
+    if not len(rows):
         return torch.zeros(4, dtype=torch.int64)
-    return torch.tensor([x0 + left, y0 + top, x1 + left, y1 + top], dtype=torch.int64)
+    return torch.tensor([cols[0] + left, rows[0] + top, cols[-1] + left, rows[-1] + top], dtype=torch.int64)
