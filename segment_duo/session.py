@@ -236,14 +236,16 @@ class Session:
         limit = self.config.max_pixels
         content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
 
-        def decode(sidecars: Mapping[str, bytes]) -> ImageData:
-            return read_image(content, name=ref.name, page=page, banner=banner, sidecars=sidecars, max_pixels=limit)
+        def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
+            return read_image(
+                content, name=ref.name, page=page, banner=banner, pixel_size=given, sidecars=sidecars, max_pixels=limit
+            )
 
-        data = decode({})
-        if data.facts.pixel_size is None and (sidecars := self._sidecars(store, ref)):
-            data = decode(sidecars)
-        if pixel_size is not None:
-            data = dataclasses.replace(data, facts=dataclasses.replace(data.facts, pixel_size=pixel_size))
+        # Sidecars hold the banner's height as well, so the flag must not keep them from being read.
+        data = decode({}, None)
+        sidecars = self._sidecars(store, ref) if data.facts.pixel_size is None else {}
+        if sidecars or pixel_size is not None:
+            data = decode(sidecars, pixel_size)
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
         image = OpenImage(ref, data, image_id(data.pixels))

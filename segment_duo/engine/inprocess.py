@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from segment_duo import __version__
 from segment_duo.engine import protocol
@@ -28,7 +28,7 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job, JobKind
-from segment_duo.errors import Cancelled, EngineFailed
+from segment_duo.errors import EngineFailed
 from segment_duo.models.registry import ModelChoice
 from segment_duo.types import AutoParameters, Prompt
 
@@ -174,8 +174,8 @@ class _Watched:
 class _InlineJob(Job):
     """A job that runs in the caller's thread."""
 
-    def __init__(self, kind: JobKind, image: str, watched: _Watched | None) -> None:
-        super().__init__(kind, image, "", lambda _job: None)
+    def __init__(self, kind: JobKind, image: str, work: Callable[[Job], object], watched: _Watched | None) -> None:
+        super().__init__(kind, image, "", work)
         self._watched = watched
 
     def progress(self, phase: str, done: int = 0, total: int = 0) -> None:
@@ -185,13 +185,9 @@ class _InlineJob(Job):
 
 
 def _run(kind: JobKind, image: str, work: Callable[[Job], T], watched: _Watched | None = None) -> T:
-    job = _InlineJob(kind, image, watched)
-    try:
-        return work(job)
-    except Cancelled:
-        raise Cancelled("stopped on request") from None
-    except MemoryError:
-        raise EngineFailed("not enough memory", "Use a smaller model, or --tile for a large image.") from None
+    job = _InlineJob(kind, image, work, watched)
+    job.run()()
+    return cast(T, job.future.result())
 
 
 def _request(model: ModelChoice | None) -> ModelRequest:

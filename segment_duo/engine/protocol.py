@@ -9,7 +9,6 @@ This module must not import NumPy, torch, FastAPI or requests.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -350,6 +349,3 @@ def parse_shape(text: str, *, max_pixels: int) -> tuple[int, int, int]:
     if height * width > max_pixels:
         raise ValueError(f"{width} x {height} pixels are more than the limit of {max_pixels}")
     return height, width, channels
-
-
-Jsonable = Mapping[str, Any]

@@ -91,7 +91,10 @@ class ModelShelf:
             while len(self._loaded) >= KEPT_MODELS:
                 self._loaded.popitem(last=False)
         if file_sha256(Path(choice.checkpoint), self._paths) != choice.sha256:
-            raise ModelError(f"{choice.checkpoint} changed while it was in use", "Run the command again.")
+            raise ModelError(
+                f"{choice.checkpoint} does not have the SHA-256 of '{choice.id}'",
+                f"If it is still being written, run the command again; else: segduo models pull {choice.id}",
+            )
         started = time.monotonic()
         model = self._build(choice)
         parameters = sum(tensor.numel() for tensor in model.parameters())

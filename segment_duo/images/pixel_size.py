@@ -11,6 +11,8 @@ import re
 from segment_duo.errors import UsageError
 from segment_duo.types import PixelSize
 
+SMALLEST_PLAUSIBLE_NM = 0.01
+"""Below the best resolution of electron microscopes by a factor of five."""
 LARGEST_PLAUSIBLE_NM = 5000.0
 """Above 5 um a pixel, a scanning electron micrograph is far more likely to carry a wrong number than a true one."""
 

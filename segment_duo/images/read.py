@@ -18,7 +18,7 @@ from segment_duo.images.decode import decode
 from segment_duo.images.decoded import Decoded
 from segment_duo.images.instruments import read_instrument, usable_sidecars
 from segment_duo.images.instruments.finding import Finding, Source
-from segment_duo.images.pixel_size import LARGEST_PLAUSIBLE_NM, describe_nm
+from segment_duo.images.pixel_size import LARGEST_PLAUSIBLE_NM, SMALLEST_PLAUSIBLE_NM, describe_nm
 from segment_duo.types import Banner, ImageData, ImageFacts, PixelSize
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def _choose_pixel_size(
         return None, ()
     if sideways and given is None:
         size = replace(size, x_nm=size.y_nm, y_nm=size.x_nm)
-    if max(size.x_nm, size.y_nm) > LARGEST_PLAUSIBLE_NM:
-        text = f"a pixel size of {describe_nm(max(size.x_nm, size.y_nm))} is implausible for an electron micrograph"
+    extremes = [n for n in (size.x_nm, size.y_nm) if not SMALLEST_PLAUSIBLE_NM <= n <= LARGEST_PLAUSIBLE_NM]
+    if extremes:
+        text = f"a pixel size of {describe_nm(extremes[0])} is implausible for an electron micrograph"
         return (size if given is not None else replace(size, trust="low")), (text,)
     return size, ()
