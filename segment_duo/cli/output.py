@@ -42,11 +42,6 @@ def note(message: object) -> None:
     _write(sys.stderr, safe(message))
 
 
-def warn(message: object) -> None:
-    """Tell the user of something that may be wrong, on stderr."""
-    note(f"warning: {message}")
-
-
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """Write a table to stdout: aligned text with a dim header on a terminal, tab-separated without one in a pipe.
 
