@@ -62,6 +62,32 @@ def test_logits_and_scores_equal_stock(
     assert torch.equal(some.masks, masks[some.rows])
 
 
+def test_running_out_of_device_memory_halves_the_chunk(embedding: Embedding, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = small_predictor()
+    decoder = module.PromptDecoder(predictor.model)
+    image = predictor.prepare(embedding, 6)
+    sparse = decoder.embed_prompts(torch.full((6, 1, 2), 50.0), torch.ones(6, 1, dtype=torch.int))
+    transform, tried = decoder._transform, []
+
+    def small_device(image, tokens, mask_input, chunks, check):  # type: ignore[no-untyped-def]
+        tried.append(max(s.stop - s.start for s in chunks))
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return transform(image, tokens, mask_input, chunks, check)
+
+    monkeypatch.setattr(decoder, "_transform", small_device)
+    fitted = decoder.decode(image, sparse)
+    assert tried == [6, 3, 2]
+    assert torch.equal(fitted.masks, predictor.decoder.decode(image, sparse).masks)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("another failure")
+
+    monkeypatch.setattr(decoder, "_transform", broken)
+    with pytest.raises(RuntimeError, match="another"):
+        decoder.decode(image, sparse)
+
+
 def test_a_chunk_never_leaves_one_prompt_alone() -> None:
     for batch in range(1, 40):
         for chunk in range(1, 12):

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.speed import scene
+from segment_duo.engine.allocator import allocator_environment
 from segment_duo.types import AutoParameters
 
 SPACING = 125
@@ -103,4 +104,7 @@ def _show(phase: str, done: int, total: int) -> None:
 
 
 if __name__ == "__main__":
+    missing = {k: v for k, v in allocator_environment().items() if k not in os.environ}
+    if missing:  # as the engine runs
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
     main()

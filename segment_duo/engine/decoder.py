@@ -12,6 +12,7 @@ It must not know images, thresholds or masks at image size. Equality with stock 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
     from segment_duo.engine.predictor import Embedding
+
+log = logging.getLogger("segduo.engine")
 
 IMAGE_CHUNK_BYTES = 16 * 2**20
 """Bytes of image tokens processed at once on a CPU: 4 prompts of an official model, which fit the last-level cache with their projections."""
@@ -95,6 +98,7 @@ class PromptDecoder:
         self.transformer = self.decoder.transformer
         if len(self.transformer.layers) != 2:
             raise ValueError("the mask decoder of SAM 2 has two layers")
+        self._most = 1 << 30
 
     # -- once an image ------------------------------------------------------------------------------------------------
 
@@ -157,11 +161,35 @@ class PromptDecoder:
             mask_input: previous low-res logits (B, 1, 4h, 4w), or None.
             wanted: which prompts to up-scale; None for all.
             check: called between chunks of prompts; it raises to cancel.
+
+        On an accelerator all prompts go at once; where that does not fit its memory, half as many from then on.
         """
+        while True:
+            try:
+                return self._decode(image, sparse, mask_input, wanted, check or _nothing)
+            except RuntimeError as error:
+                chunk = self._chunk(image, sparse.shape[0])
+                if not _out_of_memory(error) or chunk < 2:
+                    raise
+                self._most = chunk // 2
+                log.warning("the device's memory does not hold %d prompts at once: now %d", chunk, self._most)
+            if image.keys.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _decode(
+        self,
+        image: PreparedImage,
+        sparse: Tensor,
+        mask_input: Tensor | None,
+        wanted: Wanted | None,
+        check: Callable[[], None],
+    ) -> Decoded:
         batch = sparse.shape[0]
         tokens = torch.cat((self._output_tokens().expand(batch, -1, -1), sparse), dim=1)
         chunks = _slices(batch, self._chunk(image, batch))
-        hs, keys = self._transform(image, tokens, mask_input, chunks, check or _nothing)
+        hs, keys = self._transform(image, tokens, mask_input, chunks, check)
         start = 1 if self.decoder.pred_obj_scores else 0
         iou = self.decoder.iou_prediction_head(hs[:, start, :])
         mask_tokens = hs[:, start + 1 : start + 1 + self.decoder.num_mask_tokens, :]
@@ -170,16 +198,14 @@ class PromptDecoder:
             [mlp(mask_tokens[:, i, :]) for i, mlp in enumerate(self.decoder.output_hypernetworks_mlps)], dim=1
         )
         rows = torch.arange(batch, device=iou.device) if wanted is None else wanted(iou).nonzero().flatten()
-        masks = self._upscale(image, list(zip(chunks, keys, strict=True)), hyper, rows, check or _nothing)
+        masks = self._upscale(image, list(zip(chunks, keys, strict=True)), hyper, rows, check)
         return Decoded(iou=iou.float(), rows=rows, masks=masks)
-
-    # -- inside -------------------------------------------------------------------------------------------------------
 
     def _chunk(self, image: PreparedImage, batch: int) -> int:
         if image.keys.device.type != "cpu":
-            return batch
+            return min(batch, self._most)
         per_prompt = image.keys.numel() * image.keys.element_size()
-        return max(1, min(batch, IMAGE_CHUNK_BYTES // per_prompt))
+        return max(1, min(batch, self._most, IMAGE_CHUNK_BYTES // per_prompt))
 
     def _output_tokens(self) -> Tensor:
         d = self.decoder
@@ -421,6 +447,11 @@ def _slices(batch: int, chunk: int) -> list[slice]:
     if len(starts) > 1 and batch - starts[-1] == 1:
         del starts[-1]
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], batch], strict=True)]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # CUDA has a class of its own; MPS raises a plain RuntimeError with these words.
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def _nothing() -> None:
