@@ -49,9 +49,12 @@ def deepest(mask: Mask) -> tuple[int, int]:
     """x and y of the pixel of ``mask`` farthest from its border (the image's edge is one); the first maximum in row-major order."""
     from scipy import ndimage
 
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    inside = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]  # the rest is zero: same distances, far fewer pixels
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return int(x), int(y)
+    return int(x) + left, int(y) + top
 
 
 def largest_error(predicted: Mask, truth: Mask, counted: Mask) -> tuple[int, int, int] | None:
