@@ -67,7 +67,9 @@ async def make() -> None:
         await until(lambda: app.screen is not work)
         await shot("tui-auto.png")
         await pilot.press("enter")
-        await until(lambda: work.doc.masks)
+        await until(lambda: app.screen is work)
+        if not work.doc.masks:
+            raise RuntimeError(work.message.text)
         await pilot.press("n", "t", "n", "t", "n")
         await shot("tui-masks.png")
         await pilot.press("Z", "plus", "plus", "plus", "space")
