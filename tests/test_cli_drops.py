@@ -13,7 +13,7 @@ from PIL import Image
 from .cli_shell import Shell, draw_discs
 from .drops_server import DropsServer
 
-QUICK = ("--points-per-side", "6")
+QUICK = ("--points-per-side", "6", "--pred-iou-thresh", "0.1", "--stability-score-thresh", "0.1")
 
 
 def png(seed: int) -> bytes:
@@ -71,8 +71,6 @@ def test_server_away_while_saving(lab: Shell, drops: DropsServer) -> None:
     assert done.code == 10
     assert Path(done.lines[0]).is_file()
     assert sets(drops) == []
-    still = lab.run("masks", "push")
-    assert still.code == 10
     drops.faults.clear()
     lab.run("masks", "push").ok()
     assert sets(drops) == ["/people/ann/masks/a.pkl"]

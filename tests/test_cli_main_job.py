@@ -17,7 +17,7 @@ from PIL import Image
 from .cli_shell import DISCS, Shell, draw_discs
 from .conftest import REPOSITORY
 
-QUICK = ("--points-per-side", "8")
+QUICK = ("--points-per-side", "8", "--pred-iou-thresh", "0.1", "--stability-score-thresh", "0.1")
 
 
 def test_auto_saves_versions_and_never_overwrites(shell: Shell) -> None:
@@ -182,10 +182,10 @@ def test_two_images_of_one_name_are_not_mixed_up(shell: Shell) -> None:
         (["auto"], 2, "no images given"),
         (["auto", "a.png", "--points-per-side", "0"], 2, "points-per-side"),
         (["auto", "a.png", "--model", "sam2.1-lrage"], 2, "sam2.1-large"),
-        (["auto", "a.png", "--banner", "half"], 2, "--banner takes"),
+        (["auto", "a.png", "--banner", "half"], 2, "not a banner setting"),
         (["masks", "show", "a.png"], 7, "no saved masks"),
         (["masks", "export", "a.png", "-f", "xml", "-t", "x"], 2, "There are"),
-        (["ls", "/drops"], 2, "root of Drops"),
+        (["ls", "/drops"], 2, "no address of the Drops"),
         (["auto", "/drops/labdaq/a.tif"], 2, "no address of the Drops"),
         (["engine", "status", "--socket", "/nowhere.sock"], 3, "no engine"),
         (["nonsense"], 2, "No such command"),

@@ -21,7 +21,7 @@ from segment_duo.cli.options import (
     SocketOption,
     open_session,
 )
-from segment_duo.cli.output import emit, emit_json, progress
+from segment_duo.cli.output import emit_json, emit_row, progress
 from segment_duo.types import ImageRef
 
 
@@ -70,6 +70,6 @@ def embed(
             if as_json:
                 emit_json({"image": str(ref), "id": state.id, "computed": state.computed, "seconds": state.seconds})
             else:
-                emit(f"{ref}\t{'computed' if state.computed else 'cached'}\t{state.seconds:.2f} s")
+                emit_row([ref, "computed" if state.computed else "cached", f"{state.seconds:.2f} s"])
 
         run_batch(inputs.refs, work, as_json=as_json, failures=inputs.failures)

@@ -183,8 +183,8 @@ def filter_masks(
     max_diameter: Annotated[str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.")] = None,
     min_circularity: Annotated[float | None, typer.Option(min=0, max=1, help="4 pi area / perimeter^2.")] = None,
     min_solidity: Annotated[float | None, typer.Option(min=0, max=1, help="Area / convex area.")] = None,
-    min_predicted_iou: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    min_stability_score: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    min_predicted_iou: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest predicted IoU.")] = None,
+    min_stability_score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest stability score.")] = None,
     exclude_edge: Annotated[
         bool, typer.Option("--exclude-edge", help="Without masks that touch the image's edge or the banner.")
     ] = False,

@@ -27,6 +27,11 @@ def emit(line: object) -> None:
     _write(sys.stdout, safe(line, limit=1_000_000))
 
 
+def emit_row(cells: Sequence[object]) -> None:
+    """Write cells to stdout as one line, separated by tabs."""
+    _write(sys.stdout, "\t".join(safe(cell) for cell in cells))
+
+
 def emit_json(value: Any, *, indent: int | None = None) -> None:
     """Write one JSON document to stdout; without ``indent`` on a single line (NDJSON)."""
     _write(sys.stdout, json.dumps(value, ensure_ascii=True, indent=indent, allow_nan=False, default=str))
@@ -52,7 +57,7 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, righ
     """
     if not sys.stdout.isatty():
         for row in rows:
-            _write(sys.stdout, "\t".join(safe(cell) for cell in row))
+            emit_row(row)
         return
     from rich.table import Table
 
