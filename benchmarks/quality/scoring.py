@@ -51,7 +51,9 @@ def deepest(mask: Mask) -> tuple[int, int]:
 
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
-    inside = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]  # the rest is zero: same distances, far fewer pixels
+    inside = mask[
+        top : int(rows[-1]) + 1, left : int(columns[-1]) + 1
+    ]  # the rest is zero: same distances, far fewer pixels
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
     return int(x) + left, int(y) + top
