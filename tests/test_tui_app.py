@@ -617,6 +617,10 @@ async def test_mask_list_has_its_own_keys(tmp_path: Path) -> None:
         assert ui.text().count("▣") == 2
         await ui.press("end")
         assert ui.work.doc.current == 11
+        rows = [ui.work.mask_list.render_line(y) for y in range(13)]
+        grounds = [{segment.style.bgcolor for segment in row} for row in rows]
+        assert all(len(ground) == 1 for ground in grounds)
+        assert grounds[12] != grounds[11]  # the cursor is seen on an unselected mask too
         await ui.press("d")
         assert len(ui.work.doc.masks) == 10
 

@@ -203,7 +203,7 @@ def test_large_mask_does_not_hide_a_small_one() -> None:
     large, small = disc(100, 100, 50, 50, 40, id=1), disc(100, 100, 50, 50, 8, id=2)
     for order in ((large, small), (small, large)):
         out = compose(grey(view), view, Overlay(order), MaskCrops())
-        assert tuple(out[50, 42]) == (86, 180, 233)
+        assert int(out[50, 42, 2]) > int(out[50, 46, 2]) + 40  # its blue outline
 
 
 def test_crops_are_bounded() -> None:

@@ -33,7 +33,8 @@ EXCLUDE = (213, 94, 0)
 
 _UNTICKED, _TICKED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
 _TINT = {_UNTICKED: (BLUE, 0.14), _TICKED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
-_OUTLINE = {_UNTICKED: BLUE, _TICKED: GREEN, _CURRENT: YELLOW, _CANDIDATE: WHITE}
+# Unselected outlines let the image through: many small masks would hide it on half cells.
+_OUTLINE = {_UNTICKED: (BLUE, 0.6), _TICKED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,11 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
         _draw(layers, crops.get(mask.rle), 0, _CURRENT)
     if overlay.candidate is not None:
         _draw(layers, crops.get(overlay.candidate.rle), _CANDIDATE, _CANDIDATE)
-    for kind, (colour, strength) in _TINT.items():
-        where = fill == kind
-        if where.any():
-            base[where] = (base[where] * (1 - strength) + np.array(colour) * strength).astype(np.uint8)
-    for kind, colour in _OUTLINE.items():
-        base[edge == kind] = colour
+    for layer, styles in ((fill, _TINT), (edge, _OUTLINE)):
+        for kind, (colour, strength) in styles.items():
+            where = layer == kind
+            if where.any():
+                base[where] = (base[where] * (1 - strength) + np.array(colour) * strength).astype(np.uint8)
     if overlay.box is not None:
         _draw_box(base, view, overlay.box, width)
     if overlay.burn_points:

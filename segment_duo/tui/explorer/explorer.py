@@ -123,10 +123,10 @@ class FolderList(ScrollView, can_focus=True):
         return self._strip(line, width)
 
     def _strip(self, line: Text, width: int) -> Strip:
-        base = self.rich_style
-        segments = [Segment(s.text, base + (s.style or base)) for s in line.render(self.app.console) if s.text != "\n"]
-        style = base + line.style if isinstance(line.style, Style) else base
-        return Strip(segments).adjust_cell_length(width, style)
+        # A Text without spans renders without its own style, so it is applied here.
+        base = self.rich_style + line.style if isinstance(line.style, Style) else self.rich_style
+        segments = [Segment(s.text, base + s.style if s.style else base) for s in line.render(self.app.console)]
+        return Strip([s for s in segments if s.text and s.text != "\n"]).adjust_cell_length(width, base)
 
     def on_key(self, event: events.Key) -> None:
         page = max(1, self.scrollable_content_region.height - 1)

@@ -91,15 +91,13 @@ class MaskList(ScrollView, can_focus=True):
         line.append_text(label)
         line.append(f" {area} ")
         line.append(score, "dim" if mask.id != self._current else "")
-        return self._strip(line, width, style.bgcolor is not None and mask.id == self._current)
+        return self._strip(line, width)
 
-    def _strip(self, line: Text, width: int, fill: bool = False) -> Strip:
-        segments = [
-            Segment(s.text, (self.rich_style + (s.style or self.rich_style))) for s in line.render(self.app.console)
-        ]
-        style = self.rich_style + (segments[-1].style or self.rich_style) if fill and segments else self.rich_style
-        strip = Strip([s for s in segments if s.text and s.text != "\n"])
-        return strip.adjust_cell_length(width, style)
+    def _strip(self, line: Text, width: int) -> Strip:
+        # A Text without spans renders without its own style, so it is applied here.
+        base = self.rich_style + line.style if isinstance(line.style, Style) else self.rich_style
+        segments = [Segment(s.text, base + s.style if s.style else base) for s in line.render(self.app.console)]
+        return Strip([s for s in segments if s.text and s.text != "\n"]).adjust_cell_length(width, base)
 
     def _go(self, row: int) -> None:
         if self._masks:
