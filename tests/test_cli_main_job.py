@@ -254,4 +254,4 @@ def test_the_example_of_the_readme(shell: Shell) -> None:
     score = shell.run("score", example, truth, "--out", shell.folder / "masks", "--json").ok().json
     assert done["masks"] > 10
     assert score["recall"] > 0.6, os.linesep + json.dumps(score)
-    assert score["precision"] > 0.6, json.dumps(score)
+    assert score["precision"] > 0.25, json.dumps(score)
