@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from .cli_shell import shell
 from .engine_fixtures import home, real_engine, scripted
 
 __all__ = ["REPOSITORY", "empty_home", "home", "real_engine", "scripted", "shared_dir", "shell"]
+
+# The same examples on every run: a failure on one machine can be looked at on another.
+hypothesis.settings.register_profile("segduo", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("segduo")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -171,10 +171,13 @@ def test_dark_voids_at_the_bottom_are_not_cut(
     assert find_banner(image) == 0
 
 
-@given(seeds, st.integers(10, 110), st.floats(0.5, 1.0), st.sampled_from([0, 255]))
+@given(seeds, st.integers(10, 110), st.floats(0.5, 0.95), st.sampled_from([0, 255]))
 @settings(max_examples=16, deadline=None)
 def test_charging_bands_and_saturated_rows_are_not_cut(seed: int, rows: int, share: float, level: int) -> None:
-    """Scan rows that charged up: sharp edges above and below, most of each row at the limit of the range."""
+    """Scan rows that charged up: sharp edges above and below, most of each row at the limit of the range.
+
+    A band that is black over its whole width can pass for a banner with a few bright marks; ``docs/micrographs.md`` says so.
+    """
     assert find_banner(charged(seed, rows, share, level)) == 0
 
 
