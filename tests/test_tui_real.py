@@ -57,7 +57,14 @@ class Terminal:
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         flags = [part for variable in variables for part in ("-e", variable)]
         self.tmux("kill-server")
-        self.tmux("new-session", "-d", "-x", str(self._size[0]), "-y", str(self._size[1]), *flags, script)
+        limit = time.monotonic() + 20
+        while True:
+            self.tmux("new-session", "-d", "-x", str(self._size[0]), "-y", str(self._size[1]), *flags, script)
+            # A server that is still going away takes the request with it.
+            if self.tmux("list-panes", "-F", "#{pane_id}"):
+                return
+            assert time.monotonic() < limit, "tmux does not start"
+            time.sleep(0.2)
 
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
