@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle, server
+from segment_duo.engine import allocator, lifecycle, server
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.errors import ConfigError, EngineBusy, EngineUnavailable
 from segment_duo.paths import Paths
@@ -87,6 +87,11 @@ class TestStart:
         assert environment["PYTHONPATH"].split(os.pathsep)[0] == root
         if sys.platform == "linux":
             assert any(name.startswith("MALLOC_") for name in environment)
+
+    @pytest.mark.skipif(not allocator.is_glibc(), reason="the settings are glibc's")
+    def test_allocator_settings_of_the_user_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+        assert lifecycle.spawn_environment()["MALLOC_ARENA_MAX"] == "3"
 
 
 class TestVersions:

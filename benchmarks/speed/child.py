@@ -63,6 +63,8 @@ def stock(asked: dict[str, Any]) -> dict[str, Any]:
 
 def ours(asked: dict[str, Any]) -> dict[str, Any]:
     """Our generator, exact or fast."""
+    import torchvision  # noqa: F401 - stock has imported it before its clock starts, too
+
     from segment_duo.engine.automatic import AutomaticMaskGenerator
     from segment_duo.engine.predictor import Predictor
 

@@ -104,7 +104,7 @@ def _show(phase: str, done: int, total: int) -> None:
 
 
 if __name__ == "__main__":
-    missing = {k: v for k, v in allocator_environment().items() if k not in os.environ}
+    missing = allocator_environment()
     if missing:  # as the engine runs
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
     main()

@@ -250,7 +250,7 @@ class PromptDecoder:
         placed = queries + tokens
         queries = second.norm1(queries + second.self_attn(q=placed, k=placed, v=queries))
         q = second.cross_attn_token_to_image.q_proj(queries + tokens)
-        store, image_query, parts = [], [], []
+        store, parts = [], []
         for i, s in enumerate(chunks):
             check()
             attention = first.cross_attn_image_to_token
@@ -265,7 +265,6 @@ class PromptDecoder:
             attention = second.cross_attn_token_to_image
             placed = keys + image.position
             parts.append(_attend(q[s], attention.k_proj(placed), attention.v_proj(keys), attention.num_heads))
-            image_query.append(second.cross_attn_image_to_token.q_proj(placed))
         queries, k1, v1 = self._finish_tokens(second, queries, tokens, torch.cat(parts))
 
         # Layer 1, image; final attention.
@@ -274,7 +273,9 @@ class PromptDecoder:
         for i, s in enumerate(chunks):
             check()
             attention = second.cross_attn_image_to_token
-            keys = attention.out_proj(_attend(image_query[i], k1[s], v1[s], attention.num_heads)).add_(store[i])
+            # Once more: kept since the first loop, the sum and its projection would take 6 MiB a prompt.
+            image_q = attention.q_proj(store[i] + image.position)
+            keys = attention.out_proj(_attend(image_q, k1[s], v1[s], attention.num_heads)).add_(store[i])
             keys = second.norm4(keys)
             store[i] = keys
             parts.append(_attend(q[s], final.k_proj(keys + image.position), final.v_proj(keys), final.num_heads))

@@ -151,7 +151,7 @@ def spawn_environment() -> dict[str, str]:
     """The environment of the engine's process: ours, the allocator's settings, and where to import this very package from."""
     from segment_duo.engine import allocator
 
-    environment = {**allocator.allocator_environment(), **os.environ}
+    environment = {**os.environ, **allocator.allocator_environment()}
     root = str(Path(__file__).resolve().parents[2])
     if Path(root).name not in {"site-packages", "dist-packages"}:
         before = environment.get("PYTHONPATH")

@@ -1,7 +1,7 @@
 """Train the shipped nano model from scratch on synthetic micrographs.
 
     python -m segment_duo.training.nano fill RUN --slots 5000 --start 0 --step 2      (writers, in the background)
-    python -m segment_duo.training.nano train RUN --until 22:50                       (resumes if RUN holds a checkpoint)
+    python -m segment_duo.training.nano train RUN --until 22:50 [--base nano.pt]      (resumes if RUN holds a checkpoint)
     python -m segment_duo.training.nano export RUN nano.pt
 
 The run has three parts. *Warm-up*: no images; random features, a disc at the click as target, so that the decoder learns that a click is a place
@@ -18,10 +18,12 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import math
+import multiprocessing
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -61,7 +63,7 @@ class Recipe:
     prompts: int = 10
     frame_images: int = 3
     frame_prompts: int = 12
-    frame_share: float = 0.22
+    frame_share: float = 0.3
     balanced_steps: int = 1200
     lr: float = 8e-4
     matrix_lr: float = 2e-3
@@ -190,12 +192,43 @@ def warmup_batch(
     return features, clicks, ((24.0 - distance) / 4 + 0.5).clamp(0, 1)[:, None]
 
 
+Sample = tuple["Batch", torch.Tensor, torch.Tensor]
+"""A batch with its dense targets and their weights."""
+
+
+class Feed:
+    """Batches made one ahead in a process of their own: a batch takes a fifth as long as a step, on one core."""
+
+    def __init__(self, folder: Path, seed: int, frame: int) -> None:
+        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_feed, (folder, seed, frame))
+        self.pending: dict[tuple[int, int, int], Future[Sample]] = {}
+
+    def take(self, images: int, prompts: int, side: int) -> Sample:
+        wanted = images, prompts, side
+        ready = self.pending.pop(wanted, None) or self.executor.submit(_feed, *wanted)
+        self.pending = {wanted: self.executor.submit(_feed, *wanted)}
+        return ready.result()
+
+
+_feeding: dict[str, Any] = {}
+
+
+def _open_feed(folder: Path, seed: int, frame: int) -> None:
+    torch.set_num_threads(1)
+    _feeding.update(pool=Pool(folder), rng=np.random.default_rng(seed), frame=frame)
+
+
+def _feed(images: int, prompts: int, side: int) -> Sample:
+    batch = make_batch(_feeding["rng"], _feeding["pool"].draw, images, prompts, side, _feeding["frame"])
+    return batch, *dense_targets(batch.labels)
+
+
 def joint_loss(
-    model: SAM2Base, auxiliary: Auxiliary, batch: Batch, rng: np.random.Generator, balance: float
+    model: SAM2Base, auxiliary: Auxiliary, sample: Sample, rng: np.random.Generator, balance: float
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Clicks on all prompts, boxes on a quarter, 1 to 5 corrections on a third; only the last correction carries a gradient."""
+    """Clicks on all prompts, boxes on a sixth, 1 to 5 corrections on a half; only the last correction carries a gradient."""
+    batch, targets, inside = sample
     features = encode(model, batch.images, batch.offsets)
-    targets, inside = dense_targets(batch.labels)
     alone, all_levels = auxiliary(features)
     dense = 0.5 * auxiliary_loss(alone, targets, inside) + 0.5 * auxiliary_loss(all_levels, targets, inside)
 
@@ -211,7 +244,7 @@ def joint_loss(
     stats["bg"] = float(first.iou.detach()[~objects, 1:].max(1).values.mean()) if (~objects).any() else float("nan")
 
     pick = torch.from_numpy(rng.permutation(np.flatnonzero(objects.numpy())))
-    boxed, refined = pick[: count // 6], pick[count // 6 : count // 6 + count // 3]
+    boxed, refined = pick[: count // 6], pick[count // 6 : count // 6 + count // 2]
     if boxed.numel() > 1:
         corners = torch.tensor([[2, 3]]).expand(len(boxed), -1)
         out = decode(model, features, batch.owner[boxed], batch.boxes[boxed].reshape(-1, 2, 2), corners)
@@ -234,7 +267,7 @@ def joint_loss(
                 out = decode(model, features if last else frozen, owner, points, labels, logits)
             logits = out.logits.detach()[:, :1]
         more_loss, reached = prompt_loss(out, target, batch.present[refined], balance, single=1.0)
-        loss = loss + 0.5 * more_loss
+        loss = loss + more_loss
         stats["more"] = float(reached[:, 0].mean())
     stats["aux"] = float(dense.detach())
     return loss + dense, stats
@@ -243,7 +276,7 @@ def joint_loss(
 class Run:
     """A resumable training run in a folder: ``last.pt`` holds weights, averages, optimizer and progress."""
 
-    def __init__(self, folder: Path, recipe: Recipe, until: float) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, until: float, base: Path | None = None) -> None:
         self.folder, self.recipe, self.until = folder, recipe, until
         torch.manual_seed(0)
         self.model = build_model(CONFIG).train()
@@ -273,6 +306,11 @@ class Run:
         self.joint_began = -1.0
         if (folder / "last.pt").exists():
             self._resume()
+        elif base is not None:
+            self.model.load_state_dict(torch.load(base, weights_only=True)["model"])
+            self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.step = recipe.warmup_steps + recipe.balanced_steps
+        self.first = self.step if base is not None else recipe.warmup_steps
 
     def _resume(self) -> None:
         saved = torch.load(self.folder / "last.pt", weights_only=True)
@@ -304,6 +342,7 @@ class Run:
         began, before = time.time(), self.spent
         total = before + max(1.0, self.until - began)
         rng = np.random.default_rng(self.step + 1)
+        feed = Feed(pool.folder, self.step + 1, self.model.image_size)
         if self.step == 0:
             whiten(self.model, pool, rng)
         sums: dict[str, list[float]] = {}
@@ -311,7 +350,7 @@ class Run:
             self.spent = before + time.time() - began
             progress = self.spent / total
             warming = self.step < recipe.warmup_steps
-            ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - recipe.warmup_steps + 1) / 200)
+            ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - self.first + 1) / 200)
             rate = ramp * max(0.002, 0.5 * (1 + math.cos(math.pi * progress)))
             for optimizer, highest in zip(self.optimizers, (recipe.lr, recipe.matrix_lr), strict=True):
                 for group in optimizer.param_groups:
@@ -325,9 +364,8 @@ class Run:
                     images, prompts = (
                         (recipe.frame_images, recipe.frame_prompts) if full else (recipe.images, recipe.prompts)
                     )
-                    batch = make_batch(rng, pool.draw, images, prompts, side, self.model.image_size)
                     balance = max(0.0, 1 - (self.step - recipe.warmup_steps) / recipe.balanced_steps)
-                    loss, stats = joint_loss(self.model, self.auxiliary, batch, rng, balance)
+                    loss, stats = joint_loss(self.model, self.auxiliary, feed.take(images, prompts, side), rng, balance)
             for optimizer in self.optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -397,6 +435,7 @@ def main() -> None:
     train = commands.add_parser("train", help="start or resume training")
     train.add_argument("folder", type=Path)
     train.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
+    train.add_argument("--base", type=Path, help="go on from this checkpoint's weights instead of from scratch")
     train.add_argument("--threads", type=int, default=2)
     out = commands.add_parser("export", help="write the averaged weights as a checkpoint")
     out.add_argument("folder", type=Path)
@@ -407,7 +446,7 @@ def main() -> None:
     elif options.command == "train":
         torch.set_num_threads(options.threads)
         with training_attention():
-            Run(options.folder, Recipe(), options.until).train(Pool(options.folder / "pool"))
+            Run(options.folder, Recipe(), options.until, options.base).train(Pool(options.folder / "pool"))
     else:
         export(options.folder, options.target)
 
