@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from segment_duo.training.batches import make_batch, object_depth
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
 from segment_duo.training.forward import decode, encode, training_attention
-from segment_duo.training.nano import Auxiliary, joint_loss
+from segment_duo.training.nano import Auxiliary, Recipe, Run, dense_targets, export, joint_loss
 from segment_duo.training.objective import mask_loss, overlap
+from segment_duo.training.pool import Pool
 from segment_duo.training.synthetic import generate
 
 BASE = BaseModel("nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {"pred_iou_thresh": 0.5})
@@ -152,16 +154,32 @@ def test_three_steps_of_joint_training_lower_the_loss(nano) -> None:  # type: ig
     auxiliary = Auxiliary(model.hidden_dim)
     scene = generate(6, (300, 300), "discs")
     batch = make_batch(np.random.default_rng(1), lambda _rng: (scene.image, scene.labels), 1, 6, 128, 512)
+    sample = (batch, *dense_targets(batch.labels))
     optimizer = torch.optim.AdamW([*model.parameters(), *auxiliary.parameters()], lr=3e-4)
     losses = []
     for _ in range(4):
-        loss, stats = joint_loss(model, auxiliary, batch, np.random.default_rng(2), balance=0.0)
+        loss, stats = joint_loss(model, auxiliary, sample, np.random.default_rng(2), balance=0.0)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     assert 0 <= stats["iou1"] <= 1
+
+
+def test_a_run_goes_on_from_given_weights_and_resumes(tmp_path: Path) -> None:
+    pool = Pool(tmp_path / "pool", slots=2)
+    pool.fill(first_seed=3)
+    recipe = Recipe(images=1, prompts=4, frame_images=1, frame_prompts=4)
+    with training_attention():
+        run = Run(tmp_path, recipe, time.time() + 10, NANO_DIR / "nano.pt")
+        before = run.step
+        run.train(pool)
+    assert run.step > before
+    resumed = Run(tmp_path, recipe, time.time(), None)
+    assert resumed.step == run.step
+    export(tmp_path, tmp_path / "out.pt")
+    build_model(NANO_DIR / "nano.yaml", tmp_path / "out.pt")
 
 
 def test_finetune_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:

@@ -11,22 +11,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segment_duo.engine.decoder import PreparedImage, PromptDecoder, ReassociatedDecoder, select_masks
 from segment_duo.engine.fullsize import FullSize, LowRes, Region, canvas_rle, cut_out
 from segment_duo.errors import PromptError
+from segment_duo.models.build import IMAGE_MEAN, IMAGE_STD
 from segment_duo.types import Rle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from sam2.modeling.sam2_base import SAM2Base
-    from torchvision.transforms import Compose
 
 PREPROCESSING = 1
 """Version of what happens to pixels before the encoder and to features after it; part of the key of cached embeddings."""
@@ -201,7 +201,7 @@ class Predictor:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"pixels must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
         model = self.model
-        batch = _transforms(model.image_size)(np.ascontiguousarray(pixels))[None].to(self.device)
+        batch = _model_input(pixels, model.image_size).to(self.device)
         with self.precision():
             _, feats, _, sizes = model._prepare_backbone_features(model.forward_image(batch))
             if model.directly_add_no_mem_embed:
@@ -344,11 +344,15 @@ def _groups(prompts: Sequence[PromptArrays]) -> Iterable[list[int]]:
     return [g[i : i + DECODER_BATCH] for g in groups.values() for i in range(0, len(g), DECODER_BATCH)]
 
 
-@lru_cache(maxsize=8)
-def _transforms(resolution: int) -> Compose:
-    """``SAM2Transforms`` of sam2 without its deprecated scripting: the same operations in the same order."""
-    from torchvision.transforms import Compose, Normalize, Resize, ToTensor
+def _model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+    """float32 (1, 3, resolution, resolution): the operations of ``SAM2Transforms``, in their order.
 
-    return Compose(
-        [ToTensor(), Resize((resolution, resolution)), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
-    )
+    Without torchvision on purpose: its import takes as long as the encoder of a small model.
+    """
+    scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+    # Resize of torchvision hands a picture of the right size on untouched.
+    batch = scaled[None]
+    if batch.shape[-2:] != (resolution, resolution):
+        batch = F.interpolate(batch, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return batch.sub_(mean).div_(std)

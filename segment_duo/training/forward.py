@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from segment_duo.models.build import IMAGE_MEAN, IMAGE_STD
+
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""What ``sam2.utils.transforms`` normalises with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -338,11 +338,19 @@ class Run:
         temporary.replace(self.folder / "last.pt")
 
     def train(self, pool: Pool) -> None:
+        """Train until the time is over, and save."""
+        feed = Feed(pool.folder, self.step + 1, self.model.image_size)
+        try:
+            self._train(pool, feed)
+        finally:
+            feed.executor.shutdown(cancel_futures=True)
+        self.save()
+
+    def _train(self, pool: Pool, feed: Feed) -> None:
         recipe = self.recipe
         began, before = time.time(), self.spent
         total = before + max(1.0, self.until - began)
         rng = np.random.default_rng(self.step + 1)
-        feed = Feed(pool.folder, self.step + 1, self.model.image_size)
         if self.step == 0:
             whiten(self.model, pool, rng)
         sums: dict[str, list[float]] = {}
@@ -386,7 +394,6 @@ class Run:
                 sums = {}
             if self.step % 100 == 0:
                 self.save()
-        self.save()
 
     def _warmup_step(self, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         features, clicks, target = warmup_batch(rng, self.model, 48, 256)
