@@ -181,7 +181,7 @@ def _drops(session: Session) -> Iterator[Finding]:
 
 
 def _spool(session: Session) -> Iterator[Finding]:
-    spool = session.spool()
+    spool = session.sets.spool
     for folder in spool.damaged():
         yield Finding(
             "spool",

@@ -2,7 +2,7 @@
 
     cli, tui ──> Session ──> stores   (bytes and names)
                         ├──> images   (bytes -> pixels and facts)
-                        ├──> masks    (sets <-> bytes)
+                        ├──> saved_sets ──> masks, stores   (which sets there are, and whose)
                         └──> engine.client ══ socket ══> the engine (pixels and prompts -> masks)
 
 The engine sees the image without its info banner; everything a front end gets from here has the size and the coordinates of the
@@ -12,8 +12,6 @@ uncut image. Nothing here prints, asks or knows a widget.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,22 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segment_duo import __version__
 from segment_duo.errors import (
-    DropsError,
     EngineUnavailable,
-    InputError,
-    MaskFileError,
     ModelError,
-    NotFound,
     SegduoError,
-    StoreError,
 )
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
-from segment_duo.stores import versions as version_names
+from segment_duo.saved_sets import LoadedSet, Saved, SavedSets
 from segment_duo.stores.locate import open_store, parse_reference
-from segment_duo.stores.spool import Delivered, Failed, Spool
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -44,13 +35,11 @@ from segment_duo.types import (
     ImageIdentity,
     ImageRef,
     Mask,
-    MaskSet,
     ModelIdentity,
     PixelSize,
     Prompt,
     Provenance,
     StoreKind,
-    Version,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +55,6 @@ if TYPE_CHECKING:
         ImageState,
         PredictedObject,
     )
-    from segment_duo.masks.files import Peek
     from segment_duo.models.registry import ModelChoice
     from segment_duo.stores.base import Store
 
@@ -87,30 +75,6 @@ class OpenImage:
     def identity(self) -> ImageIdentity:
         facts = self.data.facts
         return ImageIdentity(str(self.ref), facts.sha256, facts.width, facts.height, facts.page)
-
-
-@dataclass(frozen=True)
-class LoadedSet:
-    """A saved set and how well it fits the image asked for.
-
-    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another.
-    """
-
-    version: Version
-    mask_set: MaskSet
-    notice: str = ""
-    belongs: bool = True
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Where a set went. ``spooled`` holds the local copy when the server did not take it, for ``reason``; ``path`` is what the user may type."""
-
-    path: str
-    version: Version | None
-    mask_set: MaskSet
-    spooled: Path | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +108,9 @@ class Session:
         """
         self.resolved = resolved
         self.paths = paths or Paths.default()
-        self._out = out
         self._stores: dict[StoreKind, Store] = {}
         self._notify = notify
+        self.sets = SavedSets(self.config, self.paths, self.store, out=out, tell=self._tell)
         self._engine: Engine | None = None
         self._lock = threading.RLock()
         # The engine may ask for the pixels of an image again; whoever works on it still holds it.
@@ -364,48 +328,7 @@ class Session:
 
         return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
 
-    # -- saved sets ---------------------------------------------------------------------------------------------------
-
-    def masks_folder(self, ref: ImageRef) -> tuple[StoreKind, str]:
-        """Where the sets of this image go."""
-        if self._out is not None:
-            out = parse_reference(self._out, cwd=Path.cwd())
-            return out.store, out.path
-        return version_names.masks_folder(ref, self.config)
-
-    def versions(self, ref: ImageRef) -> list[Version]:
-        """The saved sets that bear this image's name, newest first."""
-        kind, folder = self.masks_folder(ref)
-        return version_names.list_versions(self.store(kind), folder, ref.stem)
-
-    def load(self, ref: ImageRef, version: str | None = None, image: OpenImage | None = None) -> LoadedSet:
-        """Load one saved set: by version name, or else the latest that belongs to this image.
-
-        Damaged sets are passed over with a message when the latest is wanted.
-
-        Args:
-            version: ``0``, ``2``, ``grain_1``; None or ``latest`` for the latest.
-            image: the image when it is open; saves reading it again to tell images (and pages) of the same name apart.
-
-        Raises:
-            NotFound: no such set.
-            MaskFileError: the file is damaged or not a mask set.
-        """
-        request = version_names.VersionRequest.parse(version)
-        candidates = request.candidates(self.versions(ref))
-        owner = _Owner(self, ref, image)
-        if request.name is not None:
-            return self._fit(candidates[0], self.read_set(ref, candidates[0]), owner)
-        for candidate in candidates:
-            try:
-                if owner.has(candidate, self.peek(ref, candidate).provenance):
-                    return self._fit(candidate, self.read_set(ref, candidate), owner)
-            except MaskFileError as error:
-                self._tell(f"passed over: {error.message}")
-        raise NotFound(
-            f"{ref}: none of the saved sets of this name belongs to this image",
-            "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
-        )
+    # -- images and their sets -----------------------------------------------------------------------------------------
 
     def load_with_image(
         self,
@@ -416,57 +339,12 @@ class Session:
         pixel_size: PixelSize | None = None,
     ) -> tuple[LoadedSet, OpenImage]:
         """A set and its image, read as the set records it: its page, its banner unless told otherwise, its pixel size unless given."""
-        loaded = self.load(ref, version)
+        loaded = self.sets.load(ref, version)
         recorded = loaded.mask_set.provenance
         cut = recorded.banner.height if banner == "auto" and recorded.banner else banner
         page = recorded.image.page if recorded.image else 0
         image = self.open_image(ref, page=page, banner=cut, pixel_size=pixel_size or recorded.pixel_size)
-        return self._fit(loaded.version, loaded.mask_set, _Owner(self, ref, image)), image
-
-    def content_hash(self, ref: ImageRef) -> str:
-        """SHA-256 of the image's bytes, as sets record it; an empty string when the image is not there (any more)."""
-        try:
-            return hashlib.sha256(self.store(ref.store).read(ref.path)).hexdigest()
-        except NotFound:
-            return ""
-
-    def read_set(self, ref: ImageRef, version: Version) -> MaskSet:
-        """Read and check the file of a version."""
-        from segment_duo.masks.files import loads
-
-        kind, _ = self.masks_folder(ref)
-        return loads(self.store(kind).read(version.path), name=version.path)
-
-    def peek(self, ref: ImageRef, version: Version) -> Peek:
-        """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
-        from segment_duo.masks.files import peek
-
-        kind, _ = self.masks_folder(ref)
-        return peek(self.store(kind).read(version.path), name=version.path)
-
-    def _fit(self, version: Version, mask_set: MaskSet, owner: _Owner) -> LoadedSet:
-        identity = mask_set.provenance.image
-        belongs = owner.has(version, mask_set.provenance)
-        notice = ""
-        if identity is None or not identity.sha256:
-            notice = f"set {version.name} does not say which image it belongs to; it was taken by its name"
-        elif not belongs:
-            notice = f"set {version.name} was made for {identity.path}, page {identity.page}"
-        elif owner.changed(identity):
-            notice = f"the image has changed since set {version.name} was made"
-        return LoadedSet(version, mask_set, notice, belongs)
-
-    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int = 0) -> bool:
-        """Whether a set with this suffix exists for this page of this image, saved or waiting in the spool; identity counts, not only the name."""
-        owner = _Owner(self, ref, page=page)
-        for version in self.versions(ref):
-            try:
-                if version.suffix == suffix and owner.has(version, self.peek(ref, version).provenance):
-                    return True
-            except MaskFileError as error:
-                self._tell(f"passed over: {error.message}")
-        place = (*self.masks_folder(ref), ref.stem, suffix)
-        return any((item.kind, item.folder, item.stem, item.suffix) == place for item in self.spool().pending())
+        return self.sets.refit(ref, loaded, image.data.facts), image
 
     def labelled_image(
         self, ref: ImageRef, version: str | None = None, *, page: int = 0, banner: str | int = "auto"
@@ -475,24 +353,11 @@ class Session:
         from segment_duo.masks.rle import decode
 
         image = self.open_image(ref, page=page, banner=banner)
-        masks = self.load(ref, version, image).mask_set.masks
+        masks = self.sets.load(ref, version, image.data.facts).mask_set.masks
         rows = image.data.facts.cut_height
         return LabelledImage(
             image.data.pixels, tuple(decode(mask.rle)[:rows] for mask in masks), image.data.facts.sha256
         )
-
-    def saved_stems(self, folder: str) -> set[str]:
-        """Stems of the files in this folder that may have saved sets, from two listings (the explorer's marks)."""
-        ref = self.reference(folder)
-        kind, masks = self.masks_folder(ImageRef(ref.store, f"{ref.path.rstrip('/')}/any"))
-        try:
-            saved = self.store(kind).list(masks)
-        except NotFound:
-            return set()
-        names = (
-            ImageRef(ref.store, entry.path) for entry in self.store(ref.store).list(ref.path) if not entry.is_folder
-        )
-        return version_names.stems_with_sets(saved, (name.stem for name in names))
 
     def save(
         self,
@@ -506,7 +371,7 @@ class Session:
         with_model: bool = True,
         notices: Sequence[str] = (),
     ) -> Saved:
-        """Save masks as a new version; nothing is ever overwritten. When Drops is away or refuses, the set is kept in the spool.
+        """Save masks of an open image as a new version; see :meth:`SavedSets.save`.
 
         Args:
             operation: what made the set (``auto``, ``point``, ``keep``, ...), for its provenance.
@@ -525,77 +390,4 @@ class Session:
             pixel_size=facts.pixel_size,
             notices=tuple(notices),
         )
-        return self.save_set(image.ref, tuple(masks), provenance, suffix=suffix)
-
-    def save_set(self, ref: ImageRef, masks: Sequence[Mask], provenance: Provenance, *, suffix: str = "") -> Saved:
-        """As :meth:`save`, for a set whose provenance is known (edits need not open the image). Sets the time and numbers the masks."""
-        from segment_duo.masks.files import dumps
-        from segment_duo.masks.importers import unique_ids
-
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        provenance = dataclasses.replace(provenance, created=created, program_version=__version__)
-        mask_set = MaskSet(unique_ids(tuple(masks)), provenance)
-        content = dumps(mask_set, legacy=self.config.legacy_segmentation)
-        kind, folder = self.masks_folder(ref)
-        store = self.store(kind)
-        try:
-            version = version_names.save_version(store, folder, ref.stem, suffix, content)
-        except (DropsError, StoreError, InputError) as error:
-            if kind is not StoreKind.DROPS:
-                raise
-            kept = self.spool().add(kind, folder, ref.stem, suffix, content, error, address=store.address)
-            return Saved(str(kept), None, mask_set, kept, error.message)
-        return Saved(str(ImageRef(kind, version.path)), version, mask_set)
-
-    def spool(self) -> Spool:
-        return Spool(self.paths.spool_dir)
-
-    def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
-        """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""
-        spool = self.spool()
-        return spool.push(self.store, wait=wait) if spool.pending() else []
-
-
-class _Owner:
-    """Tells whether sets are an image's own. Reads the image only if paths do not decide.
-
-    A set is an image's when it names its path, or its bytes (a moved image), and its page. Sets that name nothing (the predecessor's) count
-    by their name, unless the folder holds another image that the name fits better: ``a_1.pkl`` beside ``a_1.tif`` is not ``a.tif``'s.
-    """
-
-    def __init__(
-        self, session: Session, ref: ImageRef, image: OpenImage | None = None, page: int | None = None
-    ) -> None:
-        self._session, self._ref = session, ref
-        self._page = image.data.facts.page if image else page
-        self._sha256: str | None = image.data.facts.sha256 if image else None
-        self._neighbours: set[str] | None = None
-
-    def has(self, version: Version, provenance: Provenance) -> bool:
-        identity = provenance.image
-        if identity is None or not identity.sha256:
-            return version.name == "0" or f"{self._ref.stem}_{version.name}" not in self._stems()
-        if self._page is not None and identity.page != self._page:
-            return False
-        return identity.path == str(self._ref) or identity.sha256 == self._content()
-
-    def changed(self, identity: ImageIdentity) -> bool:
-        """Whether the image's bytes are known and not those that a set of the same path was made from."""
-        return bool(self._sha256) and identity.sha256 != self._sha256
-
-    def _content(self) -> str:
-        if self._sha256 is None:
-            self._sha256 = self._session.content_hash(self._ref)
-        return self._sha256
-
-    def _stems(self) -> set[str]:
-        if self._neighbours is None:
-            from segment_duo.images import IMAGE_SUFFIXES
-
-            try:
-                entries = self._session.store(self._ref.store).list(self._ref.folder)
-            except SegduoError:
-                entries = []
-            images = [ImageRef(self._ref.store, entry.path) for entry in entries if not entry.is_folder]
-            self._neighbours = {image.stem for image in images if Path(image.name).suffix.lower() in IMAGE_SUFFIXES}
-        return self._neighbours
+        return self.sets.save(image.ref, tuple(masks), provenance, suffix=suffix)

@@ -100,7 +100,12 @@ class FakeSession:
             Entry("notes.txt", folder + "notes.txt", False, 3, now),
         ]
 
-    def saved_stems(self, folder_text: str) -> set[str]:
+    @property
+    def sets(self) -> FakeSession:
+        """The saved sets; this one object fakes both."""
+        return self
+
+    def stems(self, folder: ImageRef) -> set[str]:
         return {path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for path, sets in self.saved.items() if sets}
 
     def open_image(
@@ -181,7 +186,7 @@ class FakeSession:
         self._enter("versions")
         return [version for version, _ in self.saved.get(ref.path, [])]
 
-    def load(self, ref: ImageRef, version: str | None = None, image: Any = None) -> Any:
+    def load(self, ref: ImageRef, version: str | None = None, facts: Any = None) -> Any:
         self._enter("load", version)
         for found, mask_set in reversed(self.saved.get(ref.path, [])):
             if version in (None, found.name):

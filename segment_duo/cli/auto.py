@@ -324,7 +324,7 @@ class _Run:
             emit(ref)
 
     def _is_done(self, ref: ImageRef) -> bool:
-        return self.skip_existing and self.session.has_sets(ref, suffix=self.suffix, page=self.reading["page"])
+        return self.skip_existing and self.session.sets.has_sets(ref, suffix=self.suffix, page=self.reading["page"])
 
     def one(self, ref: ImageRef) -> None:
         """Make and save all masks of one image."""

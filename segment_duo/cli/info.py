@@ -69,7 +69,7 @@ def info(
 def _record(session: Session, image: OpenImage) -> dict[str, Any]:
     record = {"image": str(image.ref), **dataclasses.asdict(image.data.facts)}
     record["embedding"] = session.is_embedded(image)
-    record["sets"] = [dataclasses.asdict(version) for version in session.versions(image.ref)]
+    record["sets"] = [dataclasses.asdict(version) for version in session.sets.versions(image.ref)]
     return record
 
 
@@ -93,7 +93,7 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
     for name, value in rows:
         if value:
             emit(f"{name:<12}{value}")
-    for version in session.versions(image.ref):
+    for version in session.sets.versions(image.ref):
         emit(f"{'saved set':<12}{version.name:<12}{when(version.modified)}  {size(version.size)}  {version.path}")
 
 

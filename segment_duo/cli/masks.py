@@ -29,7 +29,8 @@ from segment_duo.stores.versions import split_version
 from segment_duo.types import ImageRef, Mask, MaskSet
 
 if TYPE_CHECKING:
-    from segment_duo.session import LoadedSet, Session
+    from segment_duo.saved_sets import LoadedSet
+    from segment_duo.session import Session
 
 app = typer.Typer(
     help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True
@@ -66,14 +67,14 @@ def list_versions(
     with open_session(out=out) as session:
         ref = session.reference(image)
         rows: list[dict[str, Any]] = []
-        for version in session.versions(ref):
+        for version in session.sets.versions(ref):
             row: dict[str, Any] = {
                 "version": version.name,
-                "path": str(ImageRef(session.masks_folder(ref)[0], version.path)),
+                "path": str(ImageRef(session.sets.folder(ref)[0], version.path)),
             }
             row |= {"size": version.size, "modified": version.modified}
             try:
-                found = session.peek(ref, version)
+                found = session.sets.peek(ref, version)
             except MaskFileError as error:
                 rows.append(row | {"masks": None, "operation": f"damaged: {error.message}"})
                 continue
@@ -292,7 +293,7 @@ def export(
                 )
                 sets.append((loaded.mask_set, opened.data))
             else:
-                loaded = session.load(ref, version)
+                loaded = session.sets.load(ref, version)
                 sets.append((loaded.mask_set, None))
             if loaded.notice:
                 note(loaded.notice)
@@ -440,7 +441,7 @@ def loader() -> None:
 
 def _load(session: Session, text: str) -> LoadedSet:
     ref, version = image_and_version(session, text)
-    loaded = session.load(ref, version)
+    loaded = session.sets.load(ref, version)
     if loaded.notice:
         note(loaded.notice)
     return loaded
@@ -475,7 +476,7 @@ def _save_edit(
         loaded.mask_set.provenance, operation=operation, parameters=parameters, parent=loaded.version.name
     )
     deliver_waiting(session, [ref])
-    saved = session.save_set(ref, masks, provenance, suffix=suffix)
+    saved = session.sets.save(ref, masks, provenance, suffix=suffix)
     record = {
         "image": str(ref),
         "masks": len(masks),

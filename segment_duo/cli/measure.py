@@ -26,7 +26,8 @@ from segment_duo.types import ImageRef, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.masks.measure import Measures, Summary
-    from segment_duo.session import LoadedSet, OpenImage
+    from segment_duo.saved_sets import LoadedSet
+    from segment_duo.session import OpenImage
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -184,7 +185,7 @@ def score(
         raise InputError(f"{truth}: {error.strerror}") from None
     with open_session(out=out) as session:
         ref, version = image_and_version(session, image)
-        loaded = session.load(ref, version)
+        loaded = session.sets.load(ref, version)
     masks, identity = loaded.mask_set.masks, loaded.mask_set.provenance.image
     if identity is None and not masks:
         raise InputError(f"set {loaded.version.name} of {ref} is empty and does not tell its size")

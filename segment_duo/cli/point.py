@@ -108,7 +108,7 @@ def point(
         before: tuple[Mask, ...] = ()
         parent = None
         if append or onto is not None:
-            loaded = session.load(opened.ref, onto, opened)
+            loaded = session.sets.load(opened.ref, onto, facts)
             before, parent = loaded.mask_set.masks, loaded.version.name
             if loaded.notice:
                 note(loaded.notice)

@@ -10,12 +10,13 @@ from segment_duo.errors import SavedToSpoolOnly
 from segment_duo.types import ImageRef, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.session import Saved, Session
+    from segment_duo.saved_sets import Saved
+    from segment_duo.session import Session
 
 
 def deliver_waiting(session: Session, refs: Sequence[ImageRef]) -> None:
     """Deliver sets of earlier runs that wait in the spool, if this run saves to Drops itself (a local one must not wait for a server)."""
-    if any(session.masks_folder(ref)[0] is StoreKind.DROPS for ref in refs):
+    if any(session.sets.folder(ref)[0] is StoreKind.DROPS for ref in refs):
         deliver_spool(session, wait=False)
 
 
@@ -24,7 +25,7 @@ def deliver_spool(session: Session, *, wait: bool) -> int:
     from segment_duo.stores.spool import Delivered
 
     left = 0
-    for outcome in session.deliver_spool(wait=wait):
+    for outcome in session.sets.deliver_spool(wait=wait):
         item = outcome.item
         if isinstance(outcome, Delivered):
             note(f"delivered from the spool: {ImageRef(item.kind, outcome.version.path)}")

@@ -53,7 +53,7 @@ def show(
         opened = session.open_image(ref, page=page, banner=banner)
         loaded = None
         if masks or version is not None:
-            loaded = session.load(ref, version, opened)
+            loaded = session.sets.load(ref, version, opened.data.facts)
         from segment_duo.tui.still import render_still
 
         emit_raw(

@@ -63,7 +63,7 @@ class Files(Editing):
             with self.store_lock:
                 ref = self.session.reference(target)
                 entries = self.session.list_folder(target)
-                saved = self.session.saved_stems(target)
+                saved = self.session.sets.stems(ref)
             return folder_items(ref, entries, saved)
 
         def done(items: tuple[Item, ...]) -> None:
@@ -263,7 +263,7 @@ class Files(Editing):
 
         def work(_: Job) -> LoadedSet:
             with self.store_lock:
-                return self.session.load(image.ref, name, image)
+                return self.session.sets.load(image.ref, name, image.data.facts)
 
         def done(loaded: LoadedSet) -> None:
             if name is None and (self.doc.unsaved or self.doc.pointing):
@@ -293,7 +293,7 @@ class Files(Editing):
 
         def work(_: Job) -> list[Version]:
             with self.store_lock:
-                return self.session.versions(image.ref)
+                return self.session.sets.versions(image.ref)
 
         def take(name: str | None) -> None:
             if name is not None:

@@ -1,0 +1,262 @@
+"""The saved mask sets: which there are of an image, reading and writing them, and whether one really belongs to the image.
+
+Sets are found by the image's name, for that needs one listing; whether a set is the image's own is decided by what it records
+(:class:`_Owner`). This module opens no image and asks no engine: :class:`segment_duo.session.Session` does, and owns one of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segment_duo import __version__
+from segment_duo.errors import DropsError, InputError, MaskFileError, NotFound, SegduoError, StoreError
+from segment_duo.stores import versions as version_names
+from segment_duo.stores.locate import parse_reference
+from segment_duo.stores.spool import Delivered, Failed, Spool
+from segment_duo.types import (
+    ImageFacts,
+    ImageIdentity,
+    ImageRef,
+    Mask,
+    MaskSet,
+    Provenance,
+    StoreKind,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from segment_duo.config import Config
+    from segment_duo.masks.files import Peek
+    from segment_duo.paths import Paths
+    from segment_duo.stores.base import Store
+
+
+@dataclass(frozen=True)
+class LoadedSet:
+    """A saved set and how well it fits the image asked for.
+
+    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another.
+    """
+
+    version: Version
+    mask_set: MaskSet
+    notice: str = ""
+    belongs: bool = True
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a set went. ``spooled`` holds the local copy when the server did not take it, for ``reason``; ``path`` is what the user may type."""
+
+    path: str
+    version: Version | None
+    mask_set: MaskSet
+    spooled: Path | None = None
+    reason: str = ""
+
+
+class SavedSets:
+    """The saved sets of one session. Its methods may be called from several threads."""
+
+    def __init__(
+        self,
+        config: Config,
+        paths: Paths,
+        store: Callable[[StoreKind], Store],
+        *,
+        out: str | None = None,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Args:
+        config: where sets go, and how they are written.
+        paths: the user's folders; the spool is among them.
+        store: opens a store.
+        out: a folder for saved sets instead of the configured place (``--out``).
+        tell: receives one-line messages for the user.
+        """
+        self.spool = Spool(paths.spool_dir)
+        self._config = config
+        self._store = store
+        self._out = out
+        self._tell = tell
+
+    def folder(self, ref: ImageRef) -> tuple[StoreKind, str]:
+        """Where the sets of this image go."""
+        if self._out is not None:
+            out = parse_reference(self._out, cwd=Path.cwd())
+            return out.store, out.path
+        return version_names.masks_folder(ref, self._config)
+
+    def versions(self, ref: ImageRef) -> list[Version]:
+        """The saved sets that bear this image's name, newest first."""
+        kind, folder = self.folder(ref)
+        return version_names.list_versions(self._store(kind), folder, ref.stem)
+
+    def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet:
+        """Load one saved set: by version name, or else the latest that belongs to this image.
+
+        Damaged sets are passed over with a message when the latest is wanted.
+
+        Args:
+            version: ``0``, ``2``, ``grain_1``; None or ``latest`` for the latest.
+            facts: the image's when it is open; they save reading it again to tell images (and pages) of the same name apart.
+
+        Raises:
+            NotFound: no such set.
+            MaskFileError: the file is damaged or not a mask set.
+        """
+        request = version_names.VersionRequest.parse(version)
+        candidates = request.candidates(self.versions(ref))
+        owner = self._owner(ref, facts)
+        if request.name is not None:
+            return self._fit(candidates[0], self.read(ref, candidates[0]), owner)
+        for candidate in candidates:
+            try:
+                if owner.has(candidate, self.peek(ref, candidate).provenance):
+                    return self._fit(candidate, self.read(ref, candidate), owner)
+            except MaskFileError as error:
+                self._tell(f"passed over: {error.message}")
+        raise NotFound(
+            f"{ref}: none of the saved sets of this name belongs to this image",
+            "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
+        )
+
+    def read(self, ref: ImageRef, version: Version) -> MaskSet:
+        """Read and check the file of a version."""
+        from segment_duo.masks.files import loads
+
+        kind, _ = self.folder(ref)
+        return loads(self._store(kind).read(version.path), name=version.path)
+
+    def peek(self, ref: ImageRef, version: Version) -> Peek:
+        """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
+        from segment_duo.masks.files import peek
+
+        kind, _ = self.folder(ref)
+        return peek(self._store(kind).read(version.path), name=version.path)
+
+    def refit(self, ref: ImageRef, loaded: LoadedSet, facts: ImageFacts) -> LoadedSet:
+        """Say again how well a loaded set fits its image, now that the image is open."""
+        return self._fit(loaded.version, loaded.mask_set, self._owner(ref, facts))
+
+    def _owner(self, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> _Owner:
+        return _Owner(self._store(ref.store), ref, facts, page)
+
+    def _fit(self, version: Version, mask_set: MaskSet, owner: _Owner) -> LoadedSet:
+        identity = mask_set.provenance.image
+        belongs = owner.has(version, mask_set.provenance)
+        notice = ""
+        if identity is None or not identity.sha256:
+            notice = f"set {version.name} does not say which image it belongs to; it was taken by its name"
+        elif not belongs:
+            notice = f"set {version.name} was made for {identity.path}, page {identity.page}"
+        elif owner.changed(identity):
+            notice = f"the image has changed since set {version.name} was made"
+        return LoadedSet(version, mask_set, notice, belongs)
+
+    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int = 0) -> bool:
+        """Whether a set with this suffix exists for this page of this image, saved or waiting in the spool; identity counts, not only the name."""
+        owner = self._owner(ref, page=page)
+        for version in self.versions(ref):
+            try:
+                if version.suffix == suffix and owner.has(version, self.peek(ref, version).provenance):
+                    return True
+            except MaskFileError as error:
+                self._tell(f"passed over: {error.message}")
+        place = (*self.folder(ref), ref.stem, suffix)
+        return any((item.kind, item.folder, item.stem, item.suffix) == place for item in self.spool.pending())
+
+    def stems(self, folder: ImageRef) -> set[str]:
+        """Stems of the files in this folder that may have saved sets, from two listings (the explorer's marks)."""
+        kind, masks = self.folder(ImageRef(folder.store, f"{folder.path.rstrip('/')}/any"))
+        try:
+            saved = self._store(kind).list(masks)
+        except NotFound:
+            return set()
+        names = (
+            ImageRef(folder.store, entry.path)
+            for entry in self._store(folder.store).list(folder.path)
+            if not entry.is_folder
+        )
+        return version_names.stems_with_sets(saved, (name.stem for name in names))
+
+    def save(self, ref: ImageRef, masks: Sequence[Mask], provenance: Provenance, *, suffix: str = "") -> Saved:
+        """Save masks as a new version; nothing is ever overwritten. When Drops is away or refuses, the set is kept in the spool.
+
+        The provenance gets the time and the program's version, the masks get ids where they lack them.
+        """
+        from segment_duo.masks.files import dumps
+        from segment_duo.masks.importers import unique_ids
+
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        provenance = dataclasses.replace(provenance, created=created, program_version=__version__)
+        mask_set = MaskSet(unique_ids(tuple(masks)), provenance)
+        content = dumps(mask_set, legacy=self._config.legacy_segmentation)
+        kind, folder = self.folder(ref)
+        store = self._store(kind)
+        try:
+            version = version_names.save_version(store, folder, ref.stem, suffix, content)
+        except (DropsError, StoreError, InputError) as error:
+            if kind is not StoreKind.DROPS:
+                raise
+            kept = self.spool.add(kind, folder, ref.stem, suffix, content, error, address=store.address)
+            return Saved(str(kept), None, mask_set, kept, error.message)
+        return Saved(str(ImageRef(kind, version.path)), version, mask_set)
+
+    def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
+        """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""
+        return self.spool.push(self._store, wait=wait) if self.spool.pending() else []
+
+
+class _Owner:
+    """Tells whether sets are an image's own. Reads the image only if paths do not decide.
+
+    A set is an image's when it names its path, or its bytes (a moved image), and its page. Sets that name nothing (the predecessor's) count
+    by their name, unless the folder holds another image that the name fits better: ``a_1.pkl`` beside ``a_1.tif`` is not ``a.tif``'s.
+    """
+
+    def __init__(self, store: Store, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> None:
+        """``facts`` are the image's if it is open; else ``page`` may say which page alone counts."""
+        self._store, self._ref = store, ref
+        self._page = facts.page if facts else page
+        self._sha256: str | None = facts.sha256 if facts else None
+        self._neighbours: set[str] | None = None
+
+    def has(self, version: Version, provenance: Provenance) -> bool:
+        identity = provenance.image
+        if identity is None or not identity.sha256:
+            return version.name == "0" or f"{self._ref.stem}_{version.name}" not in self._stems()
+        if self._page is not None and identity.page != self._page:
+            return False
+        return identity.path == str(self._ref) or identity.sha256 == self._content()
+
+    def changed(self, identity: ImageIdentity) -> bool:
+        """Whether the image's bytes are known and not those that a set of the same path was made from."""
+        return bool(self._sha256) and identity.sha256 != self._sha256
+
+    def _content(self) -> str:
+        """SHA-256 of the image's bytes, as sets record it; an empty string when the image is not there (any more)."""
+        if self._sha256 is None:
+            try:
+                self._sha256 = hashlib.sha256(self._store.read(self._ref.path)).hexdigest()
+            except NotFound:
+                self._sha256 = ""
+        return self._sha256
+
+    def _stems(self) -> set[str]:
+        if self._neighbours is None:
+            from segment_duo.images import IMAGE_SUFFIXES
+
+            try:
+                entries = self._store.list(self._ref.folder)
+            except SegduoError:
+                entries = []
+            images = [ImageRef(self._ref.store, entry.path) for entry in entries if not entry.is_folder]
+            self._neighbours = {image.stem for image in images if Path(image.name).suffix.lower() in IMAGE_SUFFIXES}
+        return self._neighbours
