@@ -14,7 +14,7 @@ from segment_duo.errors import UsageError
 from segment_duo.images import parse_pixel_size, read_facts, read_image, sidecar_names
 from segment_duo.images.instruments import read_instrument
 from segment_duo.images.instruments.finding import Source, ini_sections, safe_xml, text_of
-from segment_duo.images.pixel_size import describe_nm
+from segment_duo.lengths import describe_nm
 from segment_duo.types import ImageFacts
 
 GREY = np.tile(np.arange(200, dtype=np.uint8), (150, 1))

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segment_duo.errors import MaskFileError, UsageError
+from segment_duo.lengths import Length, parse_length
 from segment_duo.masks import rle
 from segment_duo.masks.compare import diff, score
-from segment_duo.masks.filters import Length, MaskFilter, apply, parse_length
+from segment_duo.masks.filters import MaskFilter, apply
 from segment_duo.masks.overlap import OVERLAP_RULES, disjoint, label_image
 from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, overlay
 from segment_duo.types import Banner, Box, ImageIdentity, Mask, MaskSet, PixelSize, Point, Provenance
@@ -149,6 +150,8 @@ def test_parameters_are_recorded() -> None:
         ("12", Length(12, "px")),
         ("12px", Length(12, "px")),
         ("1e-3mm", Length(1000, "nm")),
+        ("1,5um", Length(1500, "nm")),
+        ("0", Length(0, "px")),
     ],
 )
 def test_lengths(text: str, length: Length) -> None:
@@ -156,7 +159,7 @@ def test_lengths(text: str, length: Length) -> None:
     assert (found.value, found.unit) == (pytest.approx(length.value), length.unit)
 
 
-@pytest.mark.parametrize("text", ["", "nm", "-5nm", "5 parsec", "nan", "1..2"])
+@pytest.mark.parametrize("text", ["", "nm", "-5nm", "5 parsec", "nan", "1..2", "5nm/px", "1e999"])
 def test_no_lengths(text: str) -> None:
     with pytest.raises(UsageError, match="not a length"):
         parse_length(text)

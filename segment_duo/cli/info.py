@@ -24,6 +24,7 @@ from segment_duo.cli.options import (
     pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_json
+from segment_duo.lengths import describe_nm
 from segment_duo.types import ImageRef, Instrument, PixelSize
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
 
 
 def _scale(scale: PixelSize | None, width: int) -> str:
-    from segment_duo.images.pixel_size import describe_nm
-
     if scale is None:
         return "unknown (give --pixel-size)"
     both = (

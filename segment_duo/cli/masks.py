@@ -24,6 +24,7 @@ from segment_duo.cli.options import (
 from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
 from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
 from segment_duo.errors import InputError, MaskFileError, NotFound, SavedToSpoolOnly, UsageError
+from segment_duo.lengths import parse_length
 from segment_duo.prompts import parse_box
 from segment_duo.stores.versions import split_version
 from segment_duo.types import ImageRef, Mask, MaskSet
@@ -217,8 +218,8 @@ def filter_masks(
         wanted = filters.MaskFilter(
             min_area=min_area,
             max_area=max_area,
-            min_diameter=None if min_diameter is None else filters.parse_length(min_diameter),
-            max_diameter=None if max_diameter is None else filters.parse_length(max_diameter),
+            min_diameter=None if min_diameter is None else parse_length(min_diameter),
+            max_diameter=None if max_diameter is None else parse_length(max_diameter),
             min_circularity=min_circularity,
             min_solidity=min_solidity,
             min_predicted_iou=min_predicted_iou,

@@ -21,6 +21,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit, emit_json, emit_raw, note
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
+from segment_duo.lengths import parse_length
 from segment_duo.masks.export import write_new
 from segment_duo.types import ImageRef, PixelSize
 
@@ -139,7 +140,7 @@ def _measure(
     from segment_duo.masks import measure as measuring
 
     scale = opened.data.facts.pixel_size
-    least = None if min_diameter is None else filters.parse_length(min_diameter)
+    least = None if min_diameter is None else parse_length(min_diameter)
     wanted = filters.MaskFilter(exclude_edge=exclude_edge, min_diameter=least)
     kept = filters.apply(loaded.mask_set, wanted, opened.data, scale)
     chosen = dataclasses.replace(loaded.mask_set, masks=kept)

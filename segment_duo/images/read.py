@@ -18,7 +18,8 @@ from segment_duo.images.decode import decode
 from segment_duo.images.decoded import Decoded
 from segment_duo.images.instruments import read_instrument, usable_sidecars
 from segment_duo.images.instruments.finding import Finding, Source
-from segment_duo.images.pixel_size import LARGEST_PLAUSIBLE_NM, SMALLEST_PLAUSIBLE_NM, describe_nm
+from segment_duo.images.pixel_size import LARGEST_PLAUSIBLE_NM, SMALLEST_PLAUSIBLE_NM
+from segment_duo.lengths import describe_nm
 from segment_duo.types import Banner, ImageData, ImageFacts, PixelSize
 
 if TYPE_CHECKING:

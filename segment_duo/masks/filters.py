@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from segment_duo.errors import UsageError
+from segment_duo.lengths import Length
 from segment_duo.types import Box, ImageData, Mask, MaskSet, PixelSize
-
-_LENGTH = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(px|pm|nm|um|µm|μm|mm)?\s*")
-_UNITS_NM = {"pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6}
-
-
-@dataclass(frozen=True, slots=True)
-class Length:
-    """A length in ``px`` or ``nm``."""
-
-    value: float
-    unit: str
-
-
-def parse_length(text: str) -> Length:
-    """``50nm``, ``0.5 um``, ``12px``, ``12`` (pixels).
-
-    Raises:
-        UsageError: something else.
-    """
-    match = _LENGTH.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{text!r} is not a length", "for example 50nm, 0.5um or 12px")
-    unit = match[2] or "px"
-    if unit == "px":
-        return Length(float(match[1]), "px")
-    return Length(float(match[1]) * _UNITS_NM[unit], "nm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from segment_duo.images.instruments.finding import (
     text_of,
     whole,
 )  # fmt: skip
-from segment_duo.images.pixel_size import to_nm
+from segment_duo.lengths import to_nm
 from segment_duo.types import Instrument, PixelSize, Trust
 
 HELIOS, XML, SFEG = 34682, 34683, 34680

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from segment_duo.images.instruments.finding import Finding, Source, local_name, safe_xml
-from segment_duo.images.pixel_size import to_nm
+from segment_duo.lengths import to_nm
 from segment_duo.types import Instrument, PixelSize
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from segment_duo.images.instruments.finding import Finding, Source, ini_sections, joined, number, positive, text_of
-from segment_duo.images.pixel_size import to_nm
+from segment_duo.lengths import to_nm
 from segment_duo.types import Instrument, PixelSize
 
 _PHOTOGRAPH_NM = 127e6

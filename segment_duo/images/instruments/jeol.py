@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from segment_duo.images.instruments.finding import Finding, Source, joined, number, positive, rescaled, text_of
-from segment_duo.images.pixel_size import parse_length_nm
+from segment_duo.lengths import parse_length_nm
 from segment_duo.types import Instrument, PixelSize
 
 

@@ -11,7 +11,7 @@ import re
 from itertools import pairwise
 
 from segment_duo.images.instruments.finding import Finding, Source, joined, number, positive, text_of
-from segment_duo.images.pixel_size import describe_nm, parse_length_nm, to_nm
+from segment_duo.lengths import describe_nm, parse_length_nm, to_nm
 from segment_duo.types import Instrument, PixelSize, Trust
 
 TAG = 34118
