@@ -406,13 +406,13 @@ def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 def test_disk_errors_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
-        path.write_bytes(data[:3])
+    def full(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "_write_synced", full)
-    with pytest.raises(OutOfSpace):
-        write("svg", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OutOfSpace):
+            write("svg", tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(StoreError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segment_duo.errors import AlreadyExists, InputError, OutOfSpace, StoreError, UsageError
 from segment_duo.masks.overlap import OVERLAP_RULES
+from segment_duo.stores.local import create_file, make_folders
 from segment_duo.types import MaskSet
 
 if TYPE_CHECKING:
@@ -319,35 +319,13 @@ def write_new(target: Path, data: bytes) -> None:
         AlreadyExists: the name is taken.
         OutOfSpace, StoreError: it could not be written.
     """
-    if os.path.lexists(target):
-        raise AlreadyExists(f"{target} exists already", "Choose another name; exports never overwrite.")
-    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(part, data)
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            raise
-        except OSError:
-            # File systems without hard links (exFAT, some network mounts): reserve the name, then put the file there.
-            with target.open("xb"):
-                pass
-            part.replace(target)
+        make_folders(target.parent)
+        create_file(target, data)
     except FileExistsError:
         raise AlreadyExists(f"{target} exists already", "Choose another name; exports never overwrite.") from None
     except OSError as error:
         raise _store_error(target, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _write_folder(target: Path, files: Mapping[str, bytes]) -> Path:
