@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.fast import levels, notes
+from segment_duo.engine.candidates import Candidate, CropCandidates
+from segment_duo.engine.fast import Coverage, levels, notes
+from segment_duo.engine.fullsize import LowRes, Measured
 from segment_duo.engine.predictor import Predictor, PromptArrays
 from tests.engine_stock import loose, picture, small_model, small_predictor
 
@@ -21,6 +23,33 @@ def test_levels_share_the_grid_from_coarse_to_fine() -> None:
     parts = list(levels(grid))
     assert [len(p) for p in parts] == [4, 16, 44]
     assert {tuple(p) for part in parts for p in part} == {tuple(p) for p in grid}
+
+
+def disc(x: float, y: float, radius: float, prompt: tuple[float, float], *, stability: float = 1.0) -> Candidate:
+    """A candidate whose mask is a disc, on a 64 x 64 low-res grid of a crop of 128 x 128 pixels."""
+    rows, cols = np.mgrid[:64, :64]
+    logits = torch.from_numpy(radius - np.hypot(cols - x, rows - y)).float()
+    measured = Measured(torch.tensor(stability), torch.zeros(4))
+    return Candidate(LowRes(logits, 0, 0, 0.0, True), torch.tensor(0.9), torch.tensor(prompt), measured)
+
+
+def test_only_small_stable_masks_that_two_prompts_agree_on_explain_a_point() -> None:
+    parameters = replace(loose(), stability_score_thresh=0.5)
+    asked = np.array([[40.0, 40.0], [100.0, 100.0]])
+
+    def left(*batches: list[Candidate]) -> int:
+        coverage = Coverage(parameters, CropCandidates((0, 0, 128, 128), 0, (64, 64)))
+        for batch in batches:
+            coverage.add(batch)
+        return len(coverage.unexplained(asked))
+
+    once, again = disc(20, 20, 8, (36.0, 36.0)), disc(20, 20, 8.2, (44.0, 44.0))
+    assert left([once]) == 2
+    assert left([once, again]) == left([once], [again]) == 1
+    assert left([once, disc(20, 20, 8.2, (36.0, 36.0))]) == 2  # two masks of one prompt
+    assert left([once, disc(20, 20, 4, (44.0, 44.0))]) == 2  # they disagree
+    assert left([once, disc(20, 20, 8.2, (44.0, 44.0), stability=0.4)]) == 2
+    assert left([disc(20, 20, 22, (36.0, 36.0)), disc(20, 20, 22, (44.0, 44.0))]) == 2  # a fifth of the image or more
 
 
 def test_a_fast_run_says_what_it_changed() -> None:

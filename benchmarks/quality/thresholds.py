@@ -25,9 +25,9 @@ from segment_duo.paths import Paths
 from segment_duo.training.synthetic import HELD_OUT_SEED
 from segment_duo.types import AutoParameters
 
-PREDICTED_IOU = (0.2, 0.3, 0.4, 0.5)
-STABILITY = (0.1, 0.25, 0.4, 0.5)
-OVERLAP = (0.3,)
+PREDICTED_IOU = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6)
+STABILITY = (0.3, 0.4, 0.5, 0.6, 0.75)
+OVERLAP = (0.2, 0.3)
 
 
 def main() -> None:

@@ -239,7 +239,7 @@ class Run:
                 self.points_done += len(batch)
                 report()
             return
-        coverage = Coverage(self, crop)
+        coverage = Coverage(self.parameters, crop)
         for level in levels(points):
             for batch in batches(coverage.unexplained(level), self.parameters.points_per_batch or STOCK_BATCH):
                 fresh = self.decode(embedding, batch)

@@ -1,16 +1,17 @@
 """The fast mode, above all adaptive prompting: no prompt is spent where confident masks already explain the grid point.
 
-The grid is decoded from coarse to fine: every fourth point of a row and column, every second, the rest. A point that lies in an accepted
-mask of an earlier level is skipped if that mask is small against the image: a large one (a plate, the ground) says little about
-what lies on it, so points in it are still asked. The decoder takes its products in another order
-(:class:`~segment_duo.engine.decoder.ReassociatedDecoder`), on an accelerator also in half precision. All of it is written into the
-run's notes. Everything else is the exact mode's own code.
+The grid is decoded from coarse to fine: every fourth point of a row and column, every second, the rest. A point is skipped if it lies in
+a mask of an earlier level that passed the thresholds, that another prompt answered with nearly the same mask, and that is small against
+the image. A mask nobody confirmed may be a poor first answer: the exact mode would find the better one that a neighbouring point gives. And
+a large one (a plate, the ground) says little about what lies on it. So the saving is large where the model is sure, and small where it is
+not. The decoder takes its products in another order (:class:`~segment_duo.engine.decoder.ReassociatedDecoder`), on an accelerator also in
+half precision. All of it is written into the run's notes. Everything else is the exact mode's own code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ import torch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.engine.automatic import Run
     from segment_duo.engine.candidates import Candidate, CropCandidates
+    from segment_duo.types import AutoParameters
 
 STRIDES = (4, 2, 1)
 """Grid steps of the levels."""
@@ -27,33 +28,53 @@ STRIDES = (4, 2, 1)
 LARGE_SHARE = 0.1
 """Masks above this share of the crop explain no point."""
 
+AGREEMENT = 0.8
+"""IoU from which two prompts' masks confirm each other."""
+
 HALF_PRECISION = {"cuda": torch.bfloat16, "mps": torch.float16}
 """Decoder dtype by device. A CPU is not listed: without native bfloat16 it is nine times slower."""
 
 
 class Coverage:
-    """Which points of a crop are explained by accepted masks."""
+    """Which points of a crop are explained: by accepted masks that two different prompts agree on."""
 
-    def __init__(self, run: Run, crop: CropCandidates) -> None:
-        self.run = run
+    def __init__(self, parameters: AutoParameters, crop: CropCandidates) -> None:
+        self.parameters = parameters
         x0, y0, x1, y1 = crop.box
         self.size = (y1 - y0, x1 - x0)
         self.low_size = crop.low_size
         self.covered = np.zeros(crop.low_size, dtype=bool)
+        self.accepted: list[dict[str, Any]] = []
+        """COCO RLE of every accepted small mask, at low resolution."""
+        self.points = np.zeros((0, 2), dtype=np.float32)
+        """The prompt of each."""
 
     def add(self, fresh: Iterable[Candidate]) -> None:
-        """Mark what accepted candidates cover."""
-        p = self.run.parameters
+        """Take in candidates, and mark what those cover that a mask of another prompt confirms."""
+        from pycocotools import mask as coco
+
+        p = self.parameters
         limit = LARGE_SHARE * self.low_size[0] * self.low_size[1]
+        known = len(self.accepted)
+        points = []
         for c in fresh:
             if c.measured is None or not bool(c.measured.stability >= p.stability_score_thresh):
                 continue
-            logits = c.low_res.logits.cpu().numpy()
-            inside = logits > p.mask_threshold
+            inside = np.zeros(self.low_size, dtype=np.uint8, order="F")
+            rows, cols = c.low_res.logits.shape
+            top, left = c.low_res.top, c.low_res.left
+            inside[top : top + rows, left : left + cols] = c.low_res.logits.cpu().numpy() > p.mask_threshold
             if np.count_nonzero(inside) <= limit:
-                rows, cols = inside.shape
-                top, left = c.low_res.top, c.low_res.left
-                self.covered[top : top + rows, left : left + cols] |= inside
+                self.accepted.append(coco.encode(inside))
+                points.append(c.point.cpu().numpy())
+        if not points:
+            return
+        self.points = np.concatenate([self.points, np.stack(points)])
+        agreement = coco.iou(self.accepted[known:], self.accepted, [False] * len(self.accepted))
+        others = (self.points[known:, None] != self.points[None]).any(axis=2)
+        pairs = (agreement >= AGREEMENT) & others
+        for i in {*np.flatnonzero(pairs.any(axis=1)) + known, *np.flatnonzero(pairs.any(axis=0))}:
+            self.covered |= coco.decode(self.accepted[i]).astype(bool)
 
     def unexplained(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Those of points (N, 2) in crop pixels that no accepted mask covers."""
@@ -81,7 +102,7 @@ def levels(points: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]
 def notes(decoded: int, total: int, dtype: torch.dtype | None) -> list[str]:
     """What was changed against the exact mode."""
     out = [
-        f"fast: {decoded} of {total} grid points were prompted; the others lay in masks found before",
+        f"fast: {decoded} of {total} grid points were prompted; the others lay in masks that two prompts before agreed on",
         "fast: the decoder's products were taken in another order (rounding differences of about 1e-6 in the logits)",
     ]
     if dtype is not None:
