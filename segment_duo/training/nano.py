@@ -1,7 +1,7 @@
 """Train the shipped nano model from scratch on synthetic micrographs.
 
     python -m segment_duo.training.nano fill RUN --slots 5000 --start 0 --step 2      (writers, in the background)
-    python -m segment_duo.training.nano train RUN --until 22:50 [--base nano.pt]      (resumes if RUN holds a checkpoint)
+    python -m segment_duo.training.nano train RUN --until 22:50 [--base nano.pt --rate 0.5]      (resumes if RUN holds a checkpoint)
     python -m segment_duo.training.nano export RUN nano.pt
 
 The run has three parts. *Warm-up*: no images; random features, a disc at the click as target, so that the decoder learns that a click is a place
@@ -21,7 +21,7 @@ import math
 import multiprocessing
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +56,14 @@ UNTRAINED = (
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Numbers of the run; the defaults are those of the shipped weights."""
+    """Numbers of a run from scratch. Going on from trained weights wants half the learning rates (``--rate 0.5``)."""
 
     warmup_steps: int = 250
     images: int = 8
     prompts: int = 10
     frame_images: int = 3
     frame_prompts: int = 12
-    frame_share: float = 0.3
+    frame_share: float = 0.25
     balanced_steps: int = 1200
     lr: float = 8e-4
     matrix_lr: float = 2e-3
@@ -443,6 +443,7 @@ def main() -> None:
     train.add_argument("folder", type=Path)
     train.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
     train.add_argument("--base", type=Path, help="go on from this checkpoint's weights instead of from scratch")
+    train.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates; 0.5 with --base")
     train.add_argument("--threads", type=int, default=2)
     out = commands.add_parser("export", help="write the averaged weights as a checkpoint")
     out.add_argument("folder", type=Path)
@@ -453,7 +454,9 @@ def main() -> None:
     elif options.command == "train":
         torch.set_num_threads(options.threads)
         with training_attention():
-            Run(options.folder, Recipe(), options.until, options.base).train(Pool(options.folder / "pool"))
+            recipe = Recipe()
+            recipe = replace(recipe, lr=recipe.lr * options.rate, matrix_lr=recipe.matrix_lr * options.rate)
+            Run(options.folder, recipe, options.until, options.base).train(Pool(options.folder / "pool"))
     else:
         export(options.folder, options.target)
 
