@@ -346,6 +346,10 @@ class TestCommands:
         for word in ("state", "version", "socket", "device", "model", "memory cache", "disk cache", "queue", "log"):
             assert word in table
         assert "listens on" in run_segduo(home, "engine", "logs").stdout
+        assert run_segduo(home, "engine", "start").returncode == 0
+        refused = run_segduo(home, "engine", "start", "--threads", "77", "--idle-minutes", "9")
+        assert refused.returncode == 2
+        assert "--threads and --idle-minutes would change nothing" in " ".join(refused.stderr.split())
         assert run_segduo(home, "engine", "stop").returncode == 0
         again = run_segduo(home, "engine", "stop")
         assert (again.returncode, again.stderr) == (0, "no engine was running\n")

@@ -30,11 +30,23 @@ def start(
     idle_minutes: IdleOption = None,
     socket: SocketOption = None,
 ) -> None:
-    """Start the engine in the background. Commands do so by themselves; this only saves the first one the wait."""
+    """Start the engine in the background. Commands do so by themselves; this only saves the first one the wait.
+
+    An idle engine on another device is replaced. One that runs keeps its threads and idle time: asking for others is an error.
+    """
     from segment_duo.engine import lifecycle
 
     settings = _settings(device=device, threads=threads, idle_minutes=idle_minutes, socket=socket)
+    before = lifecycle.probe(settings)
     status = lifecycle.ensure_running(settings)
+    if before is not None and before.pid == status.pid:
+        asked = {"--threads": threads not in (None, status.threads), "--idle-minutes": idle_minutes is not None}
+        ignored = [option for option, given in asked.items() if given]
+        if ignored:
+            raise UsageError(
+                f"the engine runs already (pid {status.pid}): {' and '.join(ignored)} would change nothing",
+                "End it first: `segduo engine stop`.",
+            )
     note(f"engine {status.version}, pid {status.pid}, {status.socket}")
 
 
