@@ -74,6 +74,22 @@ def test_append_keep_and_remove_make_new_versions(shell: Shell) -> None:
     assert (unknown.code, "no mask 77" in unknown.stderr) == (7, True)
 
 
+def test_filter_makes_a_new_version_of_what_passes(shell: Shell) -> None:
+    shell.image("a.png")
+    shell.run("point", "a.png", "-p", "30,30").ok()
+    shell.run("point", "a.png", "-p", "90,34", "--append").ok()
+
+    def left(*conditions: str) -> int:
+        return shell.run("masks", "filter", "a.png@1", *conditions, "--dry-run", "--json").ok().json["masks"]
+
+    assert left("--inside", "0,0,60,60") == 1
+    assert left("--inside", "28,0,160,120") == 2  # a little less than half of the first disc lies left of it
+    assert left("--inside", "30,0,160,120", "--inside-share", "0.9") == 1
+    assert shell.run("masks", "filter", "a.png@1", "--inside-share", "0.9").code == 2
+    shell.run("masks", "filter", "a.png@1", "--inside", "0,0,60,60", "--suffix", "left").ok()
+    assert [m["id"] for m in shell.run("masks", "show", "a.png@left", "--json").ok().json["masks"]] == [0]
+
+
 def test_multimask_keeps_all_three_candidates(shell: Shell) -> None:
     shell.image("a.png")
     done = shell.run("point", "a.png", "-p", "30,30", "--multimask", "--no-save", "--json").ok()

@@ -16,7 +16,7 @@ from segment_duo.lengths import Length, parse_length
 from segment_duo.masks import rle
 from segment_duo.masks.compare import diff, score
 from segment_duo.masks.filters import MaskFilter, apply
-from segment_duo.masks.overlap import OVERLAP_RULES, disjoint, label_image
+from segment_duo.masks.overlap import OVERLAP_RULES, label_image
 from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, overlay
 from segment_duo.types import Banner, Box, ImageIdentity, Mask, MaskSet, PixelSize, Point, Provenance
 
@@ -65,12 +65,6 @@ def test_labels_cover_exactly_the_union(arrays: list[np.ndarray], rule: str) -> 
     np.testing.assert_array_equal(labels != 0, union)
     for label in np.unique(labels[labels != 0]):
         assert arrays[label - 1][labels == label].all()
-    apart = disjoint(masks, 7, 9, rule)
-    assert sum(mask.area for mask in apart) == union.sum()
-    for mask in apart:
-        np.testing.assert_array_equal(rle.decode(mask.rle), labels == mask.id + 1)
-        assert mask.area == rle.area(mask.rle)
-        assert mask.bbox == rle.bounding_box(mask.rle)
 
 
 def test_equal_masks_go_to_the_first() -> None:

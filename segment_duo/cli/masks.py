@@ -194,8 +194,12 @@ def filter_masks(
         str | None,
         typer.Option(
             metavar="X0,Y0,X1,Y1|ID",
-            help="Only masks with half of their pixels or more in this box, or in the mask of this id (itself left out).",
+            help="Only masks in this box, or in the mask of this id (itself left out).",
         ),
+    ] = None,
+    inside_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of a mask's pixels from which it is inside (default 0.5)."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Only masks with this label.")] = None,
     pixel_size: PixelSizeOption = None,
@@ -215,6 +219,8 @@ def filter_masks(
     with open_session(out=out) as session:
         loaded = _load(session, image)
         box = inside is not None and "," in inside
+        if inside is None and inside_share is not None:
+            raise UsageError("--inside-share needs --inside")
         wanted = filters.MaskFilter(
             min_area=min_area,
             max_area=max_area,
@@ -227,6 +233,7 @@ def filter_masks(
             exclude_edge=exclude_edge,
             inside_box=parse_box(inside or "", where="--inside") if box else None,
             inside_mask=_mask_id(inside) if inside is not None and not box else None,
+            inside_share=0.5 if inside_share is None else inside_share,
             label=label,
         )
         parameters = wanted.parameters()

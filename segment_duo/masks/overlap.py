@@ -67,19 +67,3 @@ def label_image(
         if w and h:
             labels[y : y + h, x : x + w][decode_crop(mask.rle, x, y, w, h)] = position + 1
     return labels
-
-
-def disjoint(masks: Sequence[Mask], height: int, width: int, rule: str = "small-on-top") -> tuple[Mask, ...]:
-    """The same masks cut back so that no two share a pixel; those with nothing left are dropped. Area and box are those of what is left."""
-    from dataclasses import replace
-
-    from segment_duo.masks.rle import area, bounding_box, encode_crop
-
-    labels = label_image(masks, height, width, rule)
-    left = []
-    for position, mask in enumerate(masks):
-        x, y, w, h = (int(n) for n in mask.bbox)
-        rle = encode_crop(labels[y : y + h, x : x + w] == position + 1, x, y, height, width)
-        if pixels := area(rle):
-            left.append(replace(mask, rle=rle, area=pixels, bbox=bounding_box(rle)))
-    return tuple(left)

@@ -3,6 +3,7 @@
     python -m segment_duo.training.nano fill RUN --slots 5000 --start 0 --step 2      (writers, in the background)
     python -m segment_duo.training.nano train RUN --until 22:50 [--base nano.pt --rate 0.5]      (resumes if RUN holds a checkpoint)
     python -m segment_duo.training.nano export RUN nano.pt
+    python -m segment_duo.training.nano sheet SCENES.png
 
 The run has three parts. *Warm-up*: no images; random features, a disc at the click as target, so that the decoder learns that a click is a place
 before it can learn to ignore it. *Crops*: joint training on 256-pixel crops placed anywhere in the 512-pixel input frame (a
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ from segment_duo.training.clicks import STRIDE, corrections
 from segment_duo.training.forward import Features, decode, encode, training_attention
 from segment_duo.training.objective import prompt_loss
 from segment_duo.training.pool import Pool
+from segment_duo.training.synthetic import contact_sheet, generate
 
 CONFIG = Path(__file__).resolve().parent.parent / "models" / "nano" / "nano.yaml"
 
@@ -439,6 +442,10 @@ def main() -> None:
     fill.add_argument("--start", type=int, default=0)
     fill.add_argument("--step", type=int, default=1)
     fill.add_argument("--duty", type=float, default=1.0)
+    sheet = commands.add_parser("sheet", help="draw scenes with their outlines, to look at")
+    sheet.add_argument("target", type=Path)
+    sheet.add_argument("--scenes", type=int, default=24)
+    sheet.add_argument("--first-seed", type=int, default=0)
     train = commands.add_parser("train", help="start or resume training")
     train.add_argument("folder", type=Path)
     train.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
@@ -451,6 +458,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "fill":
         Pool(options.folder / "pool", options.slots).fill(options.first_seed, options.start, options.step, options.duty)
+    elif options.command == "sheet":
+        seeds = range(options.first_seed, options.first_seed + options.scenes)
+        Image.fromarray(contact_sheet([generate(seed, (256, 256)) for seed in seeds], columns=6)).save(options.target)
     elif options.command == "train":
         torch.set_num_threads(options.threads)
         with training_attention():
