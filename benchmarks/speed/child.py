@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import scene
@@ -132,17 +133,15 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
 
 def agreement(asked: dict[str, Any]) -> dict[str, Any]:
     """Exact against fast on image files: prompts, seconds, and the share of exact's masks that fast has too (IoU of at least 0.9)."""
-    import numpy as np
-    from PIL import Image
-
     from segment_duo.engine.automatic import AutomaticMaskGenerator
     from segment_duo.engine.predictor import Predictor
+    from segment_duo.images import read_image
 
     predictor = Predictor(scene.model(asked["model"]))
-    p = replace(AutoParameters(), **asked["parameters"])
+    p = replace(AutoParameters(), **{**scene.defaults(asked["model"]), **asked["parameters"]})
     rows = []
     for name in asked["files"]:
-        pixels = np.asarray(Image.open(name).convert("RGB"))
+        pixels = read_image(Path(name).read_bytes(), name=name).pixels
         embedding = predictor.embed(pixels)
         runs = {}
         for fast in (False, True):

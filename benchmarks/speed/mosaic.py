@@ -1,11 +1,12 @@
 """A large synthetic mosaic through the tiles: ``python -m benchmarks.speed.mosaic --side 10000`` is 100 megapixels.
 
-Prints how many particles there are, how many were found (a mask with an box IoU of at least 0.5), how many twice, and the peak memory of the process.
+Prints how many particles there are, how many were found (a mask with a box IoU of at least 0.5), how many twice, and the peak memory of the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import sys
@@ -46,9 +47,8 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--halo", type=int, default=128)
-    parser.add_argument("--points-per-side", type=int, default=16)
-    parser.add_argument("--pred-iou-thresh", type=float, default=0.6)
-    parser.add_argument("--stability-score-thresh", type=float, default=0.8)
+    parser.add_argument("--points-per-side", type=int, default=32, help="of a tile")
+    parser.add_argument("--thresholds", type=json.loads, default={}, help="JSON parameters instead of the model's own")
     parser.add_argument("--fast", action="store_true")
     asked = parser.parse_args()
 
@@ -58,11 +58,10 @@ def main() -> None:
     pixels, discs = mosaic(asked.side)
     p = AutoParameters(
         points_per_side=asked.points_per_side,
-        pred_iou_thresh=asked.pred_iou_thresh,
-        stability_score_thresh=asked.stability_score_thresh,
         tile=asked.tile,
         halo=asked.halo,
         fast=asked.fast,
+        **{**scene.defaults(asked.model), **asked.thresholds},
     )
     start, cpu = time.perf_counter(), time.process_time()
     run = AutomaticMaskGenerator(Predictor(scene.model(asked.model)), p).generate(pixels, on_progress=_show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,12 +59,17 @@ def model(name: str) -> SAM2Base:
     from segment_duo.models.build import build_model
 
     torch.manual_seed(0)
-    weights = NANO / "nano.pt"
-    return build_model(CONFIGS[name], weights if name == "nano" and weights.is_file() else None)
+    return build_model(CONFIGS[name], NANO / "nano.pt" if name == "nano" else None)
+
+
+def defaults(name: str) -> dict[str, float]:
+    """Nano's own thresholds; nothing for the others, which have stock's."""
+    found: dict[str, float] = json.loads((NANO / "defaults.json").read_text()) if name == "nano" else {}
+    return found
 
 
 def parameters(name: str, predictor: Predictor, pixels: npt.NDArray[np.uint8], points_per_side: int) -> AutoParameters:
-    """Stock's defaults for trained weights; for random ones thresholds at which :data:`SURVIVING` of the masks are left.
+    """Nano's own defaults; for random weights thresholds at which :data:`SURVIVING` of the masks are left.
 
     Such masks are speckles all over the image, the worst case of everything that looks only where a mask can be.
     """
@@ -72,8 +78,8 @@ def parameters(name: str, predictor: Predictor, pixels: npt.NDArray[np.uint8], p
     from segment_duo.engine.automatic import Run
 
     p = AutoParameters(points_per_side=points_per_side)
-    if name == "nano" and (NANO / "nano.pt").is_file():
-        return replace(p, pred_iou_thresh=0.7, stability_score_thresh=0.85)
+    if name == "nano":
+        return replace(p, **defaults(name))
     rng = np.random.default_rng(0)
     grid = tuple((float(x), float(y)) for x, y in rng.random((32, 2)))
     run = Run(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0, mask_threshold=-1e6), pixels)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +201,7 @@ class TorchCompute:
         if run.candidates is not None:
             self._cache.put_candidates(image_id, choice.sha256, run.candidates)
         for mask in run.masks:
-            emit(AutoEvent("mask", mask=mask))
+            emit(AutoEvent("mask", mask=_storable(mask)))
         return AutoEvent(
             "done",
             seconds=time.monotonic() - started,
@@ -339,7 +341,7 @@ class TorchCompute:
             crop_box=(0.0, 0.0, float(found.width), float(found.height)),
             source="prompt",
         )
-        return Candidate(mask, self._logits.add(scope, found.low_res))
+        return Candidate(_storable(mask), self._logits.add(scope, found.low_res))
 
     @staticmethod
     def _scope(image_id: str, choice: ModelChoice) -> str:
@@ -411,3 +413,9 @@ def _shape_only(embedding: Embedding) -> npt.NDArray[np.uint8]:
     import numpy as np
 
     return np.broadcast_to(np.uint8(0), (embedding.height, embedding.width, 3))
+
+
+def _storable(mask: Mask) -> Mask:
+    """With None where sam2 gives NaN (the stability of an empty mask, 0 / 0): JSON has no NaN, and both ways to the engine answer alike."""
+    stability = mask.stability_score
+    return replace(mask, stability_score=None) if stability is not None and math.isnan(stability) else mask

@@ -252,7 +252,7 @@ class PromptDecoder:
         placed = queries + tokens
         queries = second.norm1(queries + second.self_attn(q=placed, k=placed, v=queries))
         q = second.cross_attn_token_to_image.q_proj(queries + tokens)
-        store, parts = [], []
+        kept, parts = image.keys.new_empty((batch, *image.keys.shape[1:])), []
         for i, s in enumerate(chunks):
             check()
             attention = first.cross_attn_image_to_token
@@ -262,8 +262,7 @@ class PromptDecoder:
                 keys = dense[i]
                 image_q = attention.q_proj(keys + image.position)
             keys = attention.out_proj(_attend(image_q, k0[s], v0[s], attention.num_heads)).add_(keys)
-            keys = first.norm4(keys)
-            store.append(keys)
+            keys = kept[s].copy_(first.norm4(keys))
             attention = second.cross_attn_token_to_image
             placed = keys + image.position
             parts.append(_attend(q[s], attention.k_proj(placed), attention.v_proj(keys), attention.num_heads))
@@ -272,17 +271,16 @@ class PromptDecoder:
         # Layer 1, image; final attention.
         q = final.q_proj(queries + tokens)
         parts = []
-        for i, s in enumerate(chunks):
+        for s in chunks:
             check()
             attention = second.cross_attn_image_to_token
             # Once more: kept since the first loop, the sum and its projection would take 6 MiB a prompt.
-            image_q = attention.q_proj(store[i] + image.position)
-            keys = attention.out_proj(_attend(image_q, k1[s], v1[s], attention.num_heads)).add_(store[i])
-            keys = second.norm4(keys)
-            store[i] = keys
+            image_q = attention.q_proj(kept[s] + image.position)
+            keys = attention.out_proj(_attend(image_q, k1[s], v1[s], attention.num_heads)).add_(kept[s])
+            keys = kept[s].copy_(second.norm4(keys))
             parts.append(_attend(q[s], final.k_proj(keys + image.position), final.v_proj(keys), final.num_heads))
         queries = self.transformer.norm_final_attn(queries + final.out_proj(torch.cat(parts)))
-        return queries, store
+        return queries, [kept[s] for s in chunks]
 
     @staticmethod
     def _finish_tokens(layer: Any, queries: Tensor, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor, Tensor]:

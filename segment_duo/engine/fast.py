@@ -28,7 +28,7 @@ STRIDES = (4, 2, 1)
 LARGE_SHARE = 0.1
 """Masks above this share of the crop explain no point."""
 
-AGREEMENT = 0.8
+AGREEMENT = 0.9
 """IoU from which two prompts' masks confirm each other."""
 
 HALF_PRECISION = {"cuda": torch.bfloat16, "mps": torch.float16}

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segment_duo.engine.allocator import trim
 from segment_duo.engine.decoder import PreparedImage, PromptDecoder, ReassociatedDecoder, select_masks
 from segment_duo.engine.fullsize import FullSize, LowRes, Region, canvas_rle, cut_out
 from segment_duo.errors import PromptError
@@ -200,6 +201,12 @@ class Predictor:
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"pixels must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
+        embedding = self._encode(pixels)
+        if self.device.type == "cpu":
+            trim()  # the encoder's freed memory is in pieces that the decoder cannot use: up to a gigabyte beside its own
+        return embedding
+
+    def _encode(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
         model = self.model
         batch = _model_input(pixels, model.image_size).to(self.device)
         with self.precision():
