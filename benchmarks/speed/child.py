@@ -40,6 +40,7 @@ def stock(asked: dict[str, Any]) -> dict[str, Any]:
         stability_score_thresh=p.stability_score_thresh,
         stability_score_offset=p.stability_score_offset,
         mask_threshold=p.mask_threshold,
+        box_nms_thresh=p.box_nms_thresh,
         output_mode="coco_rle",
     )
     predictor = generator.predictor
