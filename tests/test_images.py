@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from segment_duo.errors import ImageError
-from segment_duo.images import IMAGE_SUFFIXES, read_facts, read_image, stretch_to_uint8
+from segment_duo.images import IMAGE_SUFFIXES, read_image, stretch_to_uint8
 
 RNG = np.random.default_rng(4)
 GREY = RNG.integers(0, 256, (48, 64), dtype=np.uint8)
@@ -56,7 +56,7 @@ def test_lossless_8_bit_files_pass_untouched(kind: str) -> None:
 
 def test_facts() -> None:
     raw = tiff(DEEP)
-    facts = read_facts(raw, name="a.tif")
+    facts = read_image(raw, name="a.tif").facts
     assert (facts.width, facts.height, facts.format, facts.dtype, facts.channels) == (64, 48, "TIFF", "uint16", 1)
     assert (facts.page, facts.pages, facts.bytes, facts.significant_bits) == (0, 1, len(raw), 12)
     assert facts.sha256 == hashlib.sha256(raw).hexdigest()

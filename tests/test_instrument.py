@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 from segment_duo.errors import UsageError
-from segment_duo.images import parse_pixel_size, read_facts, read_image, sidecar_names
+from segment_duo.images import parse_pixel_size, read_image, sidecar_names
 from segment_duo.images.instruments import read_instrument
 from segment_duo.images.instruments.finding import Source, ini_sections, safe_xml, text_of
 from segment_duo.lengths import describe_nm
@@ -37,6 +38,10 @@ def facts_of(data: bytes, name: str = "a.tif", **sidecars: bytes) -> ImageFacts:
     return read_facts(
         data, name=name, sidecars={k.replace("__", "-").replace("_", "."): v for k, v in sidecars.items()}
     )
+
+
+def read_facts(data: bytes, **options: Any) -> ImageFacts:
+    return read_image(data, **options).facts
 
 
 def nm(facts: ImageFacts) -> tuple[float, float]:

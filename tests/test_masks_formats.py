@@ -85,8 +85,12 @@ def write(fmt: str, folder: Path, *sets: MaskSet, **options: Any) -> Path:
     return export.export([(mask_set, image()) for mask_set in chosen], fmt, target, **options)[0]
 
 
+def import_masks(data: bytes, fmt: str | None, **options: Any) -> tuple[Mask, ...]:
+    return importers.import_report(data, fmt, **options).masks
+
+
 def read(path: Path, fmt: str | None = None) -> tuple[Mask, ...]:
-    return importers.import_masks(path.read_bytes(), fmt, name=path.name, width=WIDTH, height=HEIGHT)
+    return import_masks(path.read_bytes(), fmt, name=path.name, width=WIDTH, height=HEIGHT)
 
 
 def runs_of(masks: Any) -> list[Any]:
@@ -197,7 +201,7 @@ def test_any_masks_come_back(found: list[np.ndarray], fmt: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"out{export.FORMATS[fmt].extension}"
         export.export([(mask_set, None)], fmt, target)
-        back = importers.import_masks(target.read_bytes(), fmt, name=target.name, width=9, height=11)
+        back = import_masks(target.read_bytes(), fmt, name=target.name, width=9, height=11)
     kept = [mask.rle for mask in masks if mask.area or "empty masks" not in export.FORMATS[fmt].cannot_hold]
     assert runs_of(back) == kept
 
@@ -235,7 +239,7 @@ def test_coco_polygons_are_filled_as_pycocotools_does() -> None:
         dataset = COCO()
         dataset.dataset = content
         dataset.createIndex()
-    (mask,) = importers.import_masks(json.dumps(content).encode(), None, name="x.json", width=WIDTH, height=HEIGHT)
+    (mask,) = import_masks(json.dumps(content).encode(), None, name="x.json", width=WIDTH, height=HEIGHT)
     np.testing.assert_array_equal(rle.decode(mask.rle), dataset.annToMask(content["annotations"][0]))
     assert mask.label == "pore"
 
@@ -291,7 +295,7 @@ def test_imagej_shapes_of_other_hands(tmp_path: Path) -> None:
     assert report.masks[2].area == 32
     assert len(report.notices) == 1
     assert "line" in report.notices[0]
-    single = importers.import_masks(rectangle.tobytes(), None, name="r.roi", width=WIDTH, height=HEIGHT)
+    single = import_masks(rectangle.tobytes(), None, name="r.roi", width=WIDTH, height=HEIGHT)
     assert single[0].bbox == (5, 6, 20, 10)
 
 
@@ -438,7 +442,7 @@ def test_unknown_words() -> None:
     with pytest.raises(InputError, match="no mask set"):
         export.export([], "svg", Path("x"))
     with pytest.raises(UsageError, match="bogus"):
-        importers.import_masks(b"", "bogus", name="x", width=1, height=1)
+        import_masks(b"", "bogus", name="x", width=1, height=1)
 
 
 # --- imports that cannot be ---------------------------------------------------------------------------------------------------
@@ -537,7 +541,7 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
 )
 def test_damaged_imports_are_named(data: bytes, name: str, said: str) -> None:
     with pytest.raises(MaskFileError, match=said) as caught:
-        importers.import_masks(data, None, name=name, width=WIDTH, height=HEIGHT)
+        import_masks(data, None, name=name, width=WIDTH, height=HEIGHT)
     assert caught.value.message.startswith(name + ": ")
 
 
@@ -558,7 +562,7 @@ def test_junk_anywhere_in_json_is_named_or_left_out(fmt: str, data: st.DataObjec
             break
         place = place[key]
     with contextlib.suppress(MaskFileError):
-        masks = importers.import_masks(json.dumps(content).encode(), None, name="a.json", width=WIDTH, height=HEIGHT)
+        masks = import_masks(json.dumps(content).encode(), None, name="a.json", width=WIDTH, height=HEIGHT)
         assert dumps(MaskSet(masks, Provenance())), "what is read can be saved"
 
 
@@ -571,7 +575,7 @@ def test_flipped_bytes_are_named_or_masks(fmt: str, changes: list[tuple[int, int
         content[place % len(content)] = value
     with contextlib.suppress(MaskFileError):
         name = f"a{export.FORMATS[fmt].extension}"
-        importers.import_masks(bytes(content), None, name=name, width=WIDTH, height=HEIGHT)
+        import_masks(bytes(content), None, name=name, width=WIDTH, height=HEIGHT)
 
 
 @functools.cache
@@ -586,7 +590,7 @@ def test_an_npz_that_claims_more_than_it_may_is_not_unpacked(monkeypatch: pytest
     data = npz(masks=np.zeros((600, HEIGHT, WIDTH), bool))
     monkeypatch.setattr(codec, "MAX_PIXELS", 1000)
     with pytest.raises(MaskFileError, match="unpacks to"):
-        importers.import_masks(data, None, name="a.npz", width=WIDTH, height=HEIGHT)
+        import_masks(data, None, name="a.npz", width=WIDTH, height=HEIGHT)
 
 
 def test_label_images_of_other_hands() -> None:
@@ -594,13 +598,11 @@ def test_label_images_of_other_hands() -> None:
     labels[2:4, 2:9], labels[10:12, 3:5] = 7, 4_000_000_000
     for data in (tiff(labels), tiff((labels > 0).astype(np.uint8) * 255), tiff((labels // 7 % 5).astype(np.float32))):
         values = np.unique(tifffile.imread(io.BytesIO(data)))
-        masks = importers.import_masks(data, None, name="a.tif", width=WIDTH, height=HEIGHT)
+        masks = import_masks(data, None, name="a.tif", width=WIDTH, height=HEIGHT)
         assert len(masks) == np.count_nonzero(values)
         whole = np.logical_or.reduce([rle.decode(mask.rle) for mask in masks])
         np.testing.assert_array_equal(whole, tifffile.imread(io.BytesIO(data)) != 0)
-    empty = importers.import_masks(
-        png(np.zeros((HEIGHT, WIDTH), np.uint8)), None, name="a.png", width=WIDTH, height=HEIGHT
-    )
+    empty = import_masks(png(np.zeros((HEIGHT, WIDTH), np.uint8)), None, name="a.png", width=WIDTH, height=HEIGHT)
     assert empty == ()
 
 

@@ -87,22 +87,6 @@ def read_image(
         raise ImageError(f"{name}: could not be prepared ({type(error).__name__}: {error})") from error
 
 
-def read_facts(
-    data: bytes,
-    *,
-    name: str,
-    page: int = 0,
-    banner: str | int = "auto",
-    pixel_size: PixelSize | None = None,
-    sidecars: Mapping[str, bytes] | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-) -> ImageFacts:
-    """The facts of :func:`read_image`. The image is decoded all the same, since banner and significant bits are in its pixels."""
-    return read_image(
-        data, name=name, page=page, banner=banner, pixel_size=pixel_size, sidecars=sidecars, max_pixels=max_pixels
-    ).facts
-
-
 def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
     from segment_duo.images.stretch import stretch_to_uint8
 

@@ -1,14 +1,13 @@
-"""Showing a part of an image at any size, fast: overview levels, the part of the image in view, and the coordinates between the two.
+"""Showing a part of an image at any size, fast, from overview levels.
 
-Two systems meet here. *Image points* are the project's: the centre of the first pixel is (0, 0). *Edges* measure the area: pixel i covers
-[i, i + 1), so the whole image is 0..width. A view is a rectangle in edges; ``Viewport`` converts, nobody else should.
+The part is a rectangle in *edges*, which measure the area: pixel i covers [i, i + 1), so the whole image is 0..width. *Image points*, where
+the centre of the first pixel is (0, 0), lie half a pixel before them; the terminal UI's viewport converts.
 
 This module must not know of terminals, masks or colours of a theme.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,101 +19,8 @@ OUTSIDE = (24, 24, 28)
 
 CONTRAST_PERCENTILES = (1.0, 99.0)
 _SMALLEST_LEVEL = 256
-_MOST_ZOOM = 64.0  # output pixels per image pixel
 _SHARP_ZOOM = 2.5  # from here on, single pixels are shown as squares
 _STRIP_ROWS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Viewport:
-    """The rectangle of the image, in edges, that fills an output of ``out_w`` x ``out_h`` pixels. It may reach beyond the image."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    out_w: int
-    out_h: int
-
-    @classmethod
-    def fit(cls, width: int, height: int, out_w: int, out_h: int, *, pixel_aspect: float = 1.0) -> Viewport:
-        """The whole image of ``width`` x ``height``, centred, with its proportions kept.
-
-        Args:
-            pixel_aspect: width of an output pixel over its height; 1 for square ones.
-        """
-        scale = max(width / (max(1, out_w) * pixel_aspect), height / max(1, out_h))
-        half_w, half_h = scale * max(1, out_w) * pixel_aspect / 2, scale * max(1, out_h) / 2
-        return cls(
-            width / 2 - half_w,
-            height / 2 - half_h,
-            width / 2 + half_w,
-            height / 2 + half_h,
-            max(1, out_w),
-            max(1, out_h),
-        )
-
-    @property
-    def scale(self) -> float:
-        """Output pixels per image pixel, horizontally."""
-        return self.out_w / (self.x1 - self.x0)
-
-    def to_image(self, out_x: float, out_y: float) -> tuple[float, float]:
-        """The image point under the output position; the centre of output pixel (i, j) is (i + 0.5, j + 0.5)."""
-        x = self.x0 + out_x * (self.x1 - self.x0) / self.out_w
-        y = self.y0 + out_y * (self.y1 - self.y0) / self.out_h
-        return x - 0.5, y - 0.5
-
-    def to_output(self, x: float, y: float) -> tuple[float, float]:
-        """The output position of the image point (x, y); the inverse of :meth:`to_image`."""
-        out_x = (x + 0.5 - self.x0) * self.out_w / (self.x1 - self.x0)
-        out_y = (y + 0.5 - self.y0) * self.out_h / (self.y1 - self.y0)
-        return out_x, out_y
-
-    def zoomed(self, factor: float, x: float, y: float, *, width: int, height: int) -> Viewport:
-        """Enlarged ``factor`` times (below 1: reduced) about the image point (x, y), which stays where it is.
-
-        Limits: 64 output pixels per image pixel, and twice the whole image.
-        """
-        smallest = self.out_w / _MOST_ZOOM
-        largest = 2 * max(width, height * (self.x1 - self.x0) / (self.y1 - self.y0))
-        wanted = (self.x1 - self.x0) / factor
-        ratio = min(max(wanted, smallest), max(largest, smallest)) / (self.x1 - self.x0)
-        at_x, at_y = x + 0.5, y + 0.5
-        return Viewport(
-            at_x + (self.x0 - at_x) * ratio,
-            at_y + (self.y0 - at_y) * ratio,
-            at_x + (self.x1 - at_x) * ratio,
-            at_y + (self.y1 - at_y) * ratio,
-            self.out_w,
-            self.out_h,
-        )
-
-    def moved(self, dx: float, dy: float) -> Viewport:
-        """Shifted by image pixels: the picture moves the other way."""
-        return Viewport(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy, self.out_w, self.out_h)
-
-    def centred(self, x: float, y: float) -> Viewport:
-        """The same size with the image point (x, y) in the middle."""
-        return self.moved(x + 0.5 - (self.x0 + self.x1) / 2, y + 0.5 - (self.y0 + self.y1) / 2)
-
-    def clamped(self, width: int, height: int) -> Viewport:
-        """Shifted as little as needed for the image to fill the view, or to be centred where it is smaller than the view."""
-        return self.moved(_shift(self.x0, self.x1, width), _shift(self.y0, self.y1, height))
-
-    def resized(self, out_w: int, out_h: int) -> Viewport:
-        """The same centre and scale on an output of another size."""
-        out_w, out_h = max(1, out_w), max(1, out_h)
-        half_w = (self.x1 - self.x0) / self.out_w * out_w / 2
-        half_h = (self.y1 - self.y0) / self.out_h * out_h / 2
-        mid_x, mid_y = (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
-        return Viewport(mid_x - half_w, mid_y - half_h, mid_x + half_w, mid_y + half_h, out_w, out_h)
-
-
-def _shift(low: float, high: float, size: int) -> float:
-    if high - low >= size:
-        return size / 2 - (low + high) / 2
-    return max(0.0, -low) - max(0.0, high - size)
 
 
 class Pyramid:
@@ -163,10 +69,6 @@ class Pyramid:
         part = self._scaled((low_x, low_y, high_x, high_y), right - left, bottom - top)
         out[top:bottom, left:right] = self._contrast_table()[part] if contrast else part
         return out
-
-    def render_view(self, view: Viewport, contrast: bool = False) -> npt.NDArray[np.uint8]:
-        """:meth:`render` for a :class:`Viewport`."""
-        return self.render(view.x0, view.y0, view.x1, view.y1, view.out_w, view.out_h, contrast)
 
     def _scaled(self, box: tuple[float, float, float, float], out_w: int, out_h: int) -> npt.NDArray[np.uint8]:
         """The box (edges of the full image, inside it) at ``out_w`` x ``out_h`` from the coarsest level that is still fine enough."""

@@ -31,11 +31,6 @@ class Imported:
     notices: tuple[str, ...] = ()
 
 
-def import_masks(data: bytes, fmt: str | None, *, name: str, width: int, height: int) -> tuple[Mask, ...]:
-    """Masks of :func:`import_report`."""
-    return import_report(data, fmt, name=name, width=width, height=height).masks
-
-
 def import_report(
     data: bytes, fmt: str | None, *, name: str, width: int, height: int, image_name: str = ""
 ) -> Imported:
