@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +272,24 @@ def test_the_example_of_the_readme(shell: Shell) -> None:
     assert done["masks"] > 10
     assert score["recall"] > 0.6, os.linesep + json.dumps(score)
     assert score["precision"] > 0.25, json.dumps(score)
+
+
+def test_a_set_is_scored_by_its_file_as_well(shell: Shell) -> None:
+    shell.image("a.png")
+    labels(shell, "truth.png", DISCS)
+    labels(shell, "found.png", DISCS[:3])
+    shell.run("masks", "import", "a.png", "found.png").ok()
+    by_image = shell.run("score", "a.png", "truth.png", "--json").ok().json
+    assert (by_image["true_positives"], by_image["false_negatives"], by_image["mean_iou"]) == (3, 1, 0.75)
+    assert shell.run("score", "masks/a.pkl", "truth.png", "--json").ok().json == by_image
+    missing = shell.run("score", "masks/b.pkl", "truth.png")
+    assert (missing.code, "b.pkl" in missing.stderr) == (7, True)
+
+
+def labels(shell: Shell, name: str, discs: Sequence[tuple[int, int, int]]) -> None:
+    """Write a label image of discs, of the size of the shell's images."""
+    y, x = np.mgrid[:124, :180]
+    picture = np.zeros((124, 180), np.uint8)
+    for number, (centre_x, centre_y, radius) in enumerate(discs, 1):
+        picture[(x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2] = number
+    Image.fromarray(picture).save(shell.folder / name)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.stores.base import has_magic
 from segment_duo.stores.versions import LATEST, split_version
-from segment_duo.types import Entry, ImageRef, StoreKind
+from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
 
 if TYPE_CHECKING:
+    from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import Session
 
 
@@ -108,6 +110,25 @@ def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None
     if head == text or session.store(whole.store).stat(whole.path) is not None:
         return whole, None
     return session.reference(head), request.name or LATEST
+
+
+def load_set(session: Session, text: str) -> LoadedSet:
+    """The set that ``IMAGE[@VERSION]`` means; says on stderr what keeps it from fitting the image exactly."""
+    ref, version = image_and_version(session, text)
+    loaded = session.sets.load(ref, version)
+    if loaded.notice:
+        note(loaded.notice)
+    return loaded
+
+
+def load_set_or_file(session: Session, text: str) -> MaskSet:
+    """A set by image and version, or the file of a set itself."""
+    if text.endswith(".pkl"):
+        from segment_duo.masks.files import loads
+
+        ref = session.reference(text)
+        return loads(session.store(ref.store).read(ref.path), name=text)
+    return load_set(session, text).mask_set
 
 
 def expand_sets(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli.human import size, timestamp, when
-from segment_duo.cli.inputs import expand_sets, image_and_version
+from segment_duo.cli.inputs import expand_sets, image_and_version, load_set, load_set_or_file
 from segment_duo.cli.options import (
     BannerOption,
     JsonOption,
@@ -116,7 +116,7 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
     from segment_duo.masks.files import provenance_record, to_record
 
     with open_session(out=out) as session:
-        loaded = _load(session, image)
+        loaded = load_set(session, image)
     mask_set = loaded.mask_set
     if as_json:
         emit_json(
@@ -164,7 +164,7 @@ def keep(
 
 def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: bool, out: str | None) -> None:
     with open_session(out=out) as session:
-        loaded = _load(session, image)
+        loaded = load_set(session, image)
         known = {mask.id for mask in loaded.mask_set.masks}
         unknown = sorted(set(ids) - known)
         if unknown:
@@ -217,7 +217,7 @@ def filter_masks(
     from segment_duo.masks import filters
 
     with open_session(out=out) as session:
-        loaded = _load(session, image)
+        loaded = load_set(session, image)
         box = inside is not None and "," in inside
         if inside is None and inside_share is not None:
             raise UsageError("--inside-share needs --inside")
@@ -398,8 +398,8 @@ def diff(
     from segment_duo.masks.compare import diff as compare
 
     with open_session(out=out) as session:
-        one = _load_any(session, first)
-        other = _load_any(session, split_version(first)[0] + second if second.startswith("@") else second)
+        one = load_set_or_file(session, first)
+        other = load_set_or_file(session, split_version(first)[0] + second if second.startswith("@") else second)
     result = compare(one, other, iou=iou)
     if as_json:
         emit_json(
@@ -445,24 +445,6 @@ def loader() -> None:
     from importlib.resources import files
 
     emit_raw(files("segment_duo.masks").joinpath("load_masks.py").read_text(encoding="utf-8"))
-
-
-def _load(session: Session, text: str) -> LoadedSet:
-    ref, version = image_and_version(session, text)
-    loaded = session.sets.load(ref, version)
-    if loaded.notice:
-        note(loaded.notice)
-    return loaded
-
-
-def _load_any(session: Session, text: str) -> MaskSet:
-    """A set by image and version, or the file of a set itself."""
-    if text.endswith(".pkl"):
-        from segment_duo.masks.files import loads
-
-        ref = session.reference(text)
-        return loads(session.store(ref.store).read(ref.path), name=text)
-    return _load(session, text).mask_set
 
 
 def _save_edit(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli.batch import run_batch
-from segment_duo.cli.inputs import expand_sets, image_and_version
+from segment_duo.cli.inputs import expand_sets, load_set_or_file
 from segment_duo.cli.options import (
     BannerOption,
     JsonOption,
@@ -166,16 +166,23 @@ def _print_summary(name: str, total: Summary) -> None:
 
 
 def score(
-    image: Annotated[str, typer.Argument(metavar="IMAGE[@VERSION]", help="An image and which of its sets.")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE[@VERSION]|FILE.pkl", help="An image and which of its sets, or the file of a set."
+        ),
+    ],
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Label image: 0 background, one value an object.")],
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
     """Score a set against a label image: precision and recall at IoU 0.5, AP50, AP75, mean IoU.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       segduo score examples/particles.tif examples/particles_labels.tif
+
+      segduo score masks/particles_1.pkl particles_labels.tif
     """
     from segment_duo.masks.compare import score as compare
     from segment_duo.masks.formats.label_images import labels_array
@@ -185,11 +192,10 @@ def score(
     except OSError as error:
         raise InputError(f"{truth}: {error.strerror}") from None
     with open_session(out=out) as session:
-        ref, version = image_and_version(session, image)
-        loaded = session.sets.load(ref, version)
-    masks, identity = loaded.mask_set.masks, loaded.mask_set.provenance.image
+        mask_set = load_set_or_file(session, image)
+    masks, identity = mask_set.masks, mask_set.provenance.image
     if identity is None and not masks:
-        raise InputError(f"set {loaded.version.name} of {ref} is empty and does not tell its size")
+        raise InputError(f"{image}: the set is empty and does not tell its size")
     height, width = (identity.height, identity.width) if identity else (masks[0].rle.height, masks[0].rle.width)
     result = dataclasses.asdict(compare(masks, labels_array(content, height, width, name=truth.name)))
     if as_json:
