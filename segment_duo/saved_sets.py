@@ -51,6 +51,18 @@ class LoadedSet:
 
 
 @dataclass(frozen=True)
+class ListedSet:
+    """A saved set that bears an image's name, as far as a look at its file tells.
+
+    ``belongs`` is False when it is another image's, or another page's, and None when the file cannot be read; ``notice`` says why.
+    """
+
+    version: Version
+    belongs: bool | None
+    notice: str = ""
+
+
+@dataclass(frozen=True)
 class Saved:
     """Where a set went. ``spooled`` holds the local copy when the server did not take it, for ``reason``; ``path`` is what the user may type."""
 
@@ -97,6 +109,19 @@ class SavedSets:
         """The saved sets that bear this image's name, newest first."""
         kind, folder = self.folder(ref)
         return version_names.list_versions(self._store(kind), folder, ref.stem)
+
+    def listed(self, ref: ImageRef, facts: ImageFacts) -> list[ListedSet]:
+        """The saved sets that bear this image's name, newest first, and which of them are its own. Reads each set's file."""
+        owner = self._owner(ref, facts)
+        found = []
+        for version in self.versions(ref):
+            try:
+                provenance = self.peek(ref, version).provenance
+            except MaskFileError as error:
+                found.append(ListedSet(version, None, f"damaged: {error.message}"))
+                continue
+            found.append(ListedSet(version, *self._judged(version, provenance, owner)))
+        return found
 
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet:
         """Load one saved set: by version name, or else the latest that belongs to this image.
@@ -149,16 +174,23 @@ class SavedSets:
         return _Owner(self._store(ref.store), ref, facts, page)
 
     def _fit(self, version: Version, mask_set: MaskSet, owner: _Owner) -> LoadedSet:
-        identity = mask_set.provenance.image
-        belongs = owner.has(version, mask_set.provenance)
+        belongs, notice = self._judged(version, mask_set.provenance, owner)
+        return LoadedSet(version, mask_set, notice, belongs)
+
+    @staticmethod
+    def _judged(version: Version, provenance: Provenance, owner: _Owner) -> tuple[bool, str]:
+        """Whether a set is the image's own, and the notice about it."""
+        identity = provenance.image
+        belongs = owner.has(version, provenance)
         notice = ""
         if identity is None or not identity.sha256:
-            notice = f"set {version.name} does not say which image it belongs to; it was taken by its name"
+            notice = f"set {version.name} does not say which image it belongs to"
+            notice += "; it was taken by its name" if belongs else ", and its name fits another image better"
         elif not belongs:
             notice = f"set {version.name} was made for {identity.path}, page {identity.page}"
         elif owner.changed(identity):
             notice = f"the image has changed since set {version.name} was made"
-        return LoadedSet(version, mask_set, notice, belongs)
+        return belongs, notice
 
     def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int = 0) -> bool:
         """Whether a set with this suffix exists for this page of this image, saved or waiting in the spool; identity counts, not only the name."""

@@ -293,3 +293,24 @@ def labels(shell: Shell, name: str, discs: Sequence[tuple[int, int, int]]) -> No
     for number, (centre_x, centre_y, radius) in enumerate(discs, 1):
         picture[(x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2] = number
     Image.fromarray(picture).save(shell.folder / name)
+
+
+def test_info_marks_sets_that_only_bear_the_name(shell: Shell) -> None:
+    everything = {"SEGDUO_LOCAL_MASKS_DIR": str(shell.folder / "all")}
+    labels(shell, "labels.png", DISCS)
+    for seed, name in enumerate(("one/a.png", "two/a.png")):
+        shell.image(name, seed=seed)
+        shell.run("masks", "import", name, "labels.png", **everything).ok()
+    (shell.folder / "all" / "a_2.pkl").write_bytes(b"cut off")
+    found = shell.run("info", "one/a.png", "--json", **everything).ok().json["sets"]
+    assert {row["name"]: row["belongs"] for row in found} == {"0": True, "1": False, "2": None}
+    assert {row["name"]: bool(row["notice"]) for row in found} == {"0": False, "1": True, "2": True}
+    shown = shell.run("info", "one/a.png", **everything).ok()
+    marks = {line.split()[-1].rpartition("/")[2]: line[:12].strip() for line in shown.lines if line.endswith(".pkl")}
+    assert marks == {"a.pkl": "saved set", "a_1.pkl": "not its own", "a_2.pkl": "damaged set"}
+    assert f"set 1 was made for {shell.folder / 'two' / 'a.png'}, page 0" in shown.stdout
+    # A moved image keeps its sets: its content counts.
+    (shell.folder / "three").mkdir()
+    (shell.folder / "one" / "a.png").rename(shell.folder / "three" / "a.png")
+    moved = shell.run("info", "three/a.png", "--json", **everything).ok().json["sets"]
+    assert {row["name"]: row["belongs"] for row in moved} == {"0": True, "1": False, "2": None}

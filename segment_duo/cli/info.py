@@ -48,6 +48,8 @@ def info(
 ) -> None:
     """Tell what is known of an image: size, depth, scale, instrument, banner, embedding, saved sets.
 
+    Sets that bear the image's name but were made for another image or page are marked "not its own".
+
     [bold]Examples[/bold]
 
       segduo info /drops/labdaq/img.tif
@@ -70,7 +72,10 @@ def info(
 def _record(session: Session, image: OpenImage) -> dict[str, Any]:
     record = {"image": str(image.ref), **dataclasses.asdict(image.data.facts)}
     record["embedding"] = session.is_embedded(image)
-    record["sets"] = [dataclasses.asdict(version) for version in session.sets.versions(image.ref)]
+    record["sets"] = [
+        {**dataclasses.asdict(found.version), "belongs": found.belongs, "notice": found.notice}
+        for found in session.sets.listed(image.ref, image.data.facts)
+    ]
     return record
 
 
@@ -94,8 +99,12 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
     for name, value in rows:
         if value:
             emit(f"{name:<12}{value}")
-    for version in session.sets.versions(image.ref):
-        emit(f"{'saved set':<12}{version.name:<12}{when(version.modified)}  {size(version.size)}  {version.path}")
+    for found in session.sets.listed(image.ref, facts):
+        version = found.version
+        name = "saved set" if found.belongs else "not its own" if found.belongs is False else "damaged set"
+        emit(f"{name:<12}{version.name:<12}{when(version.modified)}  {size(version.size)}  {version.path}")
+        if found.notice and not found.belongs:
+            emit(f"{'':<12}{found.notice}")
 
 
 def _scale(scale: PixelSize | None, width: int) -> str:
