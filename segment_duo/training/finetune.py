@@ -278,7 +278,7 @@ class _Session:
         masks = [m for m in resized if int(m.sum()) >= MIN_AREA]
         out = []
         for flips in ((), (1,), (0,), (0, 1))[:count]:
-            turned = np.ascontiguousarray(np.flip(image, flips))
+            turned = np.flip(image, flips).copy()
             own = np.stack([np.flip(m, flips) for m in masks]) if masks else np.zeros((0, side, side), bool)
             empty = np.zeros((0, 2), np.int64)
             if example.complete and len(own):
