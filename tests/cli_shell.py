@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class Shell:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start it in the background; Ctrl-C reaches it even where the suite itself was started with SIGINT ignored (``pytest &``)."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
@@ -71,6 +73,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread holds a lock here
         )
 
     def image(self, name: str, *, seed: int = 0, draw: Callable[[int], np.ndarray] | None = None) -> Path:
