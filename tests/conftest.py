@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
+from PIL import Image
 
 from .cli_shell import shell
 from .engine_fixtures import home, real_engine, scripted
@@ -40,3 +42,17 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     return home
+
+
+@pytest.fixture
+def pixels_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of pixels of every array handed to Pillow from now on: what a picture costs, whatever else the machine does."""
+    read: list[int] = []
+    convert = Image.fromarray
+
+    def recorded(array: np.ndarray, *rest: object, **more: object) -> Image.Image:
+        read.append(array.shape[0] * array.shape[1])
+        return convert(array, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "fromarray", recorded)
+    return read

@@ -354,6 +354,58 @@ def test_a_missing_strip_is_not_filled_with_zeros() -> None:
         read_image(bytes(raw), name="a.tif")
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 3), (45, 61), (3, 45, 61)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rowsperstrip": 7}, {"tile": (16, 32)}, {"predictor": True}, {"predictor": True, "tile": (16, 16)}],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_lzw_is_read_as_tifffile_reads_it(
+    dtype: str, options: dict[str, object], shape: tuple[int, ...], byteorder: str
+) -> None:
+    image = RNG.integers(0, 200, shape).astype(dtype)
+    colour = {"photometric": "rgb", "planarconfig": "separate" if shape[0] == 3 else "contig"} if 3 in shape else {}
+    raw = tiff(image, compression="lzw", byteorder=byteorder, **options, **colour)
+    expected = np.moveaxis(image, 0, -1) if shape[0] == 3 else image
+    assert np.array_equal(read_image(raw, name="a").original, expected)
+
+
+def lzw_strip(raw: bytes) -> tuple[int, int]:
+    with tifffile.TiffFile(io.BytesIO(raw)) as tif:
+        page = tif.pages[0]
+        return page.dataoffsets[0], page.databytecounts[0]
+
+
+def test_a_short_lzw_strip_is_not_filled_with_zeros() -> None:
+    raw = bytearray(tiff(DEEP, compression="lzw"))
+    offset, count = lzw_strip(bytes(raw))
+    raw[offset + count // 2 : offset + count] = bytes(count - count // 2)  # the rest of a broken copy
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(bytes(raw), name="a.tif")
+    with tifffile.TiffFile(io.BytesIO(bytes(raw))) as tif:
+        struct.pack_into("<I", raw, tif.pages[0].tags[279].offset + 8, count // 2)
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(bytes(raw), name="a.tif")
+
+
+def test_damaged_lzw_codes_do_not_take_the_process_with_them() -> None:
+    """imagecodecs' decoder followed codes that no table holds; some memory contents made that a segmentation fault."""
+    raw = tiff(DEEP, compression="lzw", rowsperstrip=8)
+    offset, count = lzw_strip(raw)
+    refused = 0
+    for position in range(offset, offset + count, 3):
+        for value in (0, 0x7F, 0xFF):
+            damaged = bytearray(raw)
+            damaged[position] = value
+            try:
+                read_image(bytes(damaged), name="a")
+            except ImageError:
+                refused += 1
+    assert refused > 100
+
+
 # ---- stretch
 
 

@@ -354,14 +354,16 @@ async def test_odd_images(tmp_path: Path, shape: tuple[int, int]) -> None:
         assert len(ui.work.doc.masks) == 1
 
 
-async def test_huge_image_zooms_quickly(tmp_path: Path) -> None:
+async def test_a_zoom_reads_only_what_it_shows(tmp_path: Path, pixels_read: list[int]) -> None:
     session = pictures()
     session.images[PARTICLES] = np.tile(micrograph(512, 512), (16, 16))  # 67 megapixels
     async with running(tmp_path, session) as ui:
-        start = time.process_time()
-        await ui.press("plus")
-        await ui.painted()
-        assert time.process_time() - start < 0.3  # 0.03 s; it does not read 67 megapixels
+        for key in ("plus", "plus", "minus", "plus", "plus"):
+            pixels_read.clear()
+            await ui.press(key)
+            await ui.painted()
+            assert pixels_read
+            assert sum(pixels_read) < 500_000, key  # pictures of 120 x 40 cells: one in the middle, one in the loupe
 
 
 # 3. Pointing
@@ -976,16 +978,3 @@ async def test_screenshot_has_the_structure(tmp_path: Path) -> None:
         for part in (PARTICLES, "masks 12 · 1 selected", "loupe", "▣", "1,517", "Find all", "unsaved"):
             assert part in svg
         assert svg.count("<text") > 300  # the picture is there
-
-
-async def test_first_picture_and_zoom_are_quick(tmp_path: Path) -> None:
-    session = pictures()
-    session.images[PARTICLES] = np.tile(micrograph(256, 256), (6, 8))
-    async with running(tmp_path, session) as ui:
-        times = []
-        for key in ("plus", "plus", "minus", "plus", "plus"):
-            start = time.process_time()
-            await ui.press(key)
-            await ui.painted()
-            times.append(time.process_time() - start)
-        assert max(times) < 0.3  # processor time of all threads, 0.03 s: other work on the machine does not decide

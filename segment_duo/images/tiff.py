@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError
 from segment_duo.images.decoded import MAKER_TAGS, TRANSPARENT, Decoded, TiffTags, check_page, check_size, upright
+from segment_duo.images.lzw import expand_lzw
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,8 @@ def _quiet_tifffile() -> Iterator[None]:
 def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> Decoded:
     import tifffile
 
-    with _quiet_tifffile(), tifffile.TiffFile(io.BytesIO(data)) as tif:
+    stream = io.BytesIO(data)
+    with _quiet_tifffile(), tifffile.TiffFile(stream) as tif:
         pages = len(tif.pages)
         if pages == 0:
             raise ImageError(f"{name}: damaged TIFF file, it holds no image")
@@ -46,6 +48,8 @@ def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> De
             page = page.aspage()
         _check_tiff_page(page, name, max_pixels, len(data), lone=frames == 1)
         stored = _read_ccitt(data, page_number) if page.compression in {2, 3, 4} else None
+        if page.compression == 5:
+            expand_lzw(page, stream, name)
         if stored is None:
             stored = _frame(tif, page_number) if frames > 1 else page.asarray()
         tags = _tiff_tags(page, data, is_ome=bool(tif.is_ome))
