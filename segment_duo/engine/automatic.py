@@ -21,6 +21,7 @@ from torch import Tensor
 from segment_duo.engine.candidates import MAX_BYTES, Candidate, Candidates, CropCandidates, lowest_level
 from segment_duo.engine.decoder import Decoded, select_masks
 from segment_duo.engine.fullsize import FullSize, Region, canvas_rle, cut_out, trim
+from segment_duo.engine.nms import suppress
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.types import AutoParameters, Mask
 
@@ -403,12 +404,11 @@ class Run:
 
     def _across_crops(self, flat: Sequence[tuple[CropCandidates, Candidate]]) -> list[int]:
         """NMS across crops, which prefers the masks of smaller ones."""
-        from torchvision.ops.boxes import box_area
-
         crops = torch.tensor([list(crop.box) for crop, _ in flat])
+        areas = (crops[:, 2] - crops[:, 0]) * (crops[:, 3] - crops[:, 1])
         offsets = crops[:, [0, 1, 0, 1]]
         boxes = torch.stack([c.measured.box for _, c in flat if c.measured is not None]) + offsets
-        return suppress(boxes, 1 / box_area(crops), self.parameters.crop_nms_thresh)
+        return suppress(boxes, 1 / areas, self.parameters.crop_nms_thresh)
 
     def segment(self, crop: CropCandidates, candidate: Candidate) -> Segment:
         """Up-sample a survivor once more, this time for its pixels: keeping those of all candidates would take gigabytes."""
@@ -469,16 +469,6 @@ def record(segment: Segment, number: int, height: int, width: int) -> Mask:
         crop_box=(cx0, cy0, cx1 - cx0, cy1 - cy0),
         source="auto",
     )
-
-
-def suppress(boxes: Tensor, scores: Tensor, limit: float) -> list[int]:
-    """Greedy box NMS as stock runs it; indices in its order (best score first)."""
-    from torchvision.ops.boxes import batched_nms
-
-    if not len(boxes):
-        return []
-    keep = batched_nms(boxes.float(), scores, torch.zeros_like(boxes[:, 0]), iou_threshold=limit)
-    return [int(i) for i in keep]
 
 
 def clean_region(region: Region, size: int) -> Region:

@@ -7,7 +7,6 @@ torch is imported by the jobs and by ``prepare``, never when this module is: the
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import threading
@@ -252,8 +251,6 @@ class TorchCompute:
                 self._threads = torch.get_num_threads()
                 self._device_name = shelf.device_name(device)
                 self._shelf = shelf.ModelShelf(device, self._settings.paths)
-                # Automatic generation needs it at its end: 1.7 s of imports beside the first encoding instead of after the last prompt.
-                threading.Thread(target=importlib.import_module, args=("torchvision.ops",), daemon=True).start()
                 log.info("computing on %s (%s), %d threads", device.type, self._device_name, self._threads)
             return self._shelf
 
