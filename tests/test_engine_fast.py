@@ -10,7 +10,7 @@ import torch
 
 from segment_duo.engine.automatic import AutomaticMaskGenerator
 from segment_duo.engine.candidates import Candidate, CropCandidates
-from segment_duo.engine.fast import Coverage, levels, notes
+from segment_duo.engine.fast import Coverage, half_precision, levels, notes
 from segment_duo.engine.fullsize import LowRes, Measured
 from segment_duo.engine.predictor import Predictor, PromptArrays
 from tests.engine_stock import loose, picture, small_model, small_predictor
@@ -57,20 +57,33 @@ def test_a_fast_run_says_what_it_changed() -> None:
     p = replace(loose(), points_per_side=12, fast=True)
     run = AutomaticMaskGenerator(small_predictor(), p).generate(pixels)
     assert run.points <= 144
-    assert run.notes == tuple(notes(run.points, 144, None))
+    assert run.notes == tuple(notes(run.points, 144, half_precision(torch.device("cpu"))))
     again = AutomaticMaskGenerator(small_predictor(), p).generate(pixels, candidates=run.candidates)
     assert again.reused
     assert again.masks == run.masks
 
 
-def test_lower_precision_is_for_accelerators_and_is_named() -> None:
-    assert small_predictor().fast().autocast is None  # a CPU keeps float32
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [({}, None), ({"avx2": True}, None), ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16)],
+)
+def test_a_cpu_computes_in_bfloat16_where_it_has_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], expected: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert small_predictor().fast().half == expected
+    assert half_precision(torch.device("cuda")) == torch.bfloat16
+    assert half_precision(torch.device("mps")) == torch.float16
+
+
+def test_lower_precision_is_named() -> None:
     assert "bfloat16" in " ".join(notes(1, 2, torch.bfloat16))
+    assert "float" not in " ".join(notes(1, 2, None))
 
 
 @pytest.mark.parametrize("refining", [False, True])
 def test_the_reassociated_decoder_computes_the_same_function(refining: bool) -> None:
-    exact, fast = small_predictor(), small_predictor().fast()
+    exact, fast = small_predictor(), Predictor(small_model(), reassociate=True)
     embedding = exact.embed(picture(200, 260))
     points = torch.tensor([[[100.0, 200.0]], [[300.0, 210.0]], [[20.0, 30.0]]])
     sparse = exact.decoder.embed_prompts(points, torch.ones(3, 1, dtype=torch.int))
@@ -86,10 +99,12 @@ def test_the_reassociated_decoder_computes_the_same_function(refining: bool) -> 
     assert not torch.equal(a.masks, b.masks)
 
 
-def test_the_decoder_runs_in_half_precision() -> None:
-    """The code path of accelerators, on the CPU: close to exact, and not exact."""
+@pytest.mark.parametrize("reassociate", [False, True])
+def test_the_decoder_runs_in_half_precision(reassociate: bool) -> None:
+    """By autocast, as on an accelerator, and with image tokens in bfloat16, as on a CPU: close to exact, and not exact."""
     exact = small_predictor()
-    half = Predictor(small_model(), autocast=torch.bfloat16)
+    half = Predictor(small_model(), half=torch.bfloat16, reassociate=reassociate)
+    assert half.autocast == (None if reassociate else torch.bfloat16)
     embedding = exact.embed(picture(200, 260))
     asked = [PromptArrays(np.array([[x, 90.0]], np.float32), np.array([1])) for x in (60, 100, 140)]
     for a, b in zip(exact.predict(embedding, asked), half.predict(embedding, asked), strict=True):

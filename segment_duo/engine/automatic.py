@@ -195,7 +195,7 @@ class Run:
         from segment_duo.engine.fast import notes
 
         if self.parameters.fast:
-            self.notes += notes(self.points_decoded, self.points_done, self.decoding.autocast)
+            self.notes += notes(self.points_decoded, self.points_done, self.decoding.half)
 
     # -- prompts to candidates ----------------------------------------------------------------------------------------
 

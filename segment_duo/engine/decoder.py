@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -336,7 +336,24 @@ class ReassociatedDecoder(PromptDecoder):
     An attention between 8 prompt tokens and T image tokens projects every image token (C to I channels) before it meets 8 queries. Moving the
     projection to the tokens' side, q (W k) = (q W) k and a (W v) = W (a v), replaces each (T, C) x (C, I) product, I = C / 2, by one with
     64 columns (8 heads x 8 tokens), a quarter of C in official models. For the fast mode.
+
+    Args:
+        dtype: of the image tokens; None keeps the embedding's. The few prompt tokens stay in float32: they cost little, and predicted IoU comes from
+            them. (Autocast gains nothing on a CPU: its casts cost what the products save.)
     """
+
+    def __init__(self, model: SAM2Base, dtype: torch.dtype | None = None) -> None:
+        super().__init__(model)
+        self.dtype = dtype
+
+    @torch.inference_mode()
+    def prepare(
+        self, embedding: Embedding, batch: int, precision: AbstractContextManager[Any] | None = None
+    ) -> PreparedImage:
+        image = super().prepare(embedding, batch, precision)
+        if self.dtype is None:
+            return image
+        return replace(image, keys=image.keys.to(self.dtype), position=image.position.to(self.dtype))
 
     def _transform(
         self,
@@ -350,7 +367,7 @@ class ReassociatedDecoder(PromptDecoder):
         hs, store = [], []
         for s in chunks:
             check()
-            keys = image.keys if dense is None else _tokens(image.embed + dense[s]).contiguous()
+            keys = image.keys if dense is None else _tokens(image.embed + dense[s]).to(image.keys.dtype).contiguous()
             queries, keys = self._both_layers(image, tokens[s], keys, shared=dense is None)
             hs.append(queries)
             store.append(keys)
@@ -384,6 +401,9 @@ class ReassociatedDecoder(PromptDecoder):
         attended = _tokens_from_image(final, queries + tokens, keys + image.position, keys)
         return self.transformer.norm_final_attn(queries + final.out_proj(attended)), keys
 
+    def _upscale_features(self, src: Tensor, high_res: tuple[Tensor, ...]) -> Tensor:
+        return super()._upscale_features(src if self.dtype is None else src.float(), high_res)
+
     @staticmethod
     def _rest(layer: Any, queries: Tensor, attended: Tensor) -> Tensor:
         """Token side of a block after its attention to the image."""
@@ -401,15 +421,18 @@ def _tokens_from_image(attention: Any, asking: Tensor, placed: Tensor, keys: Ten
     q = _heads(attention.q_proj(asking), heads)  # (B, H, N, d)
     d = q.shape[-1]
     towards = torch.einsum("bhnd,hdc->bhnc", q, attention.k_proj.weight.view(heads, d, c)).reshape(b, heads * n, c)
-    shares = torch.bmm(towards.mul_(d**-0.5), placed.transpose(1, 2)).softmax(dim=-1)
-    seen = torch.bmm(shares, keys.expand(b, -1, -1)).view(b, heads, n, c)
+    shares = torch.bmm(towards.mul_(d**-0.5).to(placed.dtype), placed.transpose(1, 2)).softmax(dim=-1)
+    seen = torch.bmm(shares, keys.expand(b, -1, -1)).view(b, heads, n, c).to(asking.dtype)
     out = torch.einsum("bhnc,hdc->bnhd", seen, attention.v_proj.weight.view(heads, d, c))
     joined: Tensor = out.reshape(b, n, heads * d) + attention.v_proj.bias
     return joined
 
 
 def _image_from_tokens(attention: Any, keys: Tensor, placed: Tensor, offered: Tensor, values: Tensor) -> Tensor:
-    """``keys`` plus attention of the image (B, T, C) to tokens (B, N, C), output projection included: (B, T, C)."""
+    """``keys`` plus attention of the image (B, T, C) to tokens (B, N, C), output projection included: (B, T, C).
+
+    Overwrites ``keys`` unless all prompts share them (1, T, C).
+    """
     heads = attention.num_heads
     b, n, c = offered.shape
     k = _heads(attention.k_proj(offered), heads)  # (B, H, N, d)
@@ -419,10 +442,15 @@ def _image_from_tokens(attention: Any, keys: Tensor, placed: Tensor, offered: Te
     towards = torch.einsum("bhnd,hdc->bhnc", k, attention.q_proj.weight.view(heads, d, c)).reshape(b, heads * n, c)
     bias = torch.einsum("bhnd,hd->bhn", k, attention.q_proj.bias.view(heads, d)).reshape(b, heads * n, 1)
     # Image tokens last: a softmax over 8 neighbours in memory runs element by element, one over rows takes 16 columns at a time.
-    scores = torch.baddbmm(bias.mul_(scale), towards.mul_(scale), placed.transpose(1, 2))
+    computed = placed.dtype
+    scores = torch.baddbmm(bias.mul_(scale).to(computed), towards.mul_(scale).to(computed), placed.transpose(1, 2))
     shares = scores.view(b, heads, n, -1).softmax(dim=2).view(b, heads * n, -1)
     carried = torch.einsum("bhnd,chd->bhnc", v, attention.out_proj.weight.view(c, heads, d)).reshape(b, heads * n, c)
-    return torch.baddbmm((keys + attention.out_proj.bias).expand(b, -1, -1), shares.transpose(1, 2), carried)
+    # The shares of each head sum to 1, so a bias on what is carried arrives as a bias on the sum, without a pass over the image tokens.
+    carried = (carried + attention.out_proj.bias / heads).to(computed)
+    if keys.shape[0] == b:
+        return keys.baddbmm_(shares.transpose(1, 2), carried)
+    return torch.baddbmm(keys.expand(b, -1, -1), shares.transpose(1, 2), carried)
 
 
 def select_masks(decoder: Any, masks: Tensor, iou: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ The grid is decoded from coarse to fine: every fourth point of a row and column,
 a mask of an earlier level that passed the thresholds, that another prompt answered with nearly the same mask, and that is small against
 the image. A mask nobody confirmed may be a poor first answer: the exact mode would find the better one that a neighbouring point gives. And
 a large one (a plate, the ground) says little about what lies on it. So the saving is large where the model is sure, and small where it is
-not. The decoder takes its products in another order (:class:`~segment_duo.engine.decoder.ReassociatedDecoder`), on an accelerator also in
-half precision. All of it is written into the run's notes. Everything else is the exact mode's own code.
+not. The decoder takes its products in another order (:class:`~segment_duo.engine.decoder.ReassociatedDecoder`), and in half precision
+where the device has it. All of it is written into the run's notes. Everything else is the exact mode's own code.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ LARGE_SHARE = 0.1
 AGREEMENT = 0.9
 """IoU from which two prompts' masks confirm each other."""
 
-HALF_PRECISION = {"cuda": torch.bfloat16, "mps": torch.float16}
-"""Decoder dtype by device. A CPU is not listed: without native bfloat16 it is nine times slower."""
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """The decoder's dtype on a device; None where float32 is faster, as on a CPU without bfloat16 instructions (nine times)."""
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else None
+    return {"cuda": torch.bfloat16, "mps": torch.float16}.get(device.type)
 
 
 class Coverage:

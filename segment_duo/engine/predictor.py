@@ -170,15 +170,17 @@ class Predictor:
 
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
-        autocast: run the model in this dtype (fast mode on accelerators); None keeps float32, the exact mode.
+        half: the decoder computes in this dtype (fast mode): under autocast on an accelerator, with weights of its own on a CPU. None keeps float32.
         reassociate: use :class:`~segment_duo.engine.decoder.ReassociatedDecoder` (fast mode).
     """
 
-    def __init__(self, model: SAM2Base, *, autocast: torch.dtype | None = None, reassociate: bool = False) -> None:
+    def __init__(self, model: SAM2Base, *, half: torch.dtype | None = None, reassociate: bool = False) -> None:
         self.model = model
         self.device = torch.device(model.device)
-        self.autocast = autocast
-        self.decoder = ReassociatedDecoder(model) if reassociate else PromptDecoder(model)
+        self.half = half
+        self.autocast = None if reassociate and self.device.type == "cpu" else half
+        lowered = half if self.autocast is None else None
+        self.decoder = ReassociatedDecoder(model, lowered) if reassociate else PromptDecoder(model)
         self._prepared: OrderedDict[tuple[int, bool], tuple[Embedding, PreparedImage]] = OrderedDict()
 
     def fast(self) -> Predictor:
@@ -186,9 +188,9 @@ class Predictor:
 
         Embeddings always come from the exact predictor, so that cached ones are exact.
         """
-        from segment_duo.engine.fast import HALF_PRECISION
+        from segment_duo.engine.fast import half_precision
 
-        return Predictor(self.model, autocast=HALF_PRECISION.get(self.device.type), reassociate=True)
+        return Predictor(self.model, half=half_precision(self.device), reassociate=True)
 
     # -- images -------------------------------------------------------------------------------------------------------
 
