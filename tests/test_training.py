@@ -182,6 +182,37 @@ def test_a_run_goes_on_from_given_weights_and_resumes(tmp_path: Path) -> None:
     build_model(NANO_DIR / "nano.yaml", tmp_path / "out.pt")
 
 
+def average_between_two(rank: int, folder: str) -> None:
+    """Runs in each of two processes: gradients and progress of 1 and 3 become 2 in both."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=2)
+    run = Run(Path(folder), Recipe(), 0.0, NANO_DIR / "nano.pt", rank, processes=2)
+    first, second = run.trained[:2]
+    first.grad = torch.full_like(first, 1.0 + 2 * rank)
+    if rank:
+        second.grad = torch.ones_like(second)  # the other process did not use this weight
+    assert run._agree(1.0 + 2 * rank) == 2.0
+    assert first.grad is not None
+    assert second.grad is not None
+    assert bool((first.grad == 2.0).all())
+    assert bool((second.grad == 0.5).all())
+    Path(folder, f"done-{rank}").touch()
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_train_together_average_their_gradients(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(average_between_two, (str(tmp_path),), nprocs=2)
+    assert sorted(p.name for p in tmp_path.glob("done-*")) == ["done-0", "done-1"]
+
+
+def test_frames_replace_crops_in_the_course_of_a_run(tmp_path: Path) -> None:
+    recipe = Recipe(frames_only=0.25)
+    run = Run(tmp_path, recipe, 0.0)
+    crop, frame = (recipe.images, recipe.prompts, 256), (recipe.frame_images, recipe.frame_prompts, 512)
+    assert run._size(0.0, 0.0) == crop
+    assert [run._size(0.375, chance) for chance in (0.49, 0.51)] == [frame, crop]
+    assert run._size(0.75, 0.999) == frame
+
+
 def test_finetune_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
     seen: list[Progress] = []
     options = FineTuneOptions(steps=4, check_every=2, views=1, prompts=4)
