@@ -12,7 +12,8 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NoReturn
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from segment_duo.errors import PromptError
 from segment_duo.types import Box, Point, Prompt
@@ -57,7 +58,7 @@ def parse_prompts(text: str, *, name: str, within: tuple[int, int] | None = None
         raise PromptError(f"{name}: holds no points", "One point a line: x,y or x,y,label, or x,y,label,object.")
     limits = within or (math.inf, math.inf)
     read = _from_json if stripped[0] in "[{" else _from_lines
-    prompts = read(stripped if read is _from_json else text.lstrip("\ufeff"), name, limits)
+    prompts = read(text.lstrip("\ufeff"), name, limits)
     if not prompts:
         raise PromptError(f"{name}: holds no points", "One point a line: x,y or x,y,label, or x,y,label,object.")
     return prompts
@@ -92,9 +93,12 @@ def check_prompts(prompts: Iterable[Prompt], *, width: int, height: int, banner:
                 )
         box = prompt.box
         if box and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= usable):
-            raise PromptError(
-                f"box {box.x0:g},{box.y0:g},{box.x1:g},{box.y1:g} is not inside the image ({width} x {usable} pixels)"
-            )
+            raise PromptError(f"box {_outside(box, (width, usable))}")
+
+
+def _outside(box: Box, limits: tuple[float, float]) -> str:
+    corners = f"{box.x0:g},{box.y0:g},{box.x1:g},{box.y1:g}"
+    return f"{corners} is not inside the image ({limits[0]:g} x {limits[1]:g} pixels)"
 
 
 def _from_lines(text: str, name: str, limits: tuple[float, float]) -> list[Prompt]:
@@ -125,8 +129,9 @@ def _from_lines(text: str, name: str, limits: tuple[float, float]) -> list[Promp
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(text.splitlines(), start=1):
-        content = line.split("#", 1)[0].strip()
-        if not content:
+        content = line.strip()
+        # Only a whole line is a comment: an object may well be called "grain #3".
+        if not content or content.startswith("#"):
             continue
         fields = next(csv.reader(io.StringIO(content))) if "," in content else re.split(r"[;\s]+", content)
         yield number, [field.strip() for field in fields]
@@ -140,23 +145,66 @@ def _check_header(header: list[str], name: str) -> None:
         raise PromptError(f"{name}, line 1: {what}", "The header names x, y, and optionally label and object.")
 
 
+@dataclass(frozen=True, slots=True)
+class _JsonPlace:
+    """Where a value stands in a JSON file. Line and column are looked for only when the place is printed, which happens once: in a complaint."""
+
+    name: str
+    text: str
+    path: tuple[str | int, ...] = ()
+    words: str = ""
+
+    def at(self, *steps: str | int, words: str = "") -> _JsonPlace:
+        """A place further in: ``steps`` are keys and positions, ``words`` what to call it."""
+        return _JsonPlace(self.name, self.text, (*self.path, *steps), self.words + words)
+
+    def __str__(self) -> str:
+        offset = _offset(self.text, self.path)
+        line, column = self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
+        return f"{self.name}, line {line}, column {column}{self.words}"
+
+
+def _offset(text: str, path: tuple[str | int, ...]) -> int:
+    """Where the value at ``path`` begins in ``text``, which is valid JSON."""
+    decoder, blank = json.JSONDecoder(), re.compile(r"[\s,:]*")
+
+    def skip(offset: int) -> int:
+        found = blank.match(text, offset)
+        return found.end() if found else offset
+
+    offset = skip(0)
+    for step in path:
+        offset = skip(offset + 1)
+        if isinstance(step, int):
+            for _ in range(step):
+                offset = skip(decoder.raw_decode(text, offset)[1])
+            continue
+        key, end = decoder.raw_decode(text, offset)
+        while key != step:
+            key, end = decoder.raw_decode(text, skip(decoder.raw_decode(text, skip(end))[1]))
+        offset = skip(end)
+    return offset
+
+
 def _from_json(text: str, name: str, limits: tuple[float, float]) -> list[Prompt]:
     try:
-        value = json.loads(text, parse_constant=lambda constant: _no_constant(constant, name))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise PromptError(f"{name}, line {error.lineno}, column {error.colno}: {error.msg}") from None
     except ValueError as error:  # integers of more digits than Python converts
         raise PromptError(f"{name}: {error}") from None
     except RecursionError:
         raise PromptError(f"{name}: nested too deeply to be a list of points") from None
+    top = _JsonPlace(name, text)
+    lone = isinstance(value, dict) and "objects" not in value
     if isinstance(value, dict):
-        value = value.get("objects", [value])
+        value, top = ([value], top) if lone else (value["objects"], top.at("objects"))
     if not isinstance(value, list):
         raise PromptError(f"{name}: expected a list of points or of objects")
     loose: dict[str, list[Point]] = {}
     prompts: list[Prompt] = []
     for index, item in enumerate(value):
-        where = f"{name}, item {index + 1}"
+        where = top.at(*(() if lone else (index,)), words=f", item {index + 1}")
         if isinstance(item, dict) and ("points" in item or "box" in item):
             prompts.append(_json_object(item, where, limits, default_id=str(index)))
         else:
@@ -165,52 +213,66 @@ def _from_json(text: str, name: str, limits: tuple[float, float]) -> list[Prompt
     return prompts + [Prompt(points=tuple(points), object_id=object_id) for object_id, points in loose.items()]
 
 
-def _json_object(item: dict[str, Any], where: str, limits: tuple[float, float], *, default_id: str) -> Prompt:
-    unknown = set(item) - {"points", "labels", "box", "object", "id"}
+def _json_object(item: dict[str, Any], where: _JsonPlace, limits: tuple[float, float], *, default_id: str) -> Prompt:
+    unknown = sorted(set(item) - {"points", "labels", "box", "object", "id"})
     if unknown:
         raise PromptError(
-            f"{where}: unknown key '{sorted(unknown)[0]}'", "An object has points, labels, box and object."
+            f"{where.at(unknown[0])}: unknown key '{unknown[0]}'", "An object has points, labels, box and object."
         )
     raw, labels = item.get("points", []), item.get("labels")
     if not isinstance(raw, list) or (labels is not None and (not isinstance(labels, list) or len(labels) != len(raw))):
         raise PromptError(f"{where}: points must be a list, and labels a list of the same length")
-    points = [_json_point(point, f"{where}, point {i + 1}", limits) for i, point in enumerate(raw)]
+    points = [
+        _json_point(point, where.at("points", i, words=f", point {i + 1}"), limits) for i, point in enumerate(raw)
+    ]
     if labels is not None:
-        points = [Point(p.x, p.y, _label(label, f"{where}: labels")) for p, label in zip(points, labels, strict=True)]
-    box = item.get("box")
-    if box is not None and (not isinstance(box, list) or len(box) != 4):
-        raise PromptError(f"{where}: box must be [x0, y0, x1, y1]")
-    corners = None if box is None else _box([_number(v, f"{where}: box") for v in box], where)
-    if not points and corners is None:
+        points = [
+            Point(point.x, point.y, _label(label, where.at("labels", i, words=f", label {i + 1}")))
+            for i, (point, label) in enumerate(zip(points, labels, strict=True))
+        ]
+    box = _json_box(item["box"], where.at("box", words=", box"), limits) if item.get("box") is not None else None
+    if not points and box is None:
         raise PromptError(f"{where}: neither points nor a box")
-    return Prompt(points=tuple(points), box=corners, object_id=str(item.get("object", item.get("id", default_id))))
+    return Prompt(points=tuple(points), box=box, object_id=str(item.get("object", item.get("id", default_id))))
 
 
-def _json_point(item: Any, where: str, limits: tuple[float, float]) -> Point:
+def _json_box(value: Any, where: _JsonPlace, limits: tuple[float, float]) -> Box:
+    if not isinstance(value, list) or len(value) != 4:
+        raise PromptError(f"{where}: must be [x0, y0, x1, y1]")
+    box = _box([_number(corner, where.at(i, words=f", number {i + 1}")) for i, corner in enumerate(value)], where)
+    if min(box.x0, box.y0) < 0 or box.x1 > limits[0] or box.y1 > limits[1]:
+        raise PromptError(f"{where}: {_outside(box, limits)}")
+    return box
+
+
+def _json_point(item: Any, where: _JsonPlace, limits: tuple[float, float]) -> Point:
+    keys: tuple[str | int, ...] = (0, 1, 2)
+    fields = item
     if isinstance(item, dict) and {"x", "y"} <= set(item) <= set(_COLUMNS):
-        item = [item["x"], item["y"], item.get("label", 1)]
-    if not isinstance(item, list) or len(item) not in (2, 3):
+        keys = tuple(key for key in ("x", "y", "label") if key in item)
+        fields = [item[key] for key in keys]
+    if not isinstance(fields, list) or len(fields) not in (2, 3):
         raise PromptError(f"{where}: not a point", 'A point is [x, y], [x, y, label] or {"x": 1, "y": 2, "label": 1}.')
-    label = _label(item[2], where) if len(item) == 3 else 1
-    x, y = _coordinate(item[0], f"{where}: x", limits[0]), _coordinate(item[1], f"{where}: y", limits[1])
-    return Point(x, y, label)
+    x = _coordinate(fields[0], where.at(keys[0], words=": x"), limits[0])
+    y = _coordinate(fields[1], where.at(keys[1], words=": y"), limits[1])
+    return Point(x, y, _label(fields[2], where.at(keys[2])) if len(fields) == 3 else 1)
 
 
-def _coordinate(value: Any, where: str, limit: float) -> float:
+def _coordinate(value: Any, where: object, limit: float) -> float:
     number = _number(value, where)
     if math.isfinite(limit) and not 0 <= number < limit:
         raise PromptError(f"{where}: {number:g} is outside the image", f"It runs from 0 to {limit - 1:g}.")
     return number
 
 
-def _box(corners: list[float], where: str) -> Box:
+def _box(corners: list[float], where: object) -> Box:
     x0, y0, x1, y1 = corners
     if not (x0 < x1 and y0 < y1):
         raise PromptError(f"{where}: x0 < x1 and y0 < y1 must hold, got {x0:g},{y0:g},{x1:g},{y1:g}")
     return Box(x0, y0, x1, y1)
 
 
-def _number(value: Any, where: str) -> float:
+def _number(value: Any, where: object) -> float:
     try:
         number = float("not a number" if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError):
@@ -220,12 +282,8 @@ def _number(value: Any, where: str) -> float:
     return number
 
 
-def _label(value: Any, where: str) -> Literal[0, 1]:
+def _label(value: Any, where: object) -> Literal[0, 1]:
     label = _LABELS.get(str(value).strip().lower())
     if label is None or isinstance(value, bool):
         raise PromptError(f"{where}: unknown label '{value}'", _LABEL_HINT)
     return label
-
-
-def _no_constant(constant: str, name: str) -> NoReturn:
-    raise PromptError(f"{name}: '{constant}' is not a finite number")

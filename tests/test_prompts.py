@@ -28,6 +28,13 @@ def test_columns_may_stand_in_any_order_and_comments_are_skipped() -> None:
     assert parse_prompts(text, name="f") == [Prompt(points=(Point(10, 20),), object_id="a")]
 
 
+def test_a_number_sign_in_a_name_is_part_of_the_name() -> None:
+    text = "  # not an object\nx,y,object\n100,200,grain #3\n300,200,grain #4\n"
+    assert [prompt.object_id for prompt in parse_prompts(text, name="f")] == ["grain #3", "grain #4"]
+    with pytest.raises(PromptError, match="line 2, column 'y'"):
+        parse_prompts("x,y\n1,2 # here\n", name="f")
+
+
 @pytest.mark.parametrize(
     "text", ["10 20\n30 40 0", "10,20\n30,40,0", "10\t20\r\n30\t40\t0\r\n", "\ufeff10;20\n30;40;0"]
 )
@@ -58,7 +65,11 @@ def test_json_points_objects_and_boxes() -> None:
         ("1 2\n3\n", "line 2: 1 fields"),
         ("a,b\n1,2\n", "line 1: no column 'x'"),
         ("x,y,colour\n1,2,3\n", "unknown column 'colour'"),
-        ("[[1, NaN]]", "NaN"),
+        ("[[1, 2],\n [3, NaN]]", "clicks.csv, line 2, column 6, item 2: y: 'nan' is not a finite number"),
+        ("\n[[1, 2], [3, Infinity]]", "line 2, column 14, item 2: y"),
+        ('{"points": [[1, 2], [3, 4]],\n "labels": [1, 5]}', "line 2, column 16, item 1, label 2: unknown label '5'"),
+        ('{"objects": [{"box": [1, 2, 3, 4]},\n{"box": [1, 2, "q", 4]}]}', "line 2, column 16, item 2, box, number 3"),
+        ('[{"y": 2,\n"x": "q"}]', "line 2, column 6, item 1: x: 'q'"),
         ("[[1, 2], [1]]", "item 2"),
         ('[{"points": [[1, "q"]]}]', "item 1, point 1: y"),
         ('[{"box": [5, 5, 1, 9]}]', "x0 < x1"),
@@ -80,8 +91,13 @@ def test_what_is_no_prompt_is_refused_with_its_place(text: str, complaint: str) 
 def test_points_outside_the_image_are_refused_with_their_place() -> None:
     with pytest.raises(PromptError, match=r"clicks.csv, line 3, column 'y': 80 is outside the image"):
         parse_prompts("x,y\n1,2\n99,80\n", name="clicks.csv", within=(100, 80))
-    with pytest.raises(PromptError, match=r"item 2: x: -1 is outside the image"):
+    with pytest.raises(PromptError, match=r"clicks.json, line 1, column 11, item 2: x: -1 is outside the image"):
         parse_prompts("[[1, 2], [-1, 2]]", name="clicks.json", within=(100, 80))
+    boxes = '[{"box": [0, 0, 100, 80]},\n {"box": [0, 0, 101, 5]}]'
+    with pytest.raises(
+        PromptError, match=r"clicks.json, line 2, column 10, item 2, box: 0,0,101,5 is not inside the im"
+    ):
+        parse_prompts(boxes, name="clicks.json", within=(100, 80))
 
 
 def test_arguments() -> None:
