@@ -95,6 +95,16 @@ def test_filter_makes_a_new_version_of_what_passes(shell: Shell) -> None:
     assert [m["id"] for m in shell.run("masks", "show", "a.png@left", "--json").ok().json["masks"]] == [0]
 
 
+def test_each_box_is_an_object_and_points_with_several_boxes_are_refused(shell: Shell) -> None:
+    shell.image("a.png")
+    boxes = ("--box", "12,12,48,48", "--box", "68,12,112,56")
+    records = shell.run("point", "a.png", *boxes, "--no-save", "--json").ok().json["records"]
+    assert [record["bbox"][0] > 50 for record in records] == [False, True]
+    unclear = shell.run("point", "a.png", *boxes, "-p", "30,30")
+    assert (unclear.code, unclear.stdout) == (2, "")
+    assert "which box the points belong to" in unclear.stderr
+
+
 def test_multimask_keeps_all_three_candidates(shell: Shell) -> None:
     shell.image("a.png")
     done = shell.run("point", "a.png", "-p", "30,30", "--multimask", "--no-save", "--json").ok()

@@ -43,7 +43,10 @@ def point(
             "--point", "-p", metavar="X,Y[,LABEL]", help="A point; label 1 includes (default), 0 excludes. Repeatable."
         ),
     ] = None,
-    box: Annotated[str | None, typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around the object.")] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around an object. Repeatable: one object for each."),
+    ] = None,
     points_file: Annotated[
         str | None,
         typer.Option("--points", metavar="FILE", help="CSV, plain text or JSON with points; - reads stdin."),
@@ -78,11 +81,18 @@ def point(
 
     x runs to the right, y down, from the top-left corner, in pixels. A single point gets the best of three candidates.
 
-    A points file holds x,y and optionally label and object; rows with the same object make one mask together.
+    All -p make one object together, within the box if there is one; several boxes make an object each.
+
+    A points file may hold many objects. Text: a line x,y or x,y,label or x,y,label,object for each point (commas, blanks, tabs or
+    semicolons; with a header in any order); lines with the same object make one mask. Labels: 1, +, include, positive; 0, -, exclude,
+    negative. A line that begins with # is a comment. JSON: a list of \\[x, y] or \\[x, y, label], or of objects
+    {"points": \\[\\[x, y, label], ...], "box": \\[x0, y0, x1, y1], "object": "name"}.
 
     [bold]Examples[/bold]
 
       segduo point grain.tif -p 120,88 -p 160,90,0
+
+      segduo point grain.tif --box 90,60,150,120 --box 200,60,260,110
 
       segduo point grain.tif --points clicks.csv --suffix grains
 
@@ -91,7 +101,7 @@ def point(
     if not save and not as_json:
         raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
     given = points_text(points_file)
-    prompts = gather_prompts(points or [], box, given)
+    prompts = gather_prompts(points or [], boxes or [], given)
     flags: dict[str, Any] = {
         "model": model,
         "device": device,
@@ -104,7 +114,7 @@ def point(
             session.reference(image), page=page, banner=banner, pixel_size=pixel_size_value(pixel_size)
         )
         facts = opened.data.facts
-        prompts = gather_prompts(points or [], box, given, within=(facts.width, facts.height))
+        prompts = gather_prompts(points or [], boxes or [], given, within=(facts.width, facts.height))
         before: tuple[Mask, ...] = ()
         parent = None
         if append or onto is not None:
@@ -144,25 +154,33 @@ def point(
 
 def gather_prompts(
     points: list[str],
-    box: str | None,
+    boxes: list[str],
     given: tuple[str, str] | None,
     within: tuple[int, int] | None = None,
 ) -> list[Prompt]:
-    """The prompts of a command line: ``-p`` and ``--box`` make one object, a file may hold several.
+    """The prompts of a command line: points make one object, with the box if there is one; of several boxes each makes one; a file may hold several.
 
     Args:
         given: name and text of the points file.
         within: the image's width and height in pixels, once they are known; wrong prompts are refused before the image is read.
 
     Raises:
-        UsageError: no prompt at all.
+        UsageError: no prompt at all, or points and several boxes: whose the points are would be a guess.
         PromptError: something that is not a prompt.
     """
     prompts: list[Prompt] = []
-    if points or box is not None:
-        prompts.append(
-            Prompt(points=tuple(parse_point(text) for text in points), box=None if box is None else parse_box(box))
+    if points and len(boxes) > 1:
+        raise UsageError(
+            f"-p with {len(boxes)} boxes: which box the points belong to is unknown",
+            "Give the points with one --box, or put several objects into a JSON file for --points: "
+            '[{"points": [[x, y, label]], "box": [x0, y0, x1, y1]}, ...]',
         )
+    corners = [parse_box(text) for text in boxes]
+    if points:
+        clicks = tuple(parse_point(text) for text in points)
+        prompts.append(Prompt(points=clicks, box=corners[0] if corners else None))
+    else:
+        prompts.extend(Prompt(box=box, object_id=str(index)) for index, box in enumerate(corners))
     if given is not None:
         prompts.extend(parse_prompts(given[1], name=given[0], within=within))
     if not prompts:
