@@ -15,11 +15,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -104,25 +105,47 @@ class Config(BaseModel):
             raise ValueError("must not contain '..'")
         return value
 
+    @field_validator("masks_root")
+    @classmethod
+    def _from_the_top(cls, value: str | None) -> str | None:
+        # "masks" would be a folder at the top of Drops, while local_masks_dir = "masks" is one beside the image.
+        if value is not None and not value.startswith(("/", "drops:/")):
+            raise ValueError("must begin with /, as in /labdaq/masks; without it sets go to 'masks' beside each image")
+        return value
+
 
 SECRET_FIELDS = frozenset({"drops_password"})
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and, for every field, where its value came from (``default``, ``flag``, a variable's or a file's name)."""
+    """A configuration and, for every field, where its value came from (``default``, ``flag``, a variable's or a file's name).
+
+    ``dotenv``: the ``.env`` file that was read; ``foreign``: nearer ones that belong to somebody else and were not; ``problems``: what is
+    wrong, only ever in what :func:`inspect_config` gives.
+    """
 
     config: Config
     origins: Mapping[str, str]
+    dotenv: Path | None = None
+    foreign: tuple[Path, ...] = ()
+    problems: tuple[ConfigError, ...] = ()
+
+    def public(self, field: str) -> object:
+        """The value of ``field`` as JSON has it (None: not set); secrets are hidden."""
+        value = getattr(self.config, field)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if field in SECRET_FIELDS:
+            return "********"
+        if isinstance(value, Mapping):
+            return dict(value)
+        return re.sub(r"(?<=://)[^/@]*@", "********@", str(value))
 
     def shown(self, field: str) -> str:
         """The value of ``field`` for printing; secrets are hidden."""
-        value = getattr(self.config, field)
-        if value is None:
-            return ""
-        if field in SECRET_FIELDS:
-            return "********"
-        return re.sub(r"(?<=://)[^/@]*@", "********@", str(value))
+        value = self.public(field)
+        return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load_config(
@@ -141,13 +164,29 @@ def load_config(
     Raises:
         ConfigError: an unknown key, a value of the wrong kind, or an unreadable file; names the place it came from.
     """
+    resolved = inspect_config(flags, paths=paths, environ=environ, cwd=cwd)
+    if resolved.problems:
+        raise resolved.problems[0]
+    return resolved
+
+
+def inspect_config(
+    flags: Mapping[str, object] | None = None,
+    *,
+    paths: Paths | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Resolved:
+    """As :func:`load_config`, for those who tell what is wrong: a wrong setting keeps its default and is one of ``problems``."""
     paths = paths or Paths.default()
     environ = os.environ if environ is None else environ
     values: dict[str, object] = {}
     origins: dict[str, str] = dict.fromkeys(Config.model_fields, "default")
+    problems: list[ConfigError] = []
+    dotenv, foreign = _find_dotenv(cwd or Path.cwd(), paths.config_dir)
     layers = [
-        _from_toml(paths.config_file),
-        _from_dotenv(find_dotenv(cwd or Path.cwd(), paths.config_dir)),
+        _from_toml(paths.config_file, problems),
+        _from_dotenv(dotenv, problems),
         _from_environment(environ),
         {name: (value, "flag") for name, value in (flags or {}).items() if value is not None},
     ]
@@ -158,39 +197,63 @@ def load_config(
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error, origins) from None
-    return Resolved(config, origins)
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            if name in values:
+                problems.append(_config_error(name, origins[name], problem["msg"]))
+                origins[name] += " (not valid)"
+                del values[name]
+        config = Config.model_validate(values)
+    return Resolved(config, origins, dotenv, foreign, tuple(problems))
 
 
-def find_dotenv(cwd: Path, config_dir: Path) -> Path | None:
-    """The ``.env`` file that counts: in ``cwd`` or the nearest parent that has one, else in ``config_dir``."""
+def nearest_setting(name: str) -> str | None:
+    """The setting that was meant by ``name``, which may be written as the variable or as the predecessor's key; None when none is near."""
+    plain = name.lower().removeprefix(ENV_PREFIX.lower())
+    if plain in Config.model_fields:
+        return plain
+    if plain.upper() in PREDECESSOR_KEYS:
+        return PREDECESSOR_KEYS[plain.upper()]
+    return next(iter(difflib.get_close_matches(plain, Config.model_fields, n=1)), None)
+
+
+def _find_dotenv(cwd: Path, config_dir: Path) -> tuple[Path | None, tuple[Path, ...]]:
+    """The ``.env`` file that counts (in ``cwd`` or the nearest parent that has one, else in ``config_dir``), and nearer ones of other users."""
+    foreign: list[Path] = []
     for folder in (cwd, *cwd.parents, config_dir):
         candidate = folder / ".env"
-        if candidate.is_file() and candidate.stat().st_uid in (os.getuid(), 0):
-            return candidate
-    return None
+        try:
+            facts = candidate.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(facts.st_mode):
+            if facts.st_uid in (os.getuid(), 0):
+                return candidate, tuple(foreign)
+            foreign.append(candidate)
+    return None, tuple(foreign)
 
 
 _Layer = dict[str, tuple[object, str]]
 
 
-def _from_toml(file: Path) -> _Layer:
+def _from_toml(file: Path, problems: list[ConfigError]) -> _Layer:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file}: {error}", "Mend the file, or move it away to use the defaults.") from None
-    for name in table:
-        if name not in Config.model_fields:
-            close = difflib.get_close_matches(name, Config.model_fields, n=1)
-            hint = f"Did you mean '{close[0]}'?" if close else "`segduo config show` lists every setting."
-            raise ConfigError(f"{file}: unknown setting '{name}'", hint)
+        problems.append(ConfigError(f"{file}: {error}", "Mend the file, or move it away to use the defaults."))
+        return {}
+    for name in [name for name in table if name not in Config.model_fields]:
+        near = nearest_setting(name)
+        hint = f"Did you mean '{near}'?" if near else "`segduo config show` lists every setting."
+        problems.append(ConfigError(f"{file}: unknown setting '{name}'", hint))
+        del table[name]
     # An empty text means "not set", as the commented lines of `segduo config init` have it.
     return {name: (value, str(file)) for name, value in table.items() if value != ""}
 
 
-def _from_dotenv(file: Path | None) -> _Layer:
+def _from_dotenv(file: Path | None, problems: list[ConfigError]) -> _Layer:
     if file is None:
         return {}
     from dotenv import dotenv_values
@@ -198,7 +261,8 @@ def _from_dotenv(file: Path | None) -> _Layer:
     try:
         pairs = dotenv_values(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}", "Mend the file, or run the command elsewhere.") from None
+        problems.append(ConfigError(f"{file}: {error}", "Mend the file, or run the command elsewhere."))
+        return {}
     layer: _Layer = {}
     for key, value in pairs.items():
         name = PREDECESSOR_KEYS.get(key) or _field_of_variable(key)
@@ -226,9 +290,6 @@ def _field_of_variable(variable: str) -> str | None:
     return name if name in Config.model_fields and name != "keys" else None
 
 
-def _config_error(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
-    problem: Any = error.errors()[0]
-    name = str(problem["loc"][0]) if problem["loc"] else "configuration"
-    place = origins.get(name, "configuration")
-    reason = str(problem["msg"]).removeprefix("Value error, ")
+def _config_error(name: str, place: str, reason: str) -> ConfigError:
+    reason = reason.removeprefix("Value error, ")
     return ConfigError(f"{name} from {place}: {reason}", "`segduo config show` tells where each value comes from.")

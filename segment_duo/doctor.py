@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo import __version__
-from segment_duo.config import find_dotenv
 from segment_duo.errors import NotFound, SegduoError
 from segment_duo.types import StoreKind
 
@@ -52,7 +51,7 @@ def examine(session: Session, terminal: Callable[[], list[tuple[str, str, str]]]
     """Run all checks, one after the other.
 
     Args:
-        session: for the settings, the stores and the running engine.
+        session: for the settings (wrong ones among them: see :func:`segment_duo.config.inspect_config`), the stores and the running engine.
         terminal: gives rows of (what, value, advice) about the terminal; from the front end, which knows terminals.
     """
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
@@ -91,11 +90,20 @@ def _program() -> Iterator[Finding]:
 
 def _settings(session: Session) -> Iterator[Finding]:
     file = session.paths.config_file
-    dotenv = find_dotenv(Path.cwd(), session.paths.config_dir)
+    dotenv = session.resolved.dotenv
     found = [str(place) for place in (file if file.exists() else None, dotenv) if place]
     yield Finding(
         "settings", Verdict.OK, ", ".join(found) or "defaults only (`segduo config init` writes a file to edit)"
     )
+    for problem in session.resolved.problems:
+        yield Finding("settings", Verdict.PROBLEM, problem.message, problem.hint)
+    for foreign in session.resolved.foreign:
+        yield Finding(
+            "settings",
+            Verdict.NOTE,
+            f"{foreign} is not read: it belongs to another user",
+            f"If you trust it, copy it to {session.paths.config_dir / '.env'}, or make it your own.",
+        )
     if dotenv and dotenv.stat().st_mode & 0o077 and session.resolved.origins["drops_password"].startswith(str(dotenv)):
         yield Finding("settings", Verdict.NOTE, f"others can read the password in {dotenv}", f"chmod 600 {dotenv}")
 

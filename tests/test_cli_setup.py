@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -30,6 +31,7 @@ def test_config_init_writes_a_file_that_explains_and_sets_nothing(own: Shell, tm
     paths = Paths(file.parent, tmp_path, tmp_path, tmp_path)
     file.write_text(uncommented.partition("[keys]")[0])
     assert load_config(paths=paths, environ={}, cwd=tmp_path).config == Config()
+    assert file.stat().st_mode & 0o077 == 0
     again = own.run("config", "init")
     assert (again.code, "exists already" in again.stderr) == (6, True)
 
@@ -41,8 +43,41 @@ def test_config_show_hides_secrets_and_names_origins(own: Shell) -> None:
     assert done.json["drops_username"]["value"] == "ann"
     assert done.json["drops_username"]["origin"].endswith(".env (USERNAME)")
     assert done.json["drops_password"]["value"] == "********"
+    values = [done.json[name]["value"] for name in ("in_process", "idle_minutes", "threads", "keys")]
+    assert values == [False, 30, None, {}]
     unknown = own.run("config", "show", "colour")
     assert (unknown.code, "no setting 'colour'" in unknown.stderr) == (2, True)
+    assert "Did you mean 'drops_url'?" in own.run("config", "show", "drops_ur").stderr
+
+
+def test_a_wrong_setting_does_not_stop_the_commands_that_help_to_mend_it(own: Shell) -> None:
+    file = Path(own.run("config", "path").ok().lines[0])
+    file.parent.mkdir(parents=True)
+    file.write_text('zzz = 1\nMASKS_ROOT = "/masks"\nmodel = "nano"\n')
+    own.environment["SEGDUO_DROPS_URL"] = "drops.example.org"
+    assert own.run("config", "path").ok().lines == [str(file)]
+    assert "log" in own.run("config", "path", "all").ok().stdout
+    shown = own.run("config", "show")
+    assert shown.code == 2
+    assert f"model\tnano\t{file}" in shown.lines
+    for text in ("unknown setting 'zzz'", "Did you mean 'masks_root'?", "must begin with http://"):
+        assert text in shown.stderr
+    examined = own.run("doctor")
+    assert examined.code == 8
+    assert "PROBLEM  settings: drops_url from SEGDUO_DROPS_URL: must begin with http://" in examined.stdout
+    assert "spool" in examined.stdout
+
+
+def test_doctor_and_commands_tell_of_an_env_file_that_is_not_read(own: Shell) -> None:
+    file = own.folder / ".env"
+    file.write_text("DROPS_URL=https://drops.example.org/\n")
+    try:
+        os.chown(file, 4242, -1)
+    except PermissionError:
+        pytest.skip("only root can give files away")
+    for command in (["ls", "."], ["config", "show"]):
+        assert f"{file} is not read: it belongs to another user" in own.run(*command).ok().stderr
+    assert f"note     settings: {file} is not read" in own.run("doctor").ok().stdout
 
 
 def test_a_wrong_setting_is_told_before_anything_happens(own: Shell) -> None:

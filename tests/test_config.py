@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from segment_duo.config import PREDECESSOR_KEYS, Config, load_config
+from segment_duo.config import PREDECESSOR_KEYS, Config, inspect_config, load_config
 from segment_duo.errors import ConfigError
 from segment_duo.paths import MAX_SOCKET_BYTES, Paths
 
@@ -76,6 +77,10 @@ def test_secrets_are_never_shown(paths: Paths, tmp_path: Path) -> None:
         ('device = "tpu"\n', "device from", "config show"),
         ('drops_url = "drops.example.org"\n', "must begin with http", "config show"),
         ('drops_url = "https://ann:pw@drops.example.org/"\n', "must not hold a password", "config show"),
+        ('MASKS_ROOT = "/masks"\n', "unknown setting 'MASKS_ROOT'", "Did you mean 'masks_root'?"),
+        ('SEGDUO_MODEL = "nano"\n', "unknown setting 'SEGDUO_MODEL'", "Did you mean 'model'?"),
+        ('USERNAME = "ann"\n', "unknown setting 'USERNAME'", "Did you mean 'drops_username'?"),
+        ('masks_root = "masks"\n', "must begin with /", "config show"),
         ('masks_root = "/a/../b"\n', "must not contain", "config show"),
     ],
 )
@@ -85,6 +90,34 @@ def test_mistakes_are_named(paths: Paths, tmp_path: Path, text: str, message: st
         load_config(paths=paths, environ={}, cwd=tmp_path)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_what_is_right_is_known_beside_what_is_wrong(paths: Paths, tmp_path: Path) -> None:
+    write(paths.config_file, 'zzz = 1\nmodel = "nano"\ndevice = "tpu"\n')
+    environ = {"SEGDUO_DROPS_URL": "drops.example.org", "SEGDUO_THREADS": "2"}
+    resolved = inspect_config(paths=paths, environ=environ, cwd=tmp_path)
+    assert [problem.message.split(":")[0] for problem in resolved.problems] == [
+        str(paths.config_file),
+        "drops_url from SEGDUO_DROPS_URL",
+        f"device from {paths.config_file}",
+    ]
+    assert (resolved.config.model, resolved.config.threads, resolved.config.device) == ("nano", 2, "auto")
+    assert resolved.origins["drops_url"] == "SEGDUO_DROPS_URL (not valid)"
+    write(paths.config_file, "zzz = \n")
+    assert len(inspect_config(paths=paths, environ={}, cwd=tmp_path).problems) == 1
+
+
+def test_an_env_file_of_somebody_else_is_passed_over_and_named(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "work" / ".env", "DROPS_URL=https://evil.example/\n")
+    own_id = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own_id + 1)
+    if own_id == 0:  # root's files count for everybody
+        os.chown(tmp_path / "work" / ".env", 4242, -1)
+    resolved = load_config(paths=paths, environ={}, cwd=tmp_path / "work")
+    assert resolved.config.drops_url is None
+    assert (resolved.dotenv, resolved.foreign) == (None, (tmp_path / "work" / ".env",))
 
 
 def test_a_long_home_still_gives_a_usable_socket(tmp_path: Path) -> None:

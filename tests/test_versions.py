@@ -300,5 +300,5 @@ def test_where_sets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert masks_folder(image, Config(local_masks_dir="../masks")) == (StoreKind.LOCAL, "/data/masks")
     remote = ImageRef(StoreKind.DROPS, "/labdaq/a.tif")
     assert masks_folder(remote, Config()) == (StoreKind.DROPS, "/labdaq/masks")
-    for root in ("/matthieu/masks/", "/drops/matthieu/masks", "drops:/matthieu//masks", "matthieu/masks"):
+    for root in ("/matthieu/masks/", "/drops/matthieu/masks", "drops:/matthieu//masks"):
         assert masks_folder(remote, Config(masks_root=root)) == (StoreKind.DROPS, "/matthieu/masks")

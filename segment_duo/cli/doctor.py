@@ -6,8 +6,8 @@ import dataclasses
 
 import typer
 
-from segment_duo.cli.options import JsonOption, ModelOption, SocketOption, open_session
-from segment_duo.cli.output import emit, emit_json
+from segment_duo.cli.options import JsonOption, ModelOption, SocketOption
+from segment_duo.cli.output import emit, emit_json, note
 from segment_duo.doctor import Finding, Verdict, examine
 
 _MARKS = {Verdict.OK: "ok     ", Verdict.NOTE: "note   ", Verdict.PROBLEM: "PROBLEM"}
@@ -26,16 +26,18 @@ def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: Socke
 
       segduo doctor
     """
+    from segment_duo.config import inspect_config
+    from segment_duo.session import Session
     from segment_duo.tui.graphics import terminal_report
 
     findings: list[Finding] = []
-    with open_session(model=model, socket=socket) as session:
-        for finding in examine(session, lambda: terminal_report(session.config.graphics)):
-            findings.append(finding)
-            if not as_json:
-                emit(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.detail}")
-                if finding.advice:
-                    emit(f"{'':9}-> {finding.advice}")
+    session = Session(inspect_config({"model": model, "socket": socket}), notify=note)
+    for finding in examine(session, lambda: terminal_report(session.config.graphics)):
+        findings.append(finding)
+        if not as_json:
+            emit(f"{_MARKS[finding.verdict]}  {finding.check}: {finding.detail}")
+            if finding.advice:
+                emit(f"{'':9}-> {finding.advice}")
     if as_json:
         emit_json([dataclasses.asdict(finding) for finding in findings], indent=1)
     if any(finding.verdict is Verdict.PROBLEM for finding in findings):

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli import human
-from segment_duo.cli.options import BannerOption, DeviceOption, JsonOption, MaxPixelsOption, PageOption, SocketOption
+from segment_duo.cli.options import (
+    BannerOption,
+    DeviceOption,
+    JsonOption,
+    MaxPixelsOption,
+    PageOption,
+    SocketOption,
+    load_settings,
+)
 from segment_duo.cli.output import emit, emit_json, emit_table, note
 from segment_duo.errors import EngineUnavailable, UsageError
 
@@ -84,12 +92,11 @@ def release(
     socket: SocketOption = None,
 ) -> None:
     """Free what the engine holds of an image, or of all: pixels, embeddings and candidates, in memory and on disk."""
-    from segment_duo.config import load_config
     from segment_duo.session import Session
 
     if everything == (image is not None):
         raise UsageError("name one IMAGE, or --all")
-    session = Session(load_config({"socket": socket, "max_pixels": max_pixels}), notify=note)
+    session = Session(load_settings({"socket": socket, "max_pixels": max_pixels}), notify=note)
     image_id = None
     if image is not None:
         image_id = session.open_image(session.reference(image), page=page, banner=banner).image_id
@@ -129,12 +136,11 @@ def run(
 
 
 def _settings(**flags: Any) -> EngineSettings:
-    from segment_duo.config import load_config
     from segment_duo.engine.settings import EngineSettings
     from segment_duo.paths import Paths
 
     paths = Paths.default()
-    return EngineSettings.of(load_config(flags, paths=paths).config, paths)
+    return EngineSettings.of(load_settings(flags, paths=paths).config, paths)
 
 
 def _rows(status: EngineStatus) -> list[tuple[str, str]]:

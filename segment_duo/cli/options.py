@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,8 @@ import typer
 from segment_duo.cli.output import note
 
 if TYPE_CHECKING:
+    from segment_duo.config import Resolved
+    from segment_duo.paths import Paths
     from segment_duo.session import Session
     from segment_duo.types import PixelSize
 
@@ -95,6 +97,20 @@ FromFileOption = Annotated[
 ]
 
 
+def load_settings(flags: Mapping[str, object] | None = None, paths: Paths | None = None) -> Resolved:
+    """The settings with those of the command line on top; tells on stderr of a ``.env`` that is not read because somebody else owns it."""
+    from segment_duo.config import load_config
+
+    resolved = load_config(flags, paths=paths)
+    tell_foreign(resolved)
+    return resolved
+
+
+def tell_foreign(resolved: Resolved) -> None:
+    for file in resolved.foreign:
+        note(f"{file} is not read: it belongs to another user")
+
+
 @contextmanager
 def open_session(*, out: str | None = None, say_model: bool = False, **flags: Any) -> Iterator[Session]:
     """A session with the settings of the command line on top.
@@ -104,10 +120,9 @@ def open_session(*, out: str | None = None, say_model: bool = False, **flags: An
         say_model: tell on stderr when the small bundled model runs for want of a better one.
         flags: names of :class:`segment_duo.config.Config` fields; None means not given.
     """
-    from segment_duo.config import load_config
     from segment_duo.session import Session
 
-    session = Session(load_config(flags), out=out, notify=note)
+    session = Session(load_settings(flags), out=out, notify=note)
     if say_model and session.model.notice:
         note(session.model.notice)
     yield session

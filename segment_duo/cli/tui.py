@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segment_duo.cli.options import DeviceOption, InProcessOption, ModelOption, SocketOption
+from segment_duo.cli.options import DeviceOption, InProcessOption, ModelOption, SocketOption, load_settings
 from segment_duo.errors import UsageError
 
 GraphicsOption = Annotated[
@@ -54,12 +54,10 @@ def tui(
     """
     import sys
 
-    from segment_duo.config import load_config
-
     flags = {
         "graphics": graphics, "theme": theme, "model": model, "device": device, "socket": socket, "in_process": in_process,
     }  # fmt: skip
-    resolved = load_config(flags)
+    resolved = load_settings(flags)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "the terminal UI needs a terminal", "In scripts use `segduo auto`, `segduo point`, `segduo show`."
