@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,27 @@ def test_bad_configs_say_what_is_wrong(text: str, message: str, tmp_path: Path) 
     assert caught.value.hint
 
 
+class _Hostile:
+    """What runs a command when it is unpickled without care."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("true",)
+
+
 def test_bad_checkpoints_say_what_is_wrong(tmp_path: Path) -> None:
     config = NANO_DIR / "nano.yaml"
     path = tmp_path / "bad.pt"
     with pytest.raises(ModelError, match="does not exist"):
         build_model(config, path)
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ModelError, match="cannot be read"):
+    for content in (b"not a checkpoint", b"hello world", b"e" * 50, b"", b"\x89PNG\r\n\x1a\n" + bytes(50)):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="cannot be read: it is damaged, or no PyTorch checkpoint") as caught:
+            build_model(config, path)
+        assert "weights_only" not in caught.value.message + caught.value.hint
+    torch.save({"model": _Hostile()}, path)
+    with pytest.raises(ModelError, match=r"asks for '\w+\.system': it holds more than tensors") as caught:
         build_model(config, path)
+    assert "weights_only" not in caught.value.message + caught.value.hint
     torch.save({"weights": {}}, path)
     with pytest.raises(ModelError, match="no weights under 'model'"):
         build_model(config, path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from segment_duo.cli import models as commands
 from segment_duo.config import Config
 from segment_duo.errors import Cancelled, ConfigError, ModelError, OutOfSpace
 from segment_duo.models import download, registry
@@ -101,6 +102,10 @@ class TestPull:
         assert len(starts) == 3
         assert all(start and start.startswith("bytes=") for start in starts[1:])
 
+    def test_a_link_that_always_breaks_early_gets_on_all_the_same(self, paths: Paths, mirror: Mirror) -> None:
+        mirror.cut = [300_000] * 20
+        assert download.pull(SPEC, paths, mirror=mirror.address).read_bytes() == CONTENT
+
     def test_an_interrupted_pull_goes_on_next_time(self, paths: Paths, mirror: Mirror) -> None:
         with pytest.raises(Cancelled):
             download.pull(SPEC, paths, mirror=mirror.address, cancelled=lambda: True)
@@ -152,8 +157,11 @@ class TestPull:
 
     def test_nobody_there(self, paths: Paths, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(download, "ATTEMPTS", 2)
-        with pytest.raises(ModelError, match=r"cannot be fetched from 127\.0\.0\.1"):
-            download.pull(SPEC, paths, mirror="http://127.0.0.1:9/")
+        told: list[str] = []
+        with pytest.raises(ModelError, match=r"cannot be fetched from 127\.0\.0\.1: no connection$") as caught:
+            download.pull(SPEC, paths, mirror="http://127.0.0.1:9/", report=lambda *report: told.append(report[2]))
+        assert "SEGDUO_MODEL_MIRROR" in caught.value.hint
+        assert told == [f"{download.WAITING} (127.0.0.1: no connection)"]
 
     def test_proxy_of_the_environment_is_used(
         self, paths: Paths, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +175,10 @@ class TestPull:
     def test_folder_as_mirror(self, paths: Paths, tmp_path: Path, prefix: str) -> None:
         (tmp_path / SPEC.checkpoint_file).write_bytes(CONTENT)
         assert download.pull(SPEC, paths, mirror=f"{prefix}{tmp_path}").read_bytes() == CONTENT
+
+    def test_an_address_of_another_kind_is_no_folder(self, paths: Paths) -> None:
+        with pytest.raises(ModelError, match="ftp:// cannot be read"):
+            download.pull(SPEC, paths, mirror="ftp://foo/x")
 
     def test_folder_without_the_file(self, paths: Paths, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"there is no test model\.pt"):
@@ -282,6 +294,19 @@ class TestRegistry:
         with pytest.raises(ModelError, match="no such file"):
             resolve_model(gone, paths)
 
+    def test_a_relative_custom_config_must_be_one_of_the_package(
+        self, paths: Paths, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("mine.pt", "mine.yaml"):
+            (tmp_path / name).write_text("model: {}")
+        both = Config(model_config_path="mine.yaml", checkpoint_path=str(tmp_path / "mine.pt"))
+        with pytest.raises(ModelError, match=f"must be absolute: {tmp_path}/mine.yaml"):
+            resolve_model(both, paths)
+        (tmp_path / "mine.yaml").unlink()
+        with pytest.raises(ModelError, match=r"no config mine\.yaml in the sam2 package"):
+            resolve_model(both, paths)
+
     @pytest.mark.parametrize("half", [{"checkpoint_path": "/a.pt"}, {"model_config_path": "/a.yaml"}])
     def test_half_a_custom_pair(self, paths: Paths, nano: Path, half: dict[str, str]) -> None:
         with pytest.raises(ConfigError, match="is not"):
@@ -316,6 +341,50 @@ class TestRegistry:
         monkeypatch.setattr(registry, "NANO_DIR", tmp_path / "nowhere")
         with pytest.raises(ModelError, match="built-in model"):
             resolve_model(Config(), paths)
+
+
+class TestCommands:
+    @pytest.fixture
+    def place(self, paths: Paths, monkeypatch: pytest.MonkeyPatch, empty_home: Path) -> Paths:
+        """The user's folders, as the commands find them."""
+        monkeypatch.setattr(Paths, "default", lambda: paths)
+        return paths
+
+    def test_ls_shows_the_models_also_when_half_a_custom_pair_is_set(
+        self, place: Paths, nano: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("SEGDUO_CHECKPOINT_PATH", "/a.pt")
+        commands.list_models()
+        said = capsys.readouterr()
+        assert "sam2.1-large" in said.out
+        assert "checkpoint_path is set, but model_config_path is not" in said.err
+
+    def test_verify_loads_what_has_no_checksum(
+        self, place: Paths, nano: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(ModelError, match=f"nano \\({nano}/nano.pt\\)") as caught:
+            commands.verify(["nano"])
+        assert "cannot be" in capsys.readouterr().out
+        assert caught.value.hint == "nano: install segduo again."
+
+    def test_verify_finds_the_shipped_nano_right(self, place: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+        commands.verify(["nano"])
+        assert capsys.readouterr().out.startswith("nano\tloads\t")
+
+    def test_verify_says_what_to_do_for_each_kind(
+        self, place: Paths, nano: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SEGDUO_CHECKPOINT_PATH", "/gone/a.pt")
+        monkeypatch.setenv("SEGDUO_MODEL_CONFIG", "/gone/a.yaml")
+        place.models_dir.mkdir(parents=True)
+        file = place.models_dir / "sam2.1_hiera_tiny.pt"
+        file.write_bytes(b"short")
+        with pytest.raises(ModelError) as caught:
+            commands.verify(["custom", "sam2.1-tiny"])
+        assert "custom (/gone/a.pt)" in caught.value.message
+        assert f"sam2.1-tiny ({file})" in caught.value.message
+        assert "correct MODEL_CONFIG or CHECKPOINT_PATH" in caught.value.hint
+        assert "`segduo models pull sam2.1-tiny` replaces the file" in caught.value.hint
 
 
 @pytest.fixture

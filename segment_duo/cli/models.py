@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segment_duo.cli import human
-from segment_duo.cli.options import JsonOption
+from segment_duo.cli.options import JsonOption, load_settings
 from segment_duo.cli.output import emit, emit_json, emit_table, note, progress
-from segment_duo.errors import ModelError, UsageError
+from segment_duo.errors import ConfigError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from segment_duo.models.registry import KnownModel
@@ -19,16 +20,22 @@ app = typer.Typer(help="Models: which there are, get them, check them.", no_args
 
 @app.command("ls")
 def list_models(as_json: JsonOption = False) -> None:
-    """Show every model: what is here, what can be pulled, and which one runs by default (marked with *)."""
-    from segment_duo.config import load_config
+    """Show every model: what is here, what can be pulled, and which one runs by default (marked with *).
+
+    [bold]Examples[/bold]
+
+      segduo models ls
+
+      segduo models ls --json | jq -r '.[] | select(.default).id'
+    """
     from segment_duo.models import registry
     from segment_duo.paths import Paths
 
-    config, paths = load_config().config, Paths.default()
+    config, paths = load_settings().config, Paths.default()
     models = registry.known_models(paths, config)
     try:
         default = registry.resolve_model(config, paths).id
-    except ModelError as error:
+    except (ModelError, ConfigError) as error:
         default = ""
         note(f"{error.message}. {error.hint}")
     if as_json:
@@ -50,16 +57,29 @@ def pull(
 
     A download that was cut goes on where it ended. SEGDUO_MODEL_MIRROR names a lab's mirror (an address) or a folder to take the
     file from; HTTPS_PROXY is honoured.
+
+    [bold]Examples[/bold]
+
+      segduo models pull sam2.1-tiny
+
+      SEGDUO_MODEL_MIRROR=/media/usb segduo models pull
     """
-    from segment_duo.config import load_config
     from segment_duo.models import download, registry
     from segment_duo.paths import Paths
 
     if model == registry.NANO:
         raise UsageError("nano is built in and needs no download")
     spec = registry.spec_of(model)
+    mirror = load_settings().config.model_mirror
     with progress(spec.id) as report:
-        path = download.pull(spec, Paths.default(), mirror=load_config().config.model_mirror, report=report)
+
+        def tell(done: int, total: int, what: str) -> None:
+            report(done, total, what)
+            # A bar says it too; without one half a minute of silence would look like a command that hangs.
+            if what.startswith(download.WAITING) and not sys.stderr.isatty():
+                note(f"{spec.id}: {what}")
+
+        path = download.pull(spec, Paths.default(), mirror=mirror, report=tell)
     emit(path)
 
 
@@ -69,33 +89,63 @@ def verify(
         list[str] | None, typer.Argument(metavar="MODEL...", help="Models to check; all that are here by default.")
     ] = None,
 ) -> None:
-    """Read checkpoints whole and compare their SHA-256 with what it should be."""
-    from segment_duo.config import load_config
+    """Read checkpoints whole and compare their SHA-256 with Meta's.
+
+    Of nano, trained models and a custom pair there is nothing to compare with: they are built and loaded, which takes some seconds.
+
+    [bold]Examples[/bold]
+
+      segduo models verify
+
+      segduo models verify sam2.1-large
+    """
     from segment_duo.models import download, registry
     from segment_duo.paths import Paths
 
     paths = Paths.default()
-    models = {model.id: model for model in registry.known_models(paths, load_config().config)}
+    models = {model.id: model for model in registry.known_models(paths, load_settings().config)}
     chosen = names or [name for name, model in models.items() if model.state not in {"missing", "partial"}]
-    wrong: list[str] = []
+    wrong: list[KnownModel] = []
     rows = []
     for name in chosen:
         model = models.get(name)
         if model is None or (model.spec is not None and not model.checkpoint.exists()):
             raise ModelError(f"'{name}' is not on this machine", "`segduo models ls` shows what is.")
-        if model.spec is None:
-            # Nothing is known beforehand of nano and of a user's own weights; their hash is what mask sets record.
-            found, verdict = model.sha256, model.state if model.usable else model.description
-            right = model.usable
-        else:
-            with progress(name) as report:
+        with progress(name) as report:
+            if model.spec is None:
+                found, problem = model.sha256, _load_problem(model)
+            else:
                 checked = download.verify(model.spec, paths, report=report)
-            found, verdict, right = checked.sha256, checked.problem or "right", not checked.problem
-        rows.append((name, verdict, found))
-        wrong += [] if right else [name]
+                found, problem = checked.sha256, checked.problem
+        rows.append((name, problem or ("loads" if model.spec is None else "right"), found))
+        wrong += [model] if problem else []
     emit_table(("model", "result", "sha256"), rows)
     if wrong:
-        raise ModelError(f"not as it should be: {', '.join(wrong)}", "Remove the file and pull it again.")
+        listed = ", ".join(f"{model.id} ({model.checkpoint})" for model in wrong)
+        raise ModelError(f"not as it should be: {listed}", "\n".join(_remedy(model) for model in wrong))
+
+
+def _load_problem(model: KnownModel) -> str:
+    """Why a model without a known checksum cannot be used, or an empty text."""
+    if not model.usable:
+        return model.description
+    from segment_duo.models.build import build_model
+
+    try:
+        build_model(model.config, model.checkpoint)
+    except ModelError as error:
+        return error.message
+    return ""
+
+
+def _remedy(model: KnownModel) -> str:
+    if model.spec is not None:
+        return f"{model.id}: `segduo models pull {model.id}` replaces the file."
+    if model.id == "nano":
+        return "nano: install segduo again."
+    if model.id == "custom":
+        return "custom: correct MODEL_CONFIG or CHECKPOINT_PATH; `segduo config show` tells where they are set."
+    return f"{model.id}: train it again, or remove {model.checkpoint.parent}."
 
 
 def _size(model: KnownModel) -> str:

@@ -10,7 +10,7 @@ Hydra's search path is not used: OmegaConf loads the file and ``hydra.utils.inst
 
 from __future__ import annotations
 
-import pickle
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def find_config(config: Path | str) -> Path:
                 return candidate
     raise ModelError(
         f"model config {str(config)!r} does not exist",
-        "Give the path of a yaml file, or a name inside the sam2 package such as configs/sam2.1/sam2.1_hiera_l.yaml.",
+        "Give the absolute path of a yaml file, or a name inside the sam2 package such as configs/sam2.1/sam2.1_hiera_l.yaml.",
     )
 
 
@@ -111,10 +111,21 @@ def read_checkpoint(checkpoint: Path | str) -> dict[str, torch.Tensor]:
         raise ModelError(f"checkpoint {str(path)!r} does not exist", "Fetch the model first, or correct the path.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except OSError as error:
+        raise ModelError(f"checkpoint {str(path)!r} cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's reader raises nearly anything on bytes that are no checkpoint
+        # Its own text advises to read the file again with weights_only off: what must not be done with a file of this kind.
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked:
+            raise ModelError(
+                f"checkpoint {str(path)!r} asks for {asked[1]!r}: it holds more than tensors and was not loaded",
+                "Such a file can run code. Use one that holds {'model': state_dict} and nothing else, from a source you trust.",
+            ) from error
         raise ModelError(
-            f"checkpoint {str(path)!r} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            "The file is damaged or is not a PyTorch checkpoint of tensors; fetch it again.",
+            f"checkpoint {str(path)!r} cannot be read: it is damaged, or no PyTorch checkpoint of tensors",
+            "Fetch it again, or correct the path.",
         ) from error
     state = loaded.get("model") if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

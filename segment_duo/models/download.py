@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     import requests
 
 CHUNK = 2**20
+PIECE = 2**14
+"""Bytes taken from the network at once: a piece that a break interrupts is lost, so on bad links small ones get further."""
 CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
 ATTEMPTS = 5
 """Broken transfers are taken up again where they ended; after so many without a new byte we give up."""
 BACKOFF_SECONDS = 1.0
 
+WAITING = "waiting to try again"
+
 Report = Callable[[int, int, str], None]
-"""Called with bytes done, bytes in all, and what happens (``downloading``, ``verifying``)."""
+"""Called with bytes done, bytes in all, and what happens (``downloading``, ``verifying``, :data:`WAITING` and why)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,11 @@ def verify(spec: ModelSpec, paths: Paths, *, report: Report | None = None) -> Ve
 def _fetch(spec: ModelSpec, part: Path, mirror: str | None, report: Report, cancelled: Callable[[], bool]) -> None:
     if _size(part) > spec.bytes:
         part.unlink()
+    if mirror and "://" in mirror and not mirror.startswith(("http://", "https://", "file://")):
+        raise ModelError(
+            f"a model mirror of the kind {mirror.partition('://')[0]}:// cannot be read",
+            "SEGDUO_MODEL_MIRROR is an address with http:// or https://, or a folder.",
+        )
     if mirror and not mirror.startswith(("http://", "https://")):
         _copy(_file_in(mirror, spec), spec, part, report, cancelled)
         return
@@ -158,7 +167,7 @@ def _download(address: str, spec: ModelSpec, part: Path, report: Report, cancell
                 "Check the connection and HTTPS_PROXY, or name a mirror or a folder in SEGDUO_MODEL_MIRROR. "
                 "What was received so far is kept.",
             )
-        report(_size(part), spec.bytes, f"waiting to try again ({problem})")
+        report(_size(part), spec.bytes, f"{WAITING} ({urlsplit(address).hostname}: {problem})")
         time.sleep(BACKOFF_SECONDS * 2**fruitless)
         if cancelled():
             raise Cancelled("the download was stopped; the next one goes on from here")
@@ -178,7 +187,7 @@ def _transfer(address: str, spec: ModelSpec, part: Path, report: Report, cancell
             done = 0  # the server ignores ranges: from the beginning
         _expect_size(response, done, spec)
         with part.open("ab" if done else "wb") as out:
-            for chunk in response.iter_content(CHUNK):
+            for chunk in response.iter_content(PIECE):
                 done += _write(out, chunk, done, spec, cancelled)
                 report(done, spec.bytes, "downloading")
             _settle(out)
@@ -269,16 +278,35 @@ def _disk_error(error: OSError, folder: Path) -> ModelError | OutOfSpace:
     return ModelError(f"{error.filename or folder}: {error.strerror or error}")
 
 
+_REASONS = {
+    "NameResolutionError": "its name is not known here: no network, or a typing error",
+    "gaierror": "its name is not known here: no network, or a typing error",
+    "NewConnectionError": "no connection",
+    "ConnectTimeoutError": f"no connection within {CONNECT_SECONDS} s",
+    "ReadTimeoutError": f"nothing came for {SILENCE_SECONDS} s",
+    "ProxyError": "the proxy does not answer, or refuses",
+    "SSLError": "its certificate is not accepted (REQUESTS_CA_BUNDLE names one of your own)",
+    "SSLCertVerificationError": "its certificate is not accepted (REQUESTS_CA_BUNDLE names one of your own)",
+    "IncompleteRead": "the transfer broke off",
+    "ProtocolError": "the transfer broke off",
+}
+"""What the names of urllib3's and requests' errors mean to a user."""
+
+
 def _plain(error: BaseException) -> str:
-    """The innermost reason, without addresses: they may hold a mirror's user name and password."""
+    """The reason, without addresses: they may hold a mirror's user name and password."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code}"
+    names = [type(error).__name__]
     cause: BaseException = error
     while cause.args and isinstance(cause.args[0], BaseException):
         cause = cause.args[0]
+        names.append(type(cause).__name__)
     reason = getattr(cause, "reason", None)
-    return type(reason if isinstance(reason, BaseException) else cause).__name__
+    if isinstance(reason, BaseException):
+        names.append(type(reason).__name__)
+    return next((_REASONS[name] for name in reversed(names) if name in _REASONS), names[-1])
 
 
 def _size(path: Path) -> int:

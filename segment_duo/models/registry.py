@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
 import os
 import tempfile
@@ -288,13 +289,28 @@ def _custom(paths: Paths, config: str, checkpoint: str) -> KnownModel:
     weights = Path(checkpoint).expanduser()
     if not weights.is_file():
         return KnownModel(CUSTOM, f"no such file: {weights}", "damaged", config, weights, 0)
-    # A relative config is the name of one inside the sam2 package, as the predecessor's users wrote it.
-    if Path(config).expanduser().is_absolute() and not Path(config).expanduser().is_file():
-        return KnownModel(CUSTOM, f"no such file: {config}", "damaged", config, weights, 0)
+    problem = _config_problem(config)
+    if problem:
+        return KnownModel(CUSTOM, problem, "damaged", config, weights, 0)
     return KnownModel(
         CUSTOM, f"{weights.name} with {Path(config).name}", "custom", str(Path(config).expanduser()), weights.absolute(),
         weights.stat().st_size, file_sha256(weights, paths),
     )  # fmt: skip
+
+
+def _config_problem(config: str) -> str:
+    path = Path(config).expanduser()
+    if path.is_absolute():
+        return "" if path.is_file() else f"no such file: {path}"
+    # A relative config is the name of one inside the sam2 package, as the predecessor's users wrote it. find_spec does not import it.
+    package = importlib.util.find_spec("sam2")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        inside = Path(folder, path)
+        if inside.is_file() or inside.with_name(inside.name + ".yaml").is_file():
+            return ""
+    if path.is_file():
+        return f"the path of its config must be absolute: {path.absolute()} instead of {config}"
+    return f"there is no config {config} in the sam2 package, and the path of a file must be absolute"
 
 
 def _unknown(named: str, names: list[str]) -> ModelError:
