@@ -4,8 +4,8 @@
 
 The ``.env`` file is the first one found in the working folder or one of its parents, else the one beside ``config.toml``; files
 that belong to another user than this one or root do not count, for they could send a password elsewhere. It may hold the
-predecessor's keys (see ``PREDECESSOR_KEYS``) as well as ``SEGDUO_*`` ones. ``USERNAME`` is read from the file only: login
-sessions set a variable of that name to something else.
+predecessor's keys (see ``PREDECESSOR_KEYS``) as well as ``SEGDUO_*`` ones. The predecessor's keys are read from the file only: login
+sessions set a variable ``USERNAME`` to something else.
 
 This module reads files and the environment; it changes nothing and must not import NumPy, torch or Textual.
 """
@@ -51,7 +51,9 @@ class Config(BaseModel):
     drops_password: SecretStr | None = Field(
         None, description="Password on Drops (better kept in .env than in config.toml)"
     )
-    masks_root: str | None = Field(None, description="Folder on Drops where the mask sets of Drops images go")
+    masks_root: str | None = Field(
+        None, description="Folder on Drops where the mask sets of Drops images go; begins with /"
+    )
     use_local_files: bool = Field(
         False, description="Read /drops/... from a mounted folder (local_root) instead of the server"
     )
