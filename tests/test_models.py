@@ -359,6 +359,17 @@ class TestCommands:
         assert "sam2.1-large" in said.out
         assert "checkpoint_path is set, but model_config_path is not" in said.err
 
+    def test_pull_says_in_a_pipe_why_it_waits(
+        self, place: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(registry, "spec_of", lambda _name: SPEC)
+        monkeypatch.setattr(download, "ATTEMPTS", 2)
+        monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
+        monkeypatch.setenv("SEGDUO_MODEL_MIRROR", "http://127.0.0.1:9/")
+        with pytest.raises(ModelError, match="no connection"):
+            commands.pull("test-model")
+        assert capsys.readouterr().err == "test-model: waiting to try again (127.0.0.1: no connection)\n"
+
     def test_verify_loads_what_has_no_checksum(
         self, place: Paths, nano: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
