@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import (
     EngineUnavailable,
+    ImageError,
     ModelError,
     SegduoError,
 )
@@ -198,7 +199,10 @@ class Session:
 
         store = self.store(ref.store)
         limit = self.config.max_pixels
-        content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
+        try:
+            content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
+        except MemoryError:
+            raise ImageError(f"{ref}: not enough memory to read this image") from None
 
         def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
             return read_image(
