@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo import __version__
-from segment_duo.errors import DropsError, InputError, MaskFileError, NotFound, SegduoError, StoreError
+from segment_duo.errors import (
+    DropsError,
+    DropsUnavailable,
+    InputError,
+    MaskFileError,
+    NotFound,
+    SegduoError,
+    StoreError,
+    UsageError,
+)
 from segment_duo.stores import versions as version_names
+from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
 from segment_duo.stores.spool import Delivered, Failed, Spool
 from segment_duo.types import (
@@ -104,6 +114,41 @@ class SavedSets:
             out = parse_reference(self._out, cwd=Path.cwd())
             return out.store, out.path
         return version_names.masks_folder(ref, self._config)
+
+    def check_out(self) -> None:
+        """Refuse an ``--out`` that can never hold a set, before anything is computed; see :meth:`check_destination`."""
+        if self._out is not None:
+            self._check_folder(*self.folder(ImageRef(StoreKind.LOCAL, "/")))
+
+    def check_destination(self, refs: Sequence[ImageRef]) -> None:
+        """Refuse folders that can never hold the sets of these images. One that a store does not answer for is left to :meth:`save`.
+
+        Raises:
+            InputError: a file where a folder should be, or a name that Drops does not serve.
+        """
+        for kind, folder in dict.fromkeys(map(self.folder, refs)):
+            self._check_folder(kind, folder)
+
+    def _check_folder(self, kind: StoreKind, folder: str) -> None:
+        shown = ImageRef(kind, folder)
+        try:
+            store = self._store(kind)
+            if kind is StoreKind.DROPS and "/." in folder and not self._config.use_local_files:
+                raise InputError(
+                    f"'{shown}': Drops neither lists nor serves names that begin with a dot", "Choose another folder."
+                )
+            while folder != "/":
+                entry = store.stat(folder)
+                if entry is not None and not entry.is_folder:
+                    raise InputError(
+                        f"'{ImageRef(kind, folder)}' is a file, so no sets can be saved in '{shown}'",
+                        "Name a folder with --out, masks_root or local_masks_dir.",
+                    )
+                if entry is not None:
+                    return
+                folder = split_path(folder)[0]
+        except (DropsError, StoreError):
+            return  # away, or not allowed to look
 
     def versions(self, ref: ImageRef) -> list[Version]:
         """The saved sets that bear this image's name, newest first."""
@@ -222,6 +267,11 @@ class SavedSets:
         """Save masks as a new version; nothing is ever overwritten. When Drops is away or refuses, the set is kept in the spool.
 
         The provenance gets the time and the program's version, the masks get ids where they lack them.
+
+        Raises:
+            InputError, UsageError: the place can never take a set (a file where a folder should be). One for Drops is kept on this
+                machine all the same; the hint tells where.
+            StoreError: a local folder cannot be written.
         """
         from segment_duo.masks.files import dumps
         from segment_duo.masks.importers import unique_ids
@@ -234,12 +284,31 @@ class SavedSets:
         store = self._store(kind)
         try:
             version = version_names.save_version(store, folder, ref.stem, suffix, content)
-        except (DropsError, StoreError, InputError) as error:
+        except (DropsError, StoreError, InputError, UsageError) as error:
             if kind is not StoreKind.DROPS:
                 raise
-            kept = self.spool.add(kind, folder, ref.stem, suffix, content, error, address=store.address)
+            refusal = self._refusal(kind, folder, error)
+            kept = self.spool.add(
+                kind, folder, ref.stem, suffix, content, error, address=store.address, aside=refusal is not None
+            )
+            if refusal is not None:
+                # No later delivery could succeed; what was computed is worth keeping nevertheless.
+                hint = f"The masks are kept in {kept}: `segduo masks import IMAGE` reads that file."
+                raise type(refusal)(refusal.message, f"{hint}\n{refusal.hint}".strip()) from None
             return Saved(str(kept), None, mask_set, kept, error.message)
         return Saved(str(ImageRef(kind, version.path)), version, mask_set)
+
+    def _refusal(self, kind: StoreKind, folder: str, error: SegduoError) -> SegduoError | None:
+        """The reason why this folder can never take a set, or None when what failed may work later."""
+        if isinstance(error, InputError | UsageError):
+            return error
+        if isinstance(error, DropsUnavailable):
+            return None
+        try:
+            self._check_folder(kind, folder)
+        except InputError as refusal:
+            return refusal
+        return None
 
     def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
         """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""

@@ -32,6 +32,7 @@ from segment_duo.types import ImageRef, Mask, MaskSet
 if TYPE_CHECKING:
     from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import Session
+    from segment_duo.stores.spool import SpoolItem
 
 app = typer.Typer(
     help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True
@@ -343,6 +344,7 @@ def import_set(
     from segment_duo.masks import importers
 
     with open_session(out=out, max_pixels=max_pixels) as session:
+        session.sets.check_destination([session.reference(image)])
         opened = session.open_image(
             session.reference(image), page=page, banner=banner, pixel_size=pixel_size_value(pixel_size)
         )
@@ -426,12 +428,52 @@ def diff(
 
 
 @app.command()
-def push() -> None:
-    """Deliver mask sets that wait in the spool because Drops was away."""
+def push(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what waits.")] = False,
+    discard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Give this set up: move it out of the spool, without deleting it."),
+    ] = None,
+) -> None:
+    """Deliver mask sets that wait in the spool because Drops was away, and list those that still wait.
+
+    A row has the set's id, its image's name, the folder it goes to, when it was made, and what kept it back.
+
+    [bold]Examples[/bold]
+
+      segduo masks push
+
+      segduo masks push --dry-run
+
+      segduo masks push --discard 1f3a9c02
+    """
     with open_session() as session:
-        left = deliver_spool(session, wait=True)
-        if left:
-            raise SavedToSpoolOnly(f"{left} sets could not be delivered", "`segduo doctor` looks at the connection.")
+        spool = session.sets.spool
+        if discard:
+            for item in [_waiting(spool.pending(), wanted) for wanted in discard]:
+                emit(spool.set_aside(item))
+            return
+        if dry_run:
+            left = [(item, item.error) for item in spool.pending()]
+        else:
+            left = [(failed.item, failed.error.message) for failed in deliver_spool(session, wait=True)]
+        rows = [
+            (item.id, item.stem, ImageRef(item.kind, item.folder), when(item.created), reason) for item, reason in left
+        ]
+        if rows:
+            emit_table(("id", "image", "folder", "made", "reason"), rows)
+        if rows and not dry_run:
+            raise SavedToSpoolOnly(
+                f"{len(rows)} set{'s' * (len(rows) > 1)} could not be delivered",
+                "`segduo doctor` looks at the connection; `segduo masks push --discard ID` gives one up.",
+            )
+
+
+def _waiting(items: list[SpoolItem], wanted: str) -> SpoolItem:
+    found = [item for item in items if item.id == wanted]
+    if not found:
+        raise NotFound(f"no set '{wanted}' waits in the spool", "`segduo masks push --dry-run` lists the ids.")
+    return found[0]
 
 
 @app.command()
