@@ -44,6 +44,7 @@ PICKLE_PROTOCOL = 4
 """Read by every Python since 3.4."""
 
 _T = TypeVar("_T")
+_VERBS = frozenset({"asks", "calls", "holds", "is", "says", "uses"})
 _JSON_DEPTH = 12
 _JSON_ITEMS = 200_000
 
@@ -211,7 +212,10 @@ def _guarded(reader: Callable[[bytes], _T], data: bytes, name: str) -> _T:
     except (DamagedMaskFile, MaskFileError) as error:
         said = error.message if isinstance(error, MaskFileError) else str(error)
         hint = error.hint if isinstance(error, MaskFileError) else ""
-        raise MaskFileError(f"{name or 'the mask file'}: {_found(data) or said}", hint) from None
+        said = _found(data) or said
+        # Most messages are a sentence without its subject ("is truncated"); the others ("mask 3: ...") stand for themselves.
+        joint = " " if said.partition(" ")[0] in _VERBS else ": "
+        raise MaskFileError(f"{name or 'the mask file'}{joint}{said}", hint) from None
 
 
 def _found(data: bytes) -> str:
