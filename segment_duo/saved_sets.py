@@ -29,6 +29,7 @@ from segment_duo.stores import versions as version_names
 from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
 from segment_duo.stores.spool import Delivered, Failed, Spool
+from segment_duo.stores.versions import VersionRequest
 from segment_duo.types import (
     ImageFacts,
     ImageIdentity,
@@ -65,11 +66,14 @@ class ListedSet:
     """A saved set that bears an image's name, as far as a look at its file tells.
 
     ``belongs`` is False when it is another image's, or another page's, and None when the file cannot be read; ``notice`` says why.
+    ``peek`` is what the file says without decoding its masks; ``path`` is what the user may type.
     """
 
     version: Version
+    path: str
     belongs: bool | None
     notice: str = ""
+    peek: Peek | None = None
 
 
 @dataclass(frozen=True)
@@ -155,17 +159,39 @@ class SavedSets:
         kind, folder = self.folder(ref)
         return version_names.list_versions(self._store(kind), folder, ref.stem)
 
-    def listed(self, ref: ImageRef, facts: ImageFacts) -> list[ListedSet]:
-        """The saved sets that bear this image's name, newest first, and which of them are its own. Reads each set's file."""
+    def chosen(self, ref: ImageRef, request: VersionRequest) -> list[Version]:
+        """The saved sets that bear this image's name and may be meant, newest first.
+
+        Raises:
+            NotFound: there is none; the message tells whether it is the image that is missing.
+        """
+        versions = self.versions(ref)
+        if not versions and self._store(ref.store).stat(ref.path) is None:
+            raise NotFound(f"no such file: '{ref}'")
+        return request.candidates(versions, str(ref))
+
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None, version: str | None = None) -> list[ListedSet]:
+        """The saved sets that bear this image's name, newest first, and which of them are its own. Reads each set's file.
+
+        Args:
+            facts: the image's when it is open; without them every page's sets are its own, and a change of its bytes is not noticed.
+            version: only this one.
+
+        Raises:
+            NotFound: there is no such set.
+        """
+        request = VersionRequest.parse(version)
         owner = self._owner(ref, facts)
         found = []
-        for version in self.versions(ref):
+        for item in self.versions(ref) if request.name is None else self.chosen(ref, request):
+            path = self._shown(ref, item)
             try:
-                provenance = self.peek(ref, version).provenance
+                peek = self.peek(ref, item)
             except MaskFileError as error:
-                found.append(ListedSet(version, None, f"damaged: {error.message}"))
+                found.append(ListedSet(item, path, None, f"damaged: {error.message}"))
                 continue
-            found.append(ListedSet(version, *self._judged(version, provenance, owner)))
+            belongs, notice = self._judged(item, peek.provenance, owner)
+            found.append(ListedSet(item, path, belongs, notice, peek))
         return found
 
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet:
@@ -181,8 +207,8 @@ class SavedSets:
             NotFound: no such set.
             MaskFileError: the file is damaged or not a mask set.
         """
-        request = version_names.VersionRequest.parse(version)
-        candidates = request.candidates(self.versions(ref))
+        request = VersionRequest.parse(version)
+        candidates = self.chosen(ref, request)
         owner = self._owner(ref, facts)
         if request.name is not None:
             return self._fit(candidates[0], self.read(ref, candidates[0]), owner)
@@ -202,14 +228,17 @@ class SavedSets:
         from segment_duo.masks.files import loads
 
         kind, _ = self.folder(ref)
-        return loads(self._store(kind).read(version.path), name=version.path)
+        return loads(self._store(kind).read(version.path), name=self._shown(ref, version))
 
     def peek(self, ref: ImageRef, version: Version) -> Peek:
         """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
         from segment_duo.masks.files import peek
 
         kind, _ = self.folder(ref)
-        return peek(self._store(kind).read(version.path), name=version.path)
+        return peek(self._store(kind).read(version.path), name=self._shown(ref, version))
+
+    def _shown(self, ref: ImageRef, version: Version) -> str:
+        return str(ImageRef(self.folder(ref)[0], version.path))
 
     def refit(self, ref: ImageRef, loaded: LoadedSet, facts: ImageFacts) -> LoadedSet:
         """Say again how well a loaded set fits its image, now that the image is open."""

@@ -23,12 +23,14 @@ from segment_duo.errors import (
     EngineUnavailable,
     ImageError,
     ModelError,
+    NotFound,
     SegduoError,
 )
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.saved_sets import LoadedSet, Saved, SavedSets
 from segment_duo.stores.locate import open_store, parse_reference
+from segment_duo.stores.versions import version_hint
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -203,6 +205,8 @@ class Session:
             content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
         except MemoryError:
             raise ImageError(f"{ref}: not enough memory to read this image") from None
+        except NotFound as error:
+            raise NotFound(error.message, version_hint(ref.path) or error.hint) from None
 
         def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
             return read_image(
@@ -216,6 +220,8 @@ class Session:
             data = decode(sidecars, pixel_size)
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
+        if data.facts.pages > 1 and page == 0:
+            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0); --page N reads another")
         image = OpenImage(ref, data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image

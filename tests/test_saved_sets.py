@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,15 @@ import pytest
 from PIL import Image
 
 from segment_duo.config import load_config
-from segment_duo.errors import ImageError, InputError, NotFound, SavedToSpoolOnly, SegduoError
+from segment_duo.errors import (
+    ImageError,
+    InputError,
+    NotFound,
+    SavedToSpoolOnly,
+    SegduoError,
+    SomeInputsFailed,
+    UsageError,
+)
 from segment_duo.masks.rle import area, bounding_box, encode
 from segment_duo.session import Session
 from segment_duo.stores.local import LocalStore
@@ -172,3 +182,132 @@ def test_other_runs_tell_in_one_line_what_waits(run: Run, drops: DropsServer) ->
     waiting = [line for line in told.stderr.splitlines() if "wait" in line]
     assert len(waiting) == 1
     assert waiting[0].startswith("4 sets of earlier runs wait")
+
+
+# --- what is listed, shown and exported ---------------------------------------------------------------------------------
+
+
+def test_export_goes_on_past_images_without_sets(run: Run, empty_home: Path) -> None:
+    for name in ("scans/a.png", "scans/b.png", "scans/c.png"):
+        draw(empty_home / name)
+    save("scans/a.png")
+    save("scans/c.png")
+    done = run("masks", "export", "scans", "-f", "coco", "-t", "all.json")
+    assert isinstance(done.error, SomeInputsFailed)
+    assert f"{empty_home}/scans/b.png: no saved masks" in done.stderr
+    found = json.loads((empty_home / "all.json").read_text())
+    assert [row["file_name"] for row in found["images"]] == ["a.png", "c.png"]
+    # With one of two at hand, a folder is still a folder.
+    assert isinstance(
+        run("masks", "export", "scans/a.png", "scans/b.png", "-f", "yolo", "-t", "texts").error, SegduoError
+    )
+    assert (empty_home / "texts" / "a.txt").is_file()
+    alone = run("masks", "export", "scans/b.png", "-f", "coco", "-t", "b.json")
+    assert isinstance(alone.error, NotFound)
+    assert "b.png: no saved masks" in alone.error.message
+
+
+def test_export_to_stdout_and_names_that_promise_another_kind(run: Run, empty_home: Path) -> None:
+    draw(empty_home / "a.png")
+    save("a.png")
+    assert run("masks", "export", "a.png", "-f", "csv", "-t", "-").ok().stdout.startswith("image,")
+    assert json.loads(run("masks", "export", "a.png", "-f", "coco-rle", "-t", "-").ok().stdout)[0]["area"] == 220
+    assert isinstance(run("masks", "export", "a.png", "-f", "npz", "-t", "-").error, UsageError)
+    refused = run("masks", "export", "a.png", "-f", "overlay", "-t", "x.jpg")
+    assert isinstance(refused.error, UsageError)
+    assert "writes .png files, not .jpg" in refused.error.message
+    assert run("masks", "export", "a.png", "-f", "labels-tiff", "-t", "x.TIFF").ok().stdout == "x.TIFF\n"
+    assert sorted(path.name for path in empty_home.iterdir() if not path.name.startswith(".")) == [
+        "a.png", "masks", "x.TIFF",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("nope.png", NotFound, "no such file: '{home}/nope.png'"),
+        ("nope.png@1", NotFound, "no such file: '{home}/nope.png'"),
+        ("g.png@-1", UsageError, "'-1' is not the name of a version"),
+        ("g.png@00", UsageError, "'00' is not the name of a version"),
+        ("g.png@grain_0", UsageError, "'grain_0' is not the name of a version"),
+        ("g.png@grain 1", UsageError, "'grain 1' is not the name of a version"),
+        ("g.png@grain.1", UsageError, "'grain.1' is not the name of a version"),
+        ("g.png@7", NotFound, "{home}/g.png: no version '7'"),
+        ("other.png", NotFound, "{home}/other.png: no saved masks"),
+    ],
+)
+def test_a_set_that_cannot_be_had_is_said_by_its_cause(
+    run: Run, empty_home: Path, text: str, error: type[SegduoError], message: str
+) -> None:
+    save(draw(empty_home / "g.png"))
+    draw(empty_home / "other.png")
+    for command in ("show", "ls"):
+        told = run("masks", command, text)
+        assert type(told.error) is error, command
+        assert told.error.message == message.format(home=empty_home)
+
+
+def test_a_file_with_an_at_sign_is_still_a_file(run: Run, empty_home: Path) -> None:
+    draw(empty_home / "g.png", 20)
+    save(draw(empty_home / "g.png@grain 1.png"))
+    assert run("masks", "show", "g.png@grain 1.png").ok().stdout
+
+
+def test_commands_that_take_no_version_say_so(run: Run, empty_home: Path) -> None:
+    save(draw(empty_home / "g.png"))
+    for arguments in (("point", "g.png@0", "-p", "5,5"), ("info", "g.png@0")):
+        told = run(*arguments)
+        assert isinstance(told.error, NotFound)
+        assert "--onto VERSION" in told.error.hint
+
+
+def test_ls_lists_one_version_and_knows_a_copied_image(run: Run, empty_home: Path) -> None:
+    save(draw(empty_home / "one/g.png"))
+    save(empty_home / "one/g.png")
+    shutil.copytree(empty_home / "one", empty_home / "two")
+    for text, names in (("one/g.png", ["1", "0"]), ("one/g.png@0", ["0"]), ("two/g.png", ["1", "0"])):
+        told = run("masks", "ls", text).ok()
+        assert [line.split("\t")[0] for line in told.stdout.splitlines()] == names
+        assert told.stderr == ""
+    draw(empty_home / "two/g.png", 33)
+    told = run("masks", "ls", "two/g.png").ok()
+    assert f"set 1 was made for {empty_home}/one/g.png, page 0" in told.stderr
+
+
+def test_info_tells_of_a_changed_image_and_keeps_its_columns_apart(run: Run, empty_home: Path) -> None:
+    file = draw(empty_home / "g.png")
+    save(file, suffix="i-labels-png")
+    assert "has changed since" not in run("info", "g.png").ok().stdout
+    draw(file, 33)
+    told = run("info", "g.png").ok().stdout
+    assert "the image has changed since set i-labels-png was made" in told
+    assert "saved set   i-labels-png  2" in told
+
+
+def test_pages_are_told(run: Run, empty_home: Path) -> None:
+    import tifffile
+
+    tifffile.imwrite(empty_home / "multi.tif", np.full((3, 40, 60), 90, np.uint8), photometric="minisblack")
+    save(empty_home / "multi.tif", page=2)
+    assert "multi.tif@0 is of page 2" in run("masks", "show", "multi.tif").ok().stderr
+    assert run("masks", "ls", "multi.tif", "--json").ok().stdout.count('"page": 2') == 1
+    told = run("masks", "import", "multi.tif", empty_home / "masks/multi.pkl").ok()
+    assert "page 0 of 3 (they count from 0); --page N reads another" in told.stderr
+    assert "--page" not in run("masks", "import", "multi.tif", "masks/multi.pkl", "--page", "1").ok().stderr
+
+
+def test_paths_on_drops_are_those_that_users_type(run: Run, drops: DropsServer) -> None:
+    path = save("/drops/lab/a.png")
+    assert path == "/drops/lab/masks/a.pkl"
+    assert f"  {path}\n" in run("info", "/drops/lab/a.png").ok().stdout
+    assert f'"{path}"' in run("info", "/drops/lab/a.png", "--json").ok().stdout
+    drops.put("/lab/masks/a_1.pkl", drops.files()["/lab/masks/a.pkl"][:50])
+    for told in (run("info", "/drops/lab/a.png").stdout, str(run("masks", "show", "/drops/lab/a.png@1").error)):
+        assert "/drops/lab/masks/a_1.pkl is truncated" in told
+
+
+def test_an_empty_set_is_saved_with_a_note(run: Run, empty_home: Path) -> None:
+    draw(empty_home / "g.png")
+    (empty_home / "none.json").write_text("[]")
+    told = run("masks", "import", "g.png", "none.json", "--format", "coco").ok()
+    assert "holds no masks" in told.stderr
