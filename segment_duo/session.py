@@ -284,13 +284,12 @@ class Session:
             multimask=multimask,
             preview_max_side=preview_max_side,
         )
-        if preview_max_side is not None:
-            return found
+        preview = preview_max_side is not None
         return [
             dataclasses.replace(
                 item,
                 candidates=tuple(
-                    dataclasses.replace(candidate, mask=self._uncut(candidate.mask, image))
+                    dataclasses.replace(candidate, mask=self._ours(candidate.mask, None if preview else image))
                     for candidate in item.candidates
                 ),
             )
@@ -328,14 +327,17 @@ class Session:
             on_event=on_event,
             cancelled=cancelled,
         )
-        return dataclasses.replace(result, masks=tuple(self._uncut(mask, image) for mask in result.masks))
+        return dataclasses.replace(result, masks=tuple(self._ours(mask, image) for mask in result.masks))
 
-    def _uncut(self, mask: Mask, image: OpenImage) -> Mask:
-        facts = image.data.facts
-        if facts.banner.height == 0:
+    @staticmethod
+    def _ours(mask: Mask, image: OpenImage | None) -> Mask:
+        """The engine's mask with our box, and on the uncut image unless that is None (a preview)."""
+        from segment_duo.masks.rle import bounding_box, resize_canvas
+
+        mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
+        if image is None or image.data.facts.banner.height == 0:
             return mask
-        from segment_duo.masks.rle import resize_canvas
-
+        facts = image.data.facts
         return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
 
     # -- images and their sets -----------------------------------------------------------------------------------------

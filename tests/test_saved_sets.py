@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -311,3 +312,13 @@ def test_an_empty_set_is_saved_with_a_note(run: Run, empty_home: Path) -> None:
     (empty_home / "none.json").write_text("[]")
     told = run("masks", "import", "g.png", "none.json", "--format", "coco").ok()
     assert "holds no masks" in told.stderr
+
+
+def test_records_have_sams_box_in_a_set_and_in_its_edited_copy(run: Run, empty_home: Path) -> None:
+    draw(empty_home / "g.png")
+    paths = [save("g.png"), run("masks", "keep", "g.png", "0").ok().stdout.strip()]
+    boxes = [pickle.loads(Path(path).read_bytes())[0]["bbox"] for path in paths]
+    assert boxes == [[8.0, 5.0, 21.0, 9.0]] * 2
+    shown = run("masks", "show", "g.png").ok().stdout.split("\t")
+    assert shown[3:7] == ["8", "5", "22", "10"]
+    assert json.loads(run("masks", "show", "g.png", "--json").ok().stdout)["masks"][0]["bbox"] == boxes[0]
