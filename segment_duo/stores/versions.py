@@ -49,12 +49,13 @@ class VersionRequest:
 
     @classmethod
     def parse(cls, text: str | None) -> VersionRequest:
-        """``None``, empty and ``latest`` mean the latest; otherwise the name of a version (``0``, ``2``, ``grain``, ``grain_1``).
+        """``None``, empty and ``latest`` mean the latest; otherwise the name of a version (``0``, ``2``, ``grain``, ``grain_1``), with or without ``@``.
 
         Raises:
             UsageError: the text cannot be a version's name.
         """
-        if text is None or text in ("", LATEST):
+        text = (text or "").removeprefix("@")
+        if text in ("", LATEST):
             return cls(None)
         if not is_version_name(text):
             raise UsageError(
