@@ -322,3 +322,13 @@ def test_records_have_sams_box_in_a_set_and_in_its_edited_copy(run: Run, empty_h
     shown = run("masks", "show", "g.png").ok().stdout.split("\t")
     assert shown[3:7] == ["8", "5", "22", "10"]
     assert json.loads(run("masks", "show", "g.png", "--json").ok().stdout)["masks"][0]["bbox"] == boxes[0]
+
+
+def test_an_empty_top_folder_of_drops_may_be_a_mistyped_one(run: Run, drops: DropsServer) -> None:
+    told = run("ls", "/drops/labb").ok()
+    assert (told.stdout, "/drops/labb: empty, or not there" in told.stderr) == ("", True)
+    assert run("ls", "/drops/lab", "-1").ok().stderr == ""
+
+
+def test_dots_on_drops_are_refused_by_the_path_that_was_typed(run: Run, drops: DropsServer) -> None:
+    assert str(run("ls", "/drops/a/../b").error) == "'/drops/a/../b' holds '..'"
