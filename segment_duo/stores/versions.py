@@ -49,7 +49,8 @@ class VersionRequest:
 
     @classmethod
     def parse(cls, text: str | None) -> VersionRequest:
-        """``None``, empty and ``latest`` mean the latest; otherwise the name of a version (``0``, ``2``, ``grain``, ``grain_1``), with or without ``@``.
+        """``None``, empty and ``latest`` mean the latest; otherwise the name of a version (``0``, ``2``, ``grain``, ``grain_1``),
+        with or without ``@``.
 
         Raises:
             UsageError: the text cannot be a version's name.
