@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo import __version__
-from segment_duo.errors import DropsError, InputError, MaskFileError, NotFound, SegduoError, StoreError
+from segment_duo.errors import (
+    DropsError,
+    DropsUnavailable,
+    InputError,
+    MaskFileError,
+    NotFound,
+    SegduoError,
+    StoreError,
+    UsageError,
+)
 from segment_duo.stores import versions as version_names
+from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
 from segment_duo.stores.spool import Delivered, Failed, Spool
+from segment_duo.stores.versions import VersionRequest
 from segment_duo.types import (
     ImageFacts,
     ImageIdentity,
@@ -55,11 +66,14 @@ class ListedSet:
     """A saved set that bears an image's name, as far as a look at its file tells.
 
     ``belongs`` is False when it is another image's, or another page's, and None when the file cannot be read; ``notice`` says why.
+    ``peek`` is what the file says without decoding its masks; ``path`` is what the user may type.
     """
 
     version: Version
+    path: str
     belongs: bool | None
     notice: str = ""
+    peek: Peek | None = None
 
 
 @dataclass(frozen=True)
@@ -105,22 +119,79 @@ class SavedSets:
             return out.store, out.path
         return version_names.masks_folder(ref, self._config)
 
+    def check_out(self) -> None:
+        """Refuse an ``--out`` that can never hold a set, before anything is computed; see :meth:`check_destination`."""
+        if self._out is not None:
+            self._check_folder(*self.folder(ImageRef(StoreKind.LOCAL, "/")))
+
+    def check_destination(self, refs: Sequence[ImageRef]) -> None:
+        """Refuse folders that can never hold the sets of these images. One that a store does not answer for is left to :meth:`save`.
+
+        Raises:
+            InputError: a file where a folder should be, or a name that Drops does not serve.
+        """
+        for kind, folder in dict.fromkeys(map(self.folder, refs)):
+            self._check_folder(kind, folder)
+
+    def _check_folder(self, kind: StoreKind, folder: str) -> None:
+        shown = ImageRef(kind, folder)
+        try:
+            store = self._store(kind)
+            if kind is StoreKind.DROPS and "/." in folder and not self._config.use_local_files:
+                raise InputError(
+                    f"'{shown}': Drops neither lists nor serves names that begin with a dot", "Choose another folder."
+                )
+            while folder != "/":
+                entry = store.stat(folder)
+                if entry is not None and not entry.is_folder:
+                    raise InputError(
+                        f"'{ImageRef(kind, folder)}' is a file, so no sets can be saved in '{shown}'",
+                        "Name a folder with --out, masks_root or local_masks_dir.",
+                    )
+                if entry is not None:
+                    return
+                folder = split_path(folder)[0]
+        except (DropsError, StoreError):
+            return  # away, or not allowed to look
+
     def versions(self, ref: ImageRef) -> list[Version]:
         """The saved sets that bear this image's name, newest first."""
         kind, folder = self.folder(ref)
         return version_names.list_versions(self._store(kind), folder, ref.stem)
 
-    def listed(self, ref: ImageRef, facts: ImageFacts) -> list[ListedSet]:
-        """The saved sets that bear this image's name, newest first, and which of them are its own. Reads each set's file."""
+    def chosen(self, ref: ImageRef, request: VersionRequest) -> list[Version]:
+        """The saved sets that bear this image's name and may be meant, newest first.
+
+        Raises:
+            NotFound: there is none; the message tells whether it is the image that is missing.
+        """
+        versions = self.versions(ref)
+        if not versions and self._store(ref.store).stat(ref.path) is None:
+            raise NotFound(f"no such file: '{ref}'")
+        return request.candidates(versions, str(ref))
+
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None, version: str | None = None) -> list[ListedSet]:
+        """The saved sets that bear this image's name, newest first, and which of them are its own. Reads each set's file.
+
+        Args:
+            facts: the image's when it is open; without them every page's sets are its own, and a change of its bytes is not noticed.
+            version: only this one.
+
+        Raises:
+            NotFound: there is no such set.
+        """
+        request = VersionRequest.parse(version)
         owner = self._owner(ref, facts)
         found = []
-        for version in self.versions(ref):
+        for item in self.versions(ref) if request.name is None else self.chosen(ref, request):
+            path = self._shown(ref, item)
             try:
-                provenance = self.peek(ref, version).provenance
+                peek = self.peek(ref, item)
             except MaskFileError as error:
-                found.append(ListedSet(version, None, f"damaged: {error.message}"))
+                found.append(ListedSet(item, path, None, f"damaged: {error.message}"))
                 continue
-            found.append(ListedSet(version, *self._judged(version, provenance, owner)))
+            belongs, notice = self._judged(item, peek.provenance, owner)
+            found.append(ListedSet(item, path, belongs, notice, peek))
         return found
 
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet:
@@ -136,8 +207,8 @@ class SavedSets:
             NotFound: no such set.
             MaskFileError: the file is damaged or not a mask set.
         """
-        request = version_names.VersionRequest.parse(version)
-        candidates = request.candidates(self.versions(ref))
+        request = VersionRequest.parse(version)
+        candidates = self.chosen(ref, request)
         owner = self._owner(ref, facts)
         if request.name is not None:
             return self._fit(candidates[0], self.read(ref, candidates[0]), owner)
@@ -157,14 +228,17 @@ class SavedSets:
         from segment_duo.masks.files import loads
 
         kind, _ = self.folder(ref)
-        return loads(self._store(kind).read(version.path), name=version.path)
+        return loads(self._store(kind).read(version.path), name=self._shown(ref, version))
 
     def peek(self, ref: ImageRef, version: Version) -> Peek:
         """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
         from segment_duo.masks.files import peek
 
         kind, _ = self.folder(ref)
-        return peek(self._store(kind).read(version.path), name=version.path)
+        return peek(self._store(kind).read(version.path), name=self._shown(ref, version))
+
+    def _shown(self, ref: ImageRef, version: Version) -> str:
+        return str(ImageRef(self.folder(ref)[0], version.path))
 
     def refit(self, ref: ImageRef, loaded: LoadedSet, facts: ImageFacts) -> LoadedSet:
         """Say again how well a loaded set fits its image, now that the image is open."""
@@ -222,6 +296,11 @@ class SavedSets:
         """Save masks as a new version; nothing is ever overwritten. When Drops is away or refuses, the set is kept in the spool.
 
         The provenance gets the time and the program's version, the masks get ids where they lack them.
+
+        Raises:
+            InputError, UsageError: the place can never take a set (a file where a folder should be). One for Drops is kept on this
+                machine all the same; the hint tells where.
+            StoreError: a local folder cannot be written.
         """
         from segment_duo.masks.files import dumps
         from segment_duo.masks.importers import unique_ids
@@ -234,12 +313,31 @@ class SavedSets:
         store = self._store(kind)
         try:
             version = version_names.save_version(store, folder, ref.stem, suffix, content)
-        except (DropsError, StoreError, InputError) as error:
+        except (DropsError, StoreError, InputError, UsageError) as error:
             if kind is not StoreKind.DROPS:
                 raise
-            kept = self.spool.add(kind, folder, ref.stem, suffix, content, error, address=store.address)
+            refusal = self._refusal(kind, folder, error)
+            kept = self.spool.add(
+                kind, folder, ref.stem, suffix, content, error, address=store.address, aside=refusal is not None
+            )
+            if refusal is not None:
+                # No later delivery could succeed; what was computed is worth keeping nevertheless.
+                hint = f"The masks are kept in {kept}: `segduo masks import IMAGE` reads that file."
+                raise type(refusal)(refusal.message, f"{hint}\n{refusal.hint}".strip()) from None
             return Saved(str(kept), None, mask_set, kept, error.message)
         return Saved(str(ImageRef(kind, version.path)), version, mask_set)
+
+    def _refusal(self, kind: StoreKind, folder: str, error: SegduoError) -> SegduoError | None:
+        """The reason why this folder can never take a set, or None when what failed may work later."""
+        if isinstance(error, InputError | UsageError):
+            return error
+        if isinstance(error, DropsUnavailable):
+            return None
+        try:
+            self._check_folder(kind, folder)
+        except InputError as refusal:
+            return refusal
+        return None
 
     def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
         """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""

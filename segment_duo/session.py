@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import (
     EngineUnavailable,
+    ImageError,
     ModelError,
+    NotFound,
     SegduoError,
 )
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.saved_sets import LoadedSet, Saved, SavedSets
 from segment_duo.stores.locate import open_store, parse_reference
+from segment_duo.stores.versions import version_hint
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -198,7 +201,12 @@ class Session:
 
         store = self.store(ref.store)
         limit = self.config.max_pixels
-        content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
+        try:
+            content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
+        except MemoryError:
+            raise ImageError(f"{ref}: not enough memory to read this image") from None
+        except NotFound as error:
+            raise NotFound(error.message, version_hint(ref.path) or error.hint) from None
 
         def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
             return read_image(
@@ -212,6 +220,8 @@ class Session:
             data = decode(sidecars, pixel_size)
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
+        if data.facts.pages > 1 and page == 0:
+            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0); --page N reads another")
         image = OpenImage(ref, data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image
@@ -274,13 +284,12 @@ class Session:
             multimask=multimask,
             preview_max_side=preview_max_side,
         )
-        if preview_max_side is not None:
-            return found
+        preview = preview_max_side is not None
         return [
             dataclasses.replace(
                 item,
                 candidates=tuple(
-                    dataclasses.replace(candidate, mask=self._uncut(candidate.mask, image))
+                    dataclasses.replace(candidate, mask=self._ours(candidate.mask, None if preview else image))
                     for candidate in item.candidates
                 ),
             )
@@ -318,14 +327,17 @@ class Session:
             on_event=on_event,
             cancelled=cancelled,
         )
-        return dataclasses.replace(result, masks=tuple(self._uncut(mask, image) for mask in result.masks))
+        return dataclasses.replace(result, masks=tuple(self._ours(mask, image) for mask in result.masks))
 
-    def _uncut(self, mask: Mask, image: OpenImage) -> Mask:
-        facts = image.data.facts
-        if facts.banner.height == 0:
+    @staticmethod
+    def _ours(mask: Mask, image: OpenImage | None) -> Mask:
+        """The engine's mask with our box, and on the uncut image unless that is None (a preview)."""
+        from segment_duo.masks.rle import bounding_box, resize_canvas
+
+        mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
+        if image is None or image.data.facts.banner.height == 0:
             return mask
-        from segment_duo.masks.rle import resize_canvas
-
+        facts = image.data.facts
         return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
 
     # -- images and their sets -----------------------------------------------------------------------------------------

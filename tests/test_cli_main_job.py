@@ -41,6 +41,11 @@ def test_a_bare_python_reads_the_set(shell: Shell) -> None:
         capture_output=True,
         text=True,
     )
+    records = pickle.loads((shell.folder / "masks/particles.pkl").read_bytes())
+    for record in records:
+        # pycocotools counts pixels; SAM, and so the record, the last less the first.
+        x, y, width, height = mask_utils.toBbox(record["segmentation"])
+        assert record["bbox"] == [x, y, width - 1, height - 1]
     assert {"segmentation", "area", "bbox", "predicted_iou", "stability_score", "crop_box"} <= set(
         done.stdout.split()
     ), done.stderr

@@ -481,3 +481,17 @@ def test_importing_is_light() -> None:
 
 def test_suffixes_cover_what_is_read() -> None:
     assert {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"} == IMAGE_SUFFIXES
+
+
+def test_what_is_found_is_named_only_when_it_is_known() -> None:
+    from segment_duo.images.decode import sniff
+
+    assert sniff(b"\x80\x04\x95" + bytes(20)) == "a Python pickle"
+    assert sniff(b"\x80\xff\x12\x88" * 9) == "unknown binary data"
+
+
+def test_a_png_of_nothing_but_a_header_is_described_without_python_objects() -> None:
+    with pytest.raises(ImageError) as refusal:
+        read_image(b"\x89PNG\r\n\x1a\n" + bytes(20), name="hdr.png")
+    assert "hdr.png: damaged or unreadable PNG file" in refusal.value.message
+    assert "object at" not in refusal.value.message

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -351,7 +352,7 @@ KNOWN = {"format": files.FORMAT_NAME, "format_version": 1}
 def test_damage_is_named(data: bytes, said: str) -> None:
     with pytest.raises(MaskFileError, match=said) as caught:
         files.loads(data, name="a.pkl")
-    assert caught.value.message.startswith("a.pkl: ")
+    assert re.match(r"a\.pkl(:| is| holds| asks for| uses| calls| says) ", caught.value.message)
 
 
 def test_every_truncation_is_an_error_or_the_shorter_file() -> None:

@@ -79,7 +79,7 @@ def test_nothing_of_a_hostile_file_runs(tmp_path: Path) -> None:
 def test_as_a_program(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(files.dumps(two_masks()[0]))
     done = run_bare(tmp_path, "import runpy; runpy.run_path('load_masks.py', run_name='__main__')", "a.pkl")
-    assert done.stdout.splitlines()[0] == "0\t15 px\t[3.0, 2.0, 5.0, 3.0]", done.stderr
+    assert done.stdout.splitlines()[0] == "0\t15 px\t[3.0, 2.0, 4.0, 2.0]", done.stderr
 
 
 def test_arrays_of_stock_records_and_uncompressed_runs() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,30 @@ def test_created_files_are_whole_and_readable_by_others(store: LocalStore, tmp_p
     assert file.stat().st_mode & 0o777 == 0o644
     assert file.stat().st_nlink == 1
     assert names(file.parent) == ["a.pkl"]
+
+
+def test_reading_takes_memory_for_the_file_not_for_the_limit(store: LocalStore, tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    file.write_bytes(b"x" * 300_000)
+    tracemalloc.start()
+    try:
+        assert len(store.read(str(file), max_bytes=6_400_000_000)) == 300_000
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(store.read(str(file), max_bytes=300_000)) == 300_000
+    with pytest.raises(InputError) as refusal:
+        store.read(str(file), max_bytes=299_999)
+    assert "--max-pixels" in refusal.value.hint
+
+
+def test_a_file_that_does_not_tell_its_size_is_read_whole(store: LocalStore) -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc here")
+    assert store.read(str(status), max_bytes=1 << 30).splitlines()[-1].startswith(b"nonvoluntary")
+    with pytest.raises(InputError):
+        store.read(str(status), max_bytes=100)
 
 
 @pytest.mark.parametrize("hard_links", [True, False])

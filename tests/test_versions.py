@@ -174,13 +174,14 @@ def test_versions_behind_an_at_sign(text: str, head: str, name: str | None) -> N
 
 def test_requests() -> None:
     saved = order_versions([entry("a.pkl", 1), entry("a_1.pkl", 2), entry("a_grain.pkl", 3)], "a")
-    assert [version.name for version in VersionRequest.parse(None).candidates(saved)] == ["grain", "1", "0"]
-    assert [version.path for version in VersionRequest.parse("1").candidates(saved)] == ["/masks/a_1.pkl"]
+    assert [version.name for version in VersionRequest.parse(None).candidates(saved, "a.tif")] == ["grain", "1", "0"]
+    assert VersionRequest.parse("@grain_1") == VersionRequest("grain_1")
+    assert [version.path for version in VersionRequest.parse("1").candidates(saved, "a.tif")] == ["/masks/a_1.pkl"]
     with pytest.raises(NotFound, match="no version '7'") as caught:
-        VersionRequest.parse("7").candidates(saved)
+        VersionRequest.parse("7").candidates(saved, "a.tif")
     assert "grain, 1, 0" in caught.value.hint
-    with pytest.raises(NotFound, match="no saved masks"):
-        VersionRequest().candidates([])
+    with pytest.raises(NotFound, match=r"a\.tif: no saved masks"):
+        VersionRequest().candidates([], "a.tif")
     for text in ("01", "a.b", "-1", "grain_", "../x"):
         with pytest.raises(UsageError):
             VersionRequest.parse(text)

@@ -29,7 +29,7 @@ from segment_duo.cli.options import (
     pixel_size_value,
 )
 from segment_duo.cli.output import ProgressReporter, emit, emit_json, note, progress
-from segment_duo.cli.saving import deliver_waiting, report_saved
+from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
 from segment_duo.errors import SavedToSpoolOnly, UsageError
 from segment_duo.prompts import parse_box
 from segment_duo.types import AutoParameters, ImageRef
@@ -270,12 +270,14 @@ def auto(
         if dry_run:
             run_batch(inputs.refs, run.tell, as_json=as_json, failures=inputs.failures)
             return
-        deliver_waiting(session, inputs.refs)
+        if save:
+            session.sets.check_destination(inputs.refs)
+            deliver_waiting(session, inputs.refs)
         run_batch(inputs.refs, run.one, as_json=as_json, failures=inputs.failures)
         if run.spooled:
             raise SavedToSpoolOnly(
                 f"Drops did not take {run.spooled} sets; they are kept in {session.paths.spool_dir}",
-                "The next run delivers them, or: segduo masks push",
+                f"{NEXT_DELIVERY}: segduo masks push",
             )
 
 

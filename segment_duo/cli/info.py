@@ -73,7 +73,7 @@ def _record(session: Session, image: OpenImage) -> dict[str, Any]:
     record = {"image": str(image.ref), **dataclasses.asdict(image.data.facts)}
     record["embedding"] = session.is_embedded(image)
     record["sets"] = [
-        {**dataclasses.asdict(found.version), "belongs": found.belongs, "notice": found.notice}
+        {**dataclasses.asdict(found.version), "path": found.path, "belongs": found.belongs, "notice": found.notice}
         for found in session.sets.listed(image.ref, image.data.facts)
     ]
     return record
@@ -99,11 +99,14 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
     for name, value in rows:
         if value:
             emit(f"{name:<12}{value}")
-    for found in session.sets.listed(image.ref, facts):
+    sets = session.sets.listed(image.ref, facts)
+    widest = max((len(found.version.name) for found in sets), default=0)
+    for found in sets:
         version = found.version
         name = "saved set" if found.belongs else "not its own" if found.belongs is False else "damaged set"
-        emit(f"{name:<12}{version.name:<12}{when(version.modified)}  {size(version.size)}  {version.path}")
-        if found.notice and not found.belongs:
+        facts_of_file = f"{when(version.modified)}  {size(version.size)}  {found.path}"
+        emit(f"{name:<12}{version.name:<{widest}}  {facts_of_file}")
+        if found.notice:
             emit(f"{'':<12}{found.notice}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.stores.base import has_magic
-from segment_duo.stores.versions import LATEST, split_version
+from segment_duo.stores.versions import LATEST, VersionRequest, split_version, version_hint
 from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _expand(session: Session, text: str) -> Iterator[ImageRef]:
     if not is_image_name(text) or _is_local_folder(ref):
         entry = store.stat(ref.path)
         if entry is None:
-            raise NotFound(f"{text}: no such file or folder")
+            raise NotFound(f"{text}: no such file or folder", version_hint(ref.path))
         if entry.is_folder:
             entries = sorted(store.list(ref.path), key=lambda item: item.name)
             yield from _images(ref, entries, f"no images in folder '{text}'")
@@ -104,12 +104,25 @@ def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[I
 
 
 def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None]:
-    """``IMAGE@VERSION`` -> image and version name (None: the latest); a file that is really called so is taken as a file."""
+    """``IMAGE@VERSION`` -> image and version name (None: the latest); a file that is really called so is taken as a file.
+
+    Raises:
+        UsageError: what stands behind the ``@`` of an image that is there cannot be a version's name.
+    """
     head, request = split_version(text)
     whole = session.reference(text)
-    if head == text or session.store(whole.store).stat(whole.path) is not None:
+    before, at, tail = text.rpartition("@")
+    if not (at and before) or session.store(whole.store).stat(whole.path) is not None:
         return whole, None
-    return session.reference(head), request.name or LATEST
+    if head != text:
+        return session.reference(head), request.name or LATEST
+    if "/" not in tail and not is_image_name(tail) and not has_magic(text):
+        image = session.reference(before)
+        entry = session.store(image.store).stat(image.path)
+        if entry is not None and not entry.is_folder:
+            VersionRequest.parse(tail)
+            return image, LATEST  # nothing stands behind the @
+    return whole, None
 
 
 def load_set(session: Session, text: str) -> LoadedSet:
@@ -118,6 +131,9 @@ def load_set(session: Session, text: str) -> LoadedSet:
     loaded = session.sets.load(ref, version)
     if loaded.notice:
         note(loaded.notice)
+    identity = loaded.mask_set.provenance.image
+    if identity and identity.page:
+        note(f"{ref}@{loaded.version.name} is of page {identity.page}")
     return loaded
 
 

@@ -9,8 +9,8 @@ import typer
 from segment_duo.cli.human import size, timestamp, when
 from segment_duo.cli.inputs import is_image_name
 from segment_duo.cli.options import JsonOption, open_session
-from segment_duo.cli.output import emit, emit_json, emit_table
-from segment_duo.types import Entry
+from segment_duo.cli.output import emit, emit_json, emit_table, note
+from segment_duo.types import Entry, StoreKind
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -37,8 +37,11 @@ def list_folder(
         target = folder or session.config.start_folder or "."
         ref = session.reference(target)
         entries = session.list_folder(target)
+        nothing = not entries
         if images_only:
             entries = [entry for entry in entries if not entry.is_folder and is_image_name(entry.path)]
+        if nothing and ref.store is StoreKind.DROPS and ref.path.count("/") == 1:
+            note(f"{ref}: empty, or not there (Drops does not tell which of its top folders exist)")
         shown = {entry.path: str(type(ref)(ref.store, entry.path)) for entry in entries}
     if as_json:
         emit_json([_record(entry, shown[entry.path]) for entry in entries], indent=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segment_duo.cli.batch import run_batch
 from segment_duo.cli.human import size, timestamp, when
 from segment_duo.cli.inputs import expand_sets, image_and_version, load_set, load_set_or_file
 from segment_duo.cli.options import (
@@ -23,15 +24,16 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
 from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
-from segment_duo.errors import InputError, MaskFileError, NotFound, SavedToSpoolOnly, UsageError
+from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, SomeInputsFailed, UsageError
 from segment_duo.lengths import parse_length
 from segment_duo.prompts import parse_box
-from segment_duo.stores.versions import split_version
+from segment_duo.stores.versions import LATEST, VersionRequest, split_version
 from segment_duo.types import ImageRef, Mask, MaskSet
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import LoadedSet
+    from segment_duo.saved_sets import ListedSet, LoadedSet
     from segment_duo.session import Session
+    from segment_duo.stores.spool import SpoolItem
 
 app = typer.Typer(
     help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True
@@ -55,7 +57,9 @@ IdsArgument = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids as 
 
 @app.command("ls")
 def list_versions(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE[@VERSION]", help="An image, local or on Drops; with @VERSION only that set.")
+    ],
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
@@ -66,41 +70,47 @@ def list_versions(
       segduo masks ls examples/particles.tif
     """
     with open_session(out=out) as session:
-        ref = session.reference(image)
-        rows: list[dict[str, Any]] = []
-        for version in session.sets.versions(ref):
-            row: dict[str, Any] = {
-                "version": version.name,
-                "path": str(ImageRef(session.sets.folder(ref)[0], version.path)),
-            }
-            row |= {"size": version.size, "modified": version.modified}
-            try:
-                found = session.sets.peek(ref, version)
-            except MaskFileError as error:
-                rows.append(row | {"masks": None, "operation": f"damaged: {error.message}"})
-                continue
-            known = found.provenance
-            row |= {"masks": found.count, "operation": known.operation, "parent": known.parent}
-            row |= {
-                "model": known.model.id if known.model else None,
-                "image": known.image.path if known.image else None,
-            }
-            rows.append(row)
+        ref, version = image_and_version(session, image)
+        found = session.sets.listed(ref, version=None if version == LATEST else version)
+        if not found and not (as_json and session.store(ref.store).stat(ref.path)):
+            session.sets.chosen(ref, VersionRequest())
+        found = found[:1] if version == LATEST else found
+    rows = [_listed_row(item) for item in found]
     if as_json:
         emit_json([row | {"modified": timestamp(row["modified"])} for row in rows], indent=1)
         return
-    if not rows:
-        raise NotFound(f"{ref}: no saved sets yet", f"`segduo auto {ref}` makes one.")
-    columns = ("version", "masks", "modified", "size", "model", "operation", "parent", "path")
+    columns = ("version", "masks", "page", "modified", "size", "model", "operation", "parent", "path")
     shown = [row | {"modified": when(row["modified"]), "size": size(row["size"])} for row in rows]
     emit_table(
         columns,
         [["" if row.get(column) is None else row[column] for column in columns] for row in shown],
-        right=("masks", "size"),
+        right=("masks", "page", "size"),
+        whole=("path",),
     )
-    for row in rows:
-        if row.get("image") not in (None, str(ref)):
-            note(f"set {row['version']} was made for {row['image']}")
+    for item in found:
+        if item.belongs is False:
+            note(item.notice)
+
+
+def _listed_row(found: ListedSet) -> dict[str, Any]:
+    version = found.version
+    row: dict[str, Any] = {
+        "version": version.name,
+        "path": found.path,
+        "size": version.size,
+        "modified": version.modified,
+    }
+    if found.peek is None:
+        return row | {"masks": None, "operation": found.notice}
+    known = found.peek.provenance
+    return row | {
+        "masks": found.peek.count,
+        "operation": known.operation,
+        "parent": known.parent,
+        "model": known.model.id if known.model else None,
+        "image": known.image.path if known.image else None,
+        "page": known.image.page if known.image else None,
+    }
 
 
 @app.command()
@@ -261,7 +271,9 @@ def _mask_id(text: str) -> int:
 def export(
     images: SetsArgument,
     fmt: Annotated[str, typer.Option("--format", "-f", help="One of the formats above.")],
-    destination: Annotated[Path, typer.Option("--to", "-t", help="File or folder to write; nothing is overwritten.")],
+    destination: Annotated[
+        Path, typer.Option("--to", "-t", help="File or folder to write, never over another; - for stdout.")
+    ],
     overlap: Annotated[
         str, typer.Option(help="Who owns a pixel that several masks claim: small-on-top, score or area.")
     ] = "small-on-top",
@@ -282,31 +294,46 @@ def export(
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
     """
-    from segment_duo.masks.export import FORMATS
+    from segment_duo.masks.export import FORMATS, render_text
     from segment_duo.masks.export import export as write
 
     form = FORMATS.get(fmt)
     if form is None:
         raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
+    to_stdout = str(destination) == "-"
+    if to_stdout and not form.is_text:
+        names = ", ".join(name for name, known in FORMATS.items() if known.is_text)
+        raise UsageError(f"the format {fmt} does not go to stdout", f"Name a file. Text formats do: {names}.")
     with open_session(out=out, max_pixels=max_pixels) as session:
         wanted, failures = expand_sets(session, images)
-        for _, error in failures:
-            raise error
+        several = len(wanted) + len(failures) > 1
+        if to_stdout and several and form.layout != "joint":
+            raise UsageError(f"stdout takes one set in the format {fmt}", "Name a folder with --to.")
         sets: list[tuple[MaskSet, Any]] = []
-        for ref, version in wanted:
+
+        def load(item: tuple[ImageRef, str | None]) -> None:
             # A table's intensities come from the image's own bit depth.
             if form.needs_image or form.name == "csv":
-                loaded, opened = session.load_with_image(
-                    ref, version, banner=banner, pixel_size=pixel_size_value(pixel_size)
-                )
+                loaded, opened = session.load_with_image(*item, banner=banner, pixel_size=pixel_size_value(pixel_size))
                 sets.append((loaded.mask_set, opened.data))
             else:
-                loaded = session.sets.load(ref, version)
+                loaded = session.sets.load(*item)
                 sets.append((loaded.mask_set, None))
             if loaded.notice:
                 note(loaded.notice)
-        for file in write(sets, fmt, destination, overlap=overlap):
-            emit(file)
+
+        problem: SomeInputsFailed | None = None
+        try:
+            run_batch(wanted, load, as_json=False, failures=failures, name=lambda item: str(item[0]))
+        except SomeInputsFailed as error:  # the others are still written
+            problem = error
+        if to_stdout:
+            emit_raw(render_text(sets, fmt))
+        else:
+            for file in write(sets, fmt, destination, overlap=overlap, several=several):
+                emit(file)
+        if problem is not None:
+            raise problem
 
 
 @app.command("import")
@@ -343,6 +370,7 @@ def import_set(
     from segment_duo.masks import importers
 
     with open_session(out=out, max_pixels=max_pixels) as session:
+        session.sets.check_destination([session.reference(image)])
         opened = session.open_image(
             session.reference(image), page=page, banner=banner, pixel_size=pixel_size_value(pixel_size)
         )
@@ -426,12 +454,52 @@ def diff(
 
 
 @app.command()
-def push() -> None:
-    """Deliver mask sets that wait in the spool because Drops was away."""
+def push(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what waits.")] = False,
+    discard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Give this set up: move it out of the spool, without deleting it."),
+    ] = None,
+) -> None:
+    """Deliver mask sets that wait in the spool because Drops was away, and list those that still wait.
+
+    A row has the set's id, its image's name, the folder it goes to, when it was made, and what kept it back.
+
+    [bold]Examples[/bold]
+
+      segduo masks push
+
+      segduo masks push --dry-run
+
+      segduo masks push --discard 1f3a9c02
+    """
     with open_session() as session:
-        left = deliver_spool(session, wait=True)
-        if left:
-            raise SavedToSpoolOnly(f"{left} sets could not be delivered", "`segduo doctor` looks at the connection.")
+        spool = session.sets.spool
+        if discard:
+            for item in [_waiting(spool.pending(), wanted) for wanted in discard]:
+                emit(spool.set_aside(item))
+            return
+        if dry_run:
+            left = [(item, item.error) for item in spool.pending()]
+        else:
+            left = [(failed.item, failed.error.message) for failed in deliver_spool(session, wait=True)]
+        rows = [
+            (item.id, item.stem, ImageRef(item.kind, item.folder), when(item.created), reason) for item, reason in left
+        ]
+        if rows:
+            emit_table(("id", "image", "folder", "made", "reason"), rows)
+        if rows and not dry_run:
+            raise SavedToSpoolOnly(
+                f"{len(rows)} set{'s' * (len(rows) > 1)} could not be delivered",
+                "`segduo doctor` looks at the connection; `segduo masks push --discard ID` gives one up.",
+            )
+
+
+def _waiting(items: list[SpoolItem], wanted: str) -> SpoolItem:
+    found = [item for item in items if item.id == wanted]
+    if not found:
+        raise NotFound(f"no set '{wanted}' waits in the spool", "`segduo masks push --dry-run` lists the ids.")
+    return found[0]
 
 
 @app.command()

@@ -123,6 +123,7 @@ def open_session(*, out: str | None = None, say_model: bool = False, **flags: An
     from segment_duo.session import Session
 
     session = Session(load_settings(flags), out=out, notify=note)
+    session.sets.check_out()
     if say_model and session.model.notice:
         note(session.model.notice)
     yield session

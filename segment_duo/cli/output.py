@@ -22,6 +22,10 @@ BROKEN_PIPE_EXIT = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`segduo ls | head`)."""
 
 
+_WIDEST_TABLE = 4000
+"""Columns for a table whose lines the terminal may break: longer than any path."""
+
+
 def emit(line: object) -> None:
     """Write one line of data to stdout."""
     _write(sys.stdout, safe(line, limit=1_000_000))
@@ -47,13 +51,20 @@ def note(message: object) -> None:
     _write(sys.stderr, safe(message))
 
 
-def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+def emit_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
     """Write a table to stdout: aligned text with a dim header on a terminal, tab-separated without one in a pipe.
 
     Args:
         columns: the headings.
         rows: the cells; each is escaped.
         right: headings of the columns to align to the right.
+        whole: headings of the columns whose cells are never broken in two, though lines get longer than the terminal: paths, to be copied.
     """
     if not sys.stdout.isatty():
         for row in rows:
@@ -63,10 +74,12 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, righ
 
     table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in whole
+        )
     for row in rows:
         table.add_row(*(_literal(cell) for cell in row))
-    _print_rich(table)
+    _print_rich(table, full_width=bool(whole))
 
 
 def _literal(cell: object) -> Text:
@@ -75,10 +88,11 @@ def _literal(cell: object) -> Text:
     return Text(safe(cell))
 
 
-def _print_rich(renderable: object) -> None:
+def _print_rich(renderable: object, *, full_width: bool = False) -> None:
     from rich.console import Console
 
-    Console(file=sys.stdout, highlight=False).print(renderable)
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(renderable, width=max(console.width, _WIDEST_TABLE) if full_width else None, crop=not full_width)
 
 
 class ProgressReporter(Protocol):

@@ -12,6 +12,10 @@ from segment_duo.types import ImageRef, StoreKind
 if TYPE_CHECKING:
     from segment_duo.saved_sets import Saved
     from segment_duo.session import Session
+    from segment_duo.stores.spool import Failed
+
+NEXT_DELIVERY = "The next run that saves to Drops tries again, or"
+"""Local runs do not wait for a server, so they deliver nothing."""
 
 
 def deliver_waiting(session: Session, refs: Sequence[ImageRef]) -> None:
@@ -20,18 +24,23 @@ def deliver_waiting(session: Session, refs: Sequence[ImageRef]) -> None:
         deliver_spool(session, wait=False)
 
 
-def deliver_spool(session: Session, *, wait: bool) -> int:
-    """Deliver what waits in the spool, and tell on stderr; returns how many sets are still there."""
+def deliver_spool(session: Session, *, wait: bool) -> list[Failed]:
+    """Deliver what waits in the spool, and tell on stderr; returns what is still there.
+
+    Args:
+        wait: until another process that delivers has ended; without, what is left is told in one line, for the user came for something else.
+    """
     from segment_duo.stores.spool import Delivered
 
-    left = 0
+    left: list[Failed] = []
     for outcome in session.sets.deliver_spool(wait=wait):
-        item = outcome.item
         if isinstance(outcome, Delivered):
-            note(f"delivered from the spool: {ImageRef(item.kind, outcome.version.path)}")
+            note(f"delivered from the spool: {ImageRef(outcome.item.kind, outcome.version.path)}")
         else:
-            left += 1
-            note(f"still in the spool: {item.stem} for {ImageRef(item.kind, item.folder)} ({outcome.error.message})")
+            left.append(outcome)
+    if left and not wait:
+        waits = "1 set of an earlier run waits" if len(left) == 1 else f"{len(left)} sets of earlier runs wait"
+        note(f"{waits} in the spool ({left[0].error.message}); `segduo masks push` shows more")
     return left
 
 
@@ -42,6 +51,8 @@ def report_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> int:
         emit_json(record | {"saved": saved.path, "version": version, "spooled": saved.spooled is not None})
     else:
         emit(saved.path)
+    if not saved.mask_set.masks:
+        note(f"{saved.path}: holds no masks")
     if saved.spooled is None:
         return 0
     note(f"kept in the spool: {saved.spooled} ({saved.reason})")
@@ -55,4 +66,4 @@ def finish_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> None
         SavedToSpoolOnly: so that the exit code tells.
     """
     if report_saved(saved, record, as_json=as_json):
-        raise SavedToSpoolOnly("the set is not on Drops yet", "The next run delivers it, or: segduo masks push")
+        raise SavedToSpoolOnly("the set is not on Drops yet", f"{NEXT_DELIVERY}: segduo masks push")

@@ -30,7 +30,7 @@ _MAGIC = (
     (b"\x93NUMPY", "a NumPy array file"),
     (b"\x00\x00\x00\x0cjP", "a JPEG 2000 file"),
     (b"8BPS", "a Photoshop file"),
-    (b"\x80", "a Python pickle"),
+    *((bytes((0x80, protocol)), "a Python pickle") for protocol in range(2, 6)),
 )
 
 
@@ -56,13 +56,19 @@ def decode(data: bytes, *, name: str, page: int, max_pixels: int) -> Decoded:
         raise ImageError(f"{name}: not enough memory to decode this image") from error
     except Exception as error:  # broken files raise whatever a decoder happens to raise
         raise ImageError(
-            f"{name}: damaged or unreadable {kind} file ({type(error).__name__}: {error})",
+            f"{name}: damaged or unreadable {kind} file ({type(error).__name__}{_reason(error)})",
             "copy the file again, or export it anew from the program that made it",
         ) from error
     hint = "PNG, JPEG, TIFF, BMP and WebP can be read"
     if kind == "a web page (HTML)":
         hint = "the server sent a page instead of the file: check the path and the login"
     raise ImageError(f"{name}: not an image; found {kind}", hint)
+
+
+def _reason(error: Exception) -> str:
+    """What the decoder said, unless it speaks of an object of Python's: it was given bytes and names no file."""
+    said = str(error)
+    return f": {said}" if said and " object at 0x" not in said else ""
 
 
 def sniff(data: bytes) -> str:

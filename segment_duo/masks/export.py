@@ -41,6 +41,15 @@ class ExportFormat:
     reimport: str
     needs_image: bool = False
 
+    @property
+    def is_text(self) -> bool:
+        return self.extension in (".json", ".geojson", ".txt", ".svg", ".csv")
+
+
+_OTHER_CONTENT = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pdf", ".npy", ".npz", ".zip", ".pkl"}
+)
+"""Extensions that promise a kind of content; a file of another kind under such a name would not open."""
 
 _NO_SCORES = "scores, prompt points, ids"
 FORMATS: dict[str, ExportFormat] = {
@@ -109,7 +118,14 @@ FORMATS: dict[str, ExportFormat] = {
 }
 
 
-def export(sets: Sequence[Pair], fmt: str, destination: Path, *, overlap: str = "small-on-top") -> list[Path]:
+def export(
+    sets: Sequence[Pair],
+    fmt: str,
+    destination: Path,
+    *,
+    overlap: str = "small-on-top",
+    several: bool | None = None,
+) -> list[Path]:
     """Write mask sets, each with its image where there is one.
 
     Joint formats write one file. Of the others, one set goes to ``destination`` (into it, when that is a folder), several go into the folder
@@ -117,12 +133,13 @@ def export(sets: Sequence[Pair], fmt: str, destination: Path, *, overlap: str = 
 
     Args:
         overlap: a key of ``OVERLAP_RULES``, for label images.
+        several: whether ``destination`` is the folder of several sets, even if only one of them could be had.
 
     Returns:
         what was written: files, and folders of folder formats.
 
     Raises:
-        UsageError: unknown format or rule, or an image is needed.
+        UsageError: unknown format or rule, an image is needed, or the file's name promises another kind of content.
         AlreadyExists: a name is taken; nothing is ever overwritten.
         MaskFileError: the set does not fit the format.
         StoreError: it could not be written.
@@ -137,8 +154,11 @@ def export(sets: Sequence[Pair], fmt: str, destination: Path, *, overlap: str = 
     if form.needs_image and any(image is None for _, image in sets):
         raise UsageError(f"the format {fmt} draws on the image, which is not at hand")
     stems = _stems([mask_set for mask_set, _ in sets])
+    several = len(sets) > 1 if several is None else several
+    if form.layout != "folder" and not (several and form.layout == "one") and not destination.is_dir():
+        _check_extension(form, destination)
     if form.layout == "joint":
-        target = destination / f"{stems[0] if len(sets) == 1 else 'masks'}{form.extension}"
+        target = destination / f"{'masks' if several else stems[0]}{form.extension}"
         target = target if destination.is_dir() else destination
         write_new(target, _JOINT[fmt](sets))
         return [target]
@@ -148,11 +168,31 @@ def export(sets: Sequence[Pair], fmt: str, destination: Path, *, overlap: str = 
         return [_write_folder(destination / job.stem, _FOLDER[fmt](job)) for job in jobs]
     written = []
     for job in jobs:
-        into = len(sets) > 1 or destination.is_dir()
+        into = several or destination.is_dir()
         target = destination / f"{job.stem}{form.extension}" if into else destination
         write_new(target, _ONE[fmt](job))
         written.append(target)
     return written
+
+
+def render_text(sets: Sequence[Pair], fmt: str) -> str:
+    """What :func:`export` would write, for the formats that are text: one set, or several in a joint format."""
+    form = FORMATS[fmt]
+    if not form.is_text or not sets or (form.layout != "joint" and len(sets) > 1):
+        raise UsageError(f"the format {fmt} is not one text")
+    if form.layout == "joint":
+        return _JOINT[fmt](sets).decode()
+    mask_set, image = sets[0]
+    job = _Job(mask_set, image, _stems([mask_set])[0], "small-on-top", _labels([mask_set]))
+    return _ONE[fmt](job).decode()
+
+
+def _check_extension(form: ExportFormat, destination: Path) -> None:
+    suffix = destination.suffix.lower()
+    if suffix in _OTHER_CONTENT and suffix.replace(".tiff", ".tif") != form.extension:
+        raise UsageError(
+            f"the format {form.name} writes {form.extension} files, not {suffix}", f"Name a {form.extension} file."
+        )
 
 
 def _stems(sets: Sequence[MaskSet]) -> list[str]:

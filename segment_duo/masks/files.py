@@ -44,6 +44,7 @@ PICKLE_PROTOCOL = 4
 """Read by every Python since 3.4."""
 
 _T = TypeVar("_T")
+_VERBS = frozenset({"asks", "calls", "holds", "is", "says", "uses"})
 _JSON_DEPTH = 12
 _JSON_ITEMS = 200_000
 
@@ -81,7 +82,7 @@ def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
     record: dict[str, Any] = {
         "segmentation": {"size": [int(rle.height), int(rle.width)], "counts": str(rle.counts)},
         "area": int(mask.area),
-        "bbox": [float(n) for n in mask.bbox],
+        "bbox": _record_box(mask),
         "predicted_iou": _number(mask.predicted_iou),
         "point_coords": [[float(x), float(y)] for x, y in mask.point_coords],
         "point_labels": [int(n) for n in mask.point_labels],
@@ -104,6 +105,12 @@ def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
         for key in ("predicted_iou", "stability_score"):
             record[key] = -1.0 if record[key] is None else record[key]
     return record
+
+
+def _record_box(mask: Mask) -> list[float]:
+    """SAM's box: the last column and row less the first, so one pixel less each way than ``Mask.bbox``."""
+    x, y, width, height = mask.bbox
+    return [float(x), float(y), float(max(0.0, width - 1)), float(max(0.0, height - 1))]
 
 
 def _number(value: float | None) -> float | None:
@@ -211,7 +218,10 @@ def _guarded(reader: Callable[[bytes], _T], data: bytes, name: str) -> _T:
     except (DamagedMaskFile, MaskFileError) as error:
         said = error.message if isinstance(error, MaskFileError) else str(error)
         hint = error.hint if isinstance(error, MaskFileError) else ""
-        raise MaskFileError(f"{name or 'the mask file'}: {_found(data) or said}", hint) from None
+        said = _found(data) or said
+        # Most messages are a sentence without its subject ("is truncated"); the others ("mask 3: ...") stand for themselves.
+        joint = " " if said.partition(" ")[0] in _VERBS else ": "
+        raise MaskFileError(f"{name or 'the mask file'}{joint}{said}", hint) from None
 
 
 def _found(data: bytes) -> str:

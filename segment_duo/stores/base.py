@@ -90,7 +90,7 @@ def checked_path(path: str) -> str:
     steps = [step for step in path.split("/") if step not in ("", ".")]
     for step in steps:
         if step == "..":
-            raise UsageError(f"'{path}' holds '..'", "Write the folder's full path.")
+            raise UsageError(f"'/{path.lstrip('/')}' holds '..'", "Write the folder's full path.")
         if "\0" in step:
             raise UsageError(f"'{path}' holds a NUL character")
         try:

@@ -14,6 +14,7 @@ import stat as stat_module
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from segment_duo.errors import AlreadyExists, InputError, NotFound, OutOfSpace, SegduoError, StoreError
 from segment_duo.stores.base import Entries, checked_path, expand, join_path, newest_first, split_path
@@ -23,6 +24,9 @@ _TEMPORARY_PREFIX = ".segduo-"
 _TEMPORARY_SUFFIX = ".tmp"
 _STALE_SECONDS = 24 * 3600.0
 """Only a killed process leaves a temporary file; no write takes a day, so an older one has no owner."""
+
+_LEAST_READ = 1 << 16
+"""Bytes asked for at once of a file that does not tell its size, or has grown since."""
 
 _NO_LINKS = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -96,7 +100,7 @@ class LocalStore:
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
                     if max_bytes is None:
                         return file.read()
-                    data = file.read(max_bytes + 1) if facts.st_size <= max_bytes else b""
+                    data = _read_at_most(file, max_bytes + 1, facts.st_size) if facts.st_size <= max_bytes else b""
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -152,7 +156,21 @@ class LocalStore:
 
 
 def too_large(shown: str, size: int, limit: int) -> InputError:
-    return InputError(f"'{shown}' has {size} bytes, more than the limit of {limit}", "Is it the right file?")
+    """Only images are read with a limit, and theirs comes from the largest number of pixels."""
+    return InputError(
+        f"'{shown}' has {size} bytes, more than the limit of {limit}",
+        "Is it the right file? --max-pixels N (or the setting max_pixels) allows larger ones.",
+    )
+
+
+def _read_at_most(file: BinaryIO, limit: int, expected: int) -> bytes:
+    """At most ``limit`` bytes. ``read`` reserves as much memory as it is asked for, so it is asked for what is expected, not for the limit."""
+    step = max(expected + 1, _LEAST_READ)
+    parts = []
+    while limit > 0 and (part := file.read(min(limit, step))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
 
 
 def make_folders(folder: Path) -> None:

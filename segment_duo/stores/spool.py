@@ -6,10 +6,14 @@
           item.json                            where it goes, its size and SHA-256, why it is here
           set.pkl                              the very bytes that will be stored; loads by itself
       .new-...  .done-...                      being added, being removed
+    set-aside/                                 beside it, the same folders: sets that no delivery is tried of
 
 An item appears by one rename of a folder whose files are on the disk, and disappears by one rename after its store has read the set back.
 So a process may be killed at any moment: what was added is delivered, and nothing is delivered twice, for each delivery
 first looks whether the store already holds these bytes.
+
+A set whose place can never take it (a file where its folder should be, a name that the store refuses) would wait for ever. It is set aside:
+out of the way of the deliveries, and kept, since only its owner may throw masks away.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from segment_duo.types import StoreKind, Version
 _FORMAT = 1
 _ITEM, _SET, _LOCK = "item.json", "set.pkl", ".lock"
 _NEW, _DONE = ".new-", ".done-"
+_ID_LENGTH = 8
 _ABANDONED_SECONDS = 24 * 3600.0
 
 
@@ -61,6 +66,11 @@ class SpoolItem:
     sha256: str
     created: float
     error: str
+
+    @property
+    def id(self) -> str:
+        """What the user calls it by: the first characters of the random part of its folder's name."""
+        return self.path.parent.name.rpartition("-")[2][:_ID_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._aside = folder.with_name("set-aside")
 
     def add(
         self,
@@ -100,8 +111,11 @@ class Spool:
         error: SegduoError | str,
         *,
         address: str = "",
+        aside: bool = False,
     ) -> Path:
         """Keep a set; on return it survives a crash and a power loss. The same set for the same place is kept once.
+
+        With ``aside`` it is kept, but never delivered: its place cannot take it.
 
         Returns:
             The file that holds ``data``.
@@ -118,8 +132,10 @@ class Spool:
                 if (item.kind, item.folder, item.stem, item.suffix, item.address, item.sha256) == place:
                     return item.path
             name = f"{created:023d}-{secrets.token_hex(8)}"
+            parent = self._aside if aside else self._folder
+            parent.mkdir(exist_ok=True, mode=0o700)
             new = self._folder / (_NEW + name)
-            final = self._folder / name
+            final = parent / name
             item = SpoolItem(
                 final / _SET, kind, folder, stem, place[3], address, len(data), digest, created / 1e9, str(error)[:1000]
             )
@@ -131,10 +147,27 @@ class Spool:
             except BaseException:
                 shutil.rmtree(new, ignore_errors=True)
                 raise
-            sync_folder(self._folder)
+            sync_folder(parent)
         except OSError as problem:
             raise _explained(problem, self._folder) from None
         return item.path
+
+    def set_aside(self, item: SpoolItem) -> Path:
+        """Move a waiting set out of the way of the deliveries; nothing is deleted. Returns the set's file in its new place.
+
+        Raises:
+            StoreError: it could not be moved.
+        """
+        source = item.path.parent
+        try:
+            with self._locked(True):
+                self._aside.mkdir(exist_ok=True, mode=0o700)
+                source.rename(self._aside / source.name)
+                sync_folder(self._aside)
+                sync_folder(self._folder)
+        except OSError as problem:
+            raise _explained(problem, self._folder) from None
+        return self._aside / source.name / item.path.name
 
     def pending(self) -> list[SpoolItem]:
         """The waiting sets, oldest first. What is damaged is left alone and not listed; :meth:`damaged` counts it."""

@@ -49,12 +49,14 @@ class VersionRequest:
 
     @classmethod
     def parse(cls, text: str | None) -> VersionRequest:
-        """``None``, empty and ``latest`` mean the latest; otherwise the name of a version (``0``, ``2``, ``grain``, ``grain_1``).
+        """``None``, empty and ``latest`` mean the latest; otherwise the name of a version (``0``, ``2``, ``grain``, ``grain_1``),
+        with or without ``@``.
 
         Raises:
             UsageError: the text cannot be a version's name.
         """
-        if text is None or text in ("", LATEST):
+        text = (text or "").removeprefix("@")
+        if text in ("", LATEST):
             return cls(None)
         if not is_version_name(text):
             raise UsageError(
@@ -62,8 +64,11 @@ class VersionRequest:
             )
         return cls(text)
 
-    def candidates(self, versions: Sequence[Version]) -> list[Version]:
+    def candidates(self, versions: Sequence[Version], image: str) -> list[Version]:
         """The versions that may be meant, the best first, in the order of ``versions``.
+
+        Args:
+            image: what to call the image whose versions these are.
 
         Raises:
             NotFound: there is none; the hint names those there are.
@@ -73,9 +78,9 @@ class VersionRequest:
         if found:
             return found
         if not versions:
-            raise NotFound("no saved masks for this image", "Make some with `segduo auto` or `segduo point`.")
+            raise NotFound(f"{image}: no saved masks", "Make some with `segduo auto` or `segduo point`.")
         names = ", ".join(version.name for version in versions[:20])
-        raise NotFound(f"no version '{self.name}'", f"Saved versions, newest first: {names}")
+        raise NotFound(f"{image}: no version '{self.name}'", f"Saved versions, newest first: {names}")
 
 
 def split_version(text: str) -> tuple[str, VersionRequest]:
@@ -87,6 +92,13 @@ def split_version(text: str) -> tuple[str, VersionRequest]:
     if at and head and (tail == LATEST or is_version_name(tail)):
         return head, VersionRequest.parse(tail)
     return text, VersionRequest()
+
+
+def version_hint(path: str) -> str:
+    """The next step for somebody whose image is not there and whose path ends in a version; empty otherwise."""
+    if split_version(path)[0] == path:
+        return ""
+    return "Only sets have versions; give the image without @. (`segduo point` adds to a set with --onto VERSION.)"
 
 
 def is_version_name(name: str) -> bool:
