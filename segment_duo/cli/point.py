@@ -110,9 +110,10 @@ def point(
         "max_pixels": max_pixels,
     }
     with open_session(out=out, say_model=True, **flags) as session:
-        opened = session.open_image(
-            session.reference(image), page=page, banner=banner, pixel_size=pixel_size_value(pixel_size)
-        )
+        ref = session.reference(image)
+        if save:
+            session.sets.check_destination([ref])
+        opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
         facts = opened.data.facts
         prompts = gather_prompts(points or [], boxes or [], given, within=(facts.width, facts.height))
         before: tuple[Mask, ...] = ()

@@ -78,7 +78,7 @@ FORMATS: dict[str, ExportFormat] = {
             "one PNG for every mask (0 and 255)",
             "",
             "folder",
-            f"labels' names, {_NO_SCORES} but the id",
+            f"labels' names, {_NO_SCORES} (only the file's name has it)",
             "labels",
         ),
         ExportFormat(
