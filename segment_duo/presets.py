@@ -17,7 +17,8 @@ from segment_duo.types import AutoParameters
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "web": {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.9},
+    # All three by which a model's card may differ from upstream: what the predecessor ran is to be had with every model.
+    "web": {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.9, "box_nms_thresh": 0.7},
     "fine": {"points_per_side": 48, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
     "coarse": {"points_per_side": 16, "min_mask_region_area": 100},
 }

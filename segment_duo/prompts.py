@@ -38,7 +38,7 @@ def parse_box(text: str, *, where: str = "--box") -> Box:
     """``x0,y0,x1,y1`` -> a box; the corners must span an area."""
     fields = [field.strip() for field in text.split(",")]
     if len(fields) != 4:
-        raise PromptError(f"{where}: '{text}' is not x0,y0,x1,y1", "Example: --box 10,20,110,90")
+        raise PromptError(f"{where}: '{text}' is not x0,y0,x1,y1", f"Example: {where} 10,20,110,90")
     return _box([_number(field, f"{where}: number {i + 1}") for i, field in enumerate(fields)], where)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segment_duo.cli.batch import run_batch
-from segment_duo.cli.inputs import expand_inputs
+from segment_duo.cli.inputs import Listings, expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
     DeviceOption,
@@ -30,7 +32,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import ProgressReporter, emit, emit_json, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
-from segment_duo.errors import SavedToSpoolOnly, UsageError
+from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, UsageError
 from segment_duo.prompts import parse_box
 from segment_duo.types import AutoParameters, ImageRef
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 GRID = "Point grid and crops"
 FILTERS = "Filters"
 LARGE = "Large images and speed"
+
+THRESHOLDS = ("pred_iou_thresh", "stability_score_thresh", "min_mask_region_area")
+"""What can drop every mask; of overlapping ones the best stays."""
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -137,7 +142,7 @@ def auto(
             metavar="X",
             min=0,
             max=1,
-            help="Drop masks whose predicted IoU is lower. [dim]\\[default: 0.8][/dim]",
+            help="Drop masks whose predicted IoU is lower. [dim]\\[default: the model's own, else 0.8][/dim]",
             rich_help_panel=FILTERS,
         ),
     ] = None,
@@ -147,7 +152,7 @@ def auto(
             metavar="X",
             min=0,
             max=1,
-            help="Drop masks that change more when the logit threshold moves. [dim]\\[default: 0.95][/dim]",
+            help="Drop masks that change more when the logit threshold moves. [dim]\\[default: the model's own, else 0.95][/dim]",
             rich_help_panel=FILTERS,
         ),
     ] = None,
@@ -169,7 +174,7 @@ def auto(
             metavar="X",
             min=0,
             max=1,
-            help="Of masks whose boxes overlap more (IoU), keep the best. [dim]\\[default: 0.7][/dim]",
+            help="Of masks whose boxes overlap more (IoU), keep the best. [dim]\\[default: the model's own, else 0.7][/dim]",
             rich_help_panel=FILTERS,
         ),
     ] = None,
@@ -215,7 +220,11 @@ def auto(
 
     Prints the path of each saved set. Changed thresholds on the same image are answered without running the model again.
 
-    Parameters have the names and defaults of SAM 2's mask generator; a preset, and for nano and trained models their own thresholds, come first.
+    Parameters have the names and defaults of SAM 2's mask generator. Defaults of the model itself come before those shown here, a preset before both.
+
+    Nano and trained models have defaults of their own; `segduo models ls --json` shows them as auto_defaults.
+
+    In --json, seconds is the engine's work on the image, loading the model included; waiting for other jobs is not.
 
     [bold]Examples[/bold]
 
@@ -225,6 +234,8 @@ def auto(
 
       segduo ls -1 images | segduo auto - --json | jq .masks
     """
+    # The other numbers have ranges, and neither NaN nor infinity lies in one.
+    _refuse_infinite(mask_threshold=mask_threshold, stability_score_offset=stability_score_offset)
     given = {
         "points_per_side": points_per_side,
         "points_per_batch": points_per_batch,
@@ -265,6 +276,7 @@ def auto(
             save=save,
             as_json=as_json,
             reading={"page": page, "banner": banner, "pixel_size": pixel_size_value(pixel_size)},
+            listings=Listings(session),
         )
         inputs = expand_inputs(session, images, from_file)
         if dry_run:
@@ -273,7 +285,10 @@ def auto(
         if save:
             session.sets.check_destination(inputs.refs)
             deliver_waiting(session, inputs.refs)
-        run_batch(inputs.refs, run.one, as_json=as_json, failures=inputs.failures)
+        try:
+            run_batch(inputs.refs, run.one, as_json=as_json, failures=inputs.failures)
+        finally:
+            run.tell_skipped()
         if run.spooled:
             raise SavedToSpoolOnly(
                 f"Drops did not take {run.spooled} sets; they are kept in {session.paths.spool_dir}",
@@ -290,15 +305,23 @@ def _combine(base: AutoParameters, given: dict[str, Any]) -> AutoParameters:
     return parameters
 
 
+def _refuse_infinite(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')}: {value} is not a finite number")
+
+
 def _read_grid(file: Path | None) -> tuple[tuple[tuple[float, float], ...], ...] | None:
     if file is None:
         return None
     try:
         points = tuple((float(x), float(y)) for x, y in json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"--point-grids {file}: {error}", "Expected JSON like [[0.25, 0.5], [0.75, 0.5]].") from None
+    except OSError as error:
+        raise InputError(f"--point-grids {file}: {error.strerror or error}") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--point-grids {file}: {error}", "Expected JSON like [[0.25, 0.5], [0.75, 0.5]].") from None
     if not points or not all(0 <= value <= 1 for point in points for value in point):
-        raise UsageError(f"--point-grids {file}: coordinates must lie between 0 and 1, and there must be some")
+        raise InputError(f"--point-grids {file}: coordinates must lie between 0 and 1, and there must be some")
     return (points,)
 
 
@@ -314,12 +337,16 @@ class _Run:
     save: bool
     as_json: bool
     reading: dict[str, Any]
+    listings: Listings
     spooled: int = 0
+    skipped: int = 0
 
     def tell(self, ref: ImageRef) -> None:
         """Say that this image would be done (``--dry-run``)."""
         if self._is_done(ref):
             return
+        if self.listings.entry(ref) is None:
+            raise NotFound(f"no such file: '{ref}'")
         if self.as_json:
             emit_json({"image": str(ref)})
         else:
@@ -331,7 +358,9 @@ class _Run:
     def one(self, ref: ImageRef) -> None:
         """Make and save all masks of one image."""
         if self._is_done(ref):
-            note(f"{ref}: has a set already, skipped")
+            self.skipped += 1
+            if sys.stderr.isatty():
+                note(f"{ref}: has a set already, skipped")
             return
         image = self.session.open_image(ref, **self.reading)
         self._advise(image)
@@ -339,6 +368,8 @@ class _Run:
             result = self.session.auto(image, self.parameters, on_event=lambda event: _show(event, report))
         for line in result.notes:
             note(f"{ref}: {line}")
+        if not result.masks:
+            note(f"{ref}: no masks were left; {self._thresholds()}")
         record: dict[str, Any] = {
             "image": str(ref),
             "masks": len(result.masks),
@@ -361,6 +392,24 @@ class _Run:
             notices=result.notes,
         )
         self.spooled += report_saved(saved, record, as_json=self.as_json)
+
+    def tell_skipped(self) -> None:
+        """How many images were skipped; in a log or cron's mail a line for each would bury the rest, on a terminal each was told."""
+        if self.skipped and not sys.stderr.isatty():
+            which = "image has a set already" if self.skipped == 1 else "images have sets already"
+            note(f"{self.skipped} {which}, skipped")
+
+    def _thresholds(self) -> str:
+        """What may have dropped every mask, and what the model itself would have kept."""
+        own = self.session.auto_defaults()
+        names = [name for name in THRESHOLDS if getattr(self.parameters, name) > 0]
+        options = ", ".join(f"--{name.replace('_', '-')} {getattr(self.parameters, name):g}" for name in names)
+        differ = any(getattr(self.parameters, name) > getattr(own, name) for name in names)
+        theirs = ", ".join(f"{getattr(own, name):g}" for name in names)
+        model = self.session.model.id
+        return f"in force are {options or 'no thresholds'} " + (
+            f"({model}'s own: {theirs})" if differ else f"({model}'s own)"
+        )
 
     def _advise(self, image: OpenImage) -> None:
         from segment_duo.engine.advice import tile_advice

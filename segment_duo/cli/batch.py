@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from segment_duo.cli.output import emit_json, note
@@ -20,6 +21,13 @@ STOPS_EVERYTHING = (Cancelled, ConfigError, EngineUnavailable, ModelError, Usage
 """What would fail for the next image just the same."""
 
 T = TypeVar("T")
+
+
+def _named(label: str, message: str) -> str:
+    """The message with the whole name of its image once; what reads an image knows only the last part of it."""
+    if label in message:
+        return message
+    return f"{label}: {message.removeprefix(f'{PurePosixPath(label).name}: ')}"
 
 
 def run_batch(
@@ -46,7 +54,7 @@ def run_batch(
         if total == 1:
             raise error
         met.append(error)
-        note(f"segduo: {error.message if label in error.message else f'{label}: {error.message}'}")
+        note(f"segduo: {_named(label, error.message)}")
         if as_json:
             emit_json({"image": label, "error": error.slug, "message": error.message, "hint": error.hint})
 

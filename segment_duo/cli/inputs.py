@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,19 +12,23 @@ from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.stores.base import has_magic
 from segment_duo.stores.versions import LATEST, VersionRequest, split_version, version_hint
+from segment_duo.text import safe
 from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
 
 if TYPE_CHECKING:
     from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import Session
+    from segment_duo.stores.base import Store
 
 
 def read_list(source: str) -> list[str]:
     """Lines of a file, or of stdin for ``-``; empty lines and lines that begin with ``#`` do not count."""
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{'stdin' if source == '-' else source}: not a text file") from None
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror or error}") from None
     return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -39,31 +43,99 @@ class Inputs:
 def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str | None) -> Inputs:
     """All images meant.
 
-    Lists (``-``, ``--from-file``) may hold folders and other files, as ``segduo ls -1`` prints them; these do not count. A single missing
-    file is left to whoever opens it.
+    A line of a list (``-``, ``--from-file``) means what it means as an argument, but for other files and for folders written with a ``/`` at
+    the end: ``segduo ls -1`` prints both, and a listing that is piped on means its images. What is left out is told in one line on stderr; a
+    list of which nothing is left is a failure. A single missing image is left to whoever opens it.
 
     Raises:
         UsageError: nothing was given.
     """
-    given: list[str] = []
-    listed: list[str] = []
-    for text in inputs or []:
-        if text == "-":
-            listed.extend(read_list("-"))
-        else:
-            given.append(text)
+    given = [text for text in inputs or [] if text != "-"]
+    sources = ["-"] if "-" in (inputs or []) else []
     if from_file is not None:
-        listed.extend(read_list(from_file))
-    if not (given or listed or "-" in (inputs or []) or from_file):
+        sources.append(from_file)
+    if not (given or sources):
         raise UsageError("no images given", "Name files, folders or quoted patterns, or use --from-file FILE.")
     found: dict[ImageRef, None] = {}
     failures: list[tuple[str, SegduoError]] = []
-    for text in [*given, *(line for line in listed if is_image_name(line) or has_magic(line))]:
+
+    def add(text: str, usable: Callable[[str], bool] = lambda _: True) -> bool:
         try:
+            if not usable(text):
+                return False
             found.update(dict.fromkeys(_expand(session, text)))
         except SegduoError as error:
             failures.append((text, error))
+        return True
+
+    for text in given:
+        add(text)
+    listings = Listings(session)
+    for source in sources:
+        lines = read_list(source)
+        dropped = [line for line in lines if not add(line, listings.is_input)]
+        if dropped and len(dropped) == len(lines):
+            failures.append(("stdin" if source == "-" else source, NotFound(_left_out(dropped, lines), _hint(dropped))))
+        elif dropped:
+            note(_left_out(dropped, lines))
     return Inputs(list(found), failures)
+
+
+def _left_out(dropped: Sequence[str], lines: Sequence[str]) -> str:
+    names = ", ".join(safe(name, limit=80) for name in dropped[:3])
+    more = f" and {len(dropped) - 3} more" if len(dropped) > 3 else ""
+    verb = "is not an image" if len(dropped) == 1 else "are not images"
+    return f"{len(dropped)} of {len(lines)} lines {verb}, left out: {names}{more}"
+
+
+def _hint(dropped: Sequence[str]) -> str:
+    if any(line.endswith("/") for line in dropped):
+        return "Folders of a list count when they are written without the / at the end that `segduo ls -1` gives them."
+    return _image_names()
+
+
+def _image_names() -> str:
+    from segment_duo.images import IMAGE_SUFFIXES
+
+    return f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+
+
+class Listings:
+    """What is where, with one look into each folder on Drops: a list of a thousand names must not cost a thousand requests."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: dict[str, dict[str, Entry] | SegduoError] = {}
+
+    def entry(self, ref: ImageRef) -> Entry | None:
+        """The file or folder ``ref`` names; None if there is none."""
+        store = self._session.store(ref.store)
+        # What no listing of the server shows: entries of its root and hidden ones.
+        if ref.store is StoreKind.LOCAL or ref.folder == "/" or "/." in ref.path:
+            return store.stat(ref.path)
+        if ref.folder not in self._seen:
+            self._seen[ref.folder] = self._look(store, ref.folder)
+        seen = self._seen[ref.folder]
+        if isinstance(seen, SegduoError):
+            raise seen
+        return seen.get(ref.path)
+
+    def _look(self, store: Store, folder: str) -> dict[str, Entry] | SegduoError:
+        try:
+            return {entry.path: entry for entry in store.list(folder)}
+        except NotFound:
+            return {}
+        except SegduoError as error:  # a server that is away is waited for once, not once a line
+            return error
+
+    def is_input(self, line: str) -> bool:
+        """Whether a line of a list means images: one by its name, a folder, or a pattern."""
+        if is_image_name(line):
+            return True
+        if line.endswith("/"):
+            return False
+        entry = self.entry(self._session.reference(line))
+        return entry.is_folder if entry is not None else has_magic(line)
 
 
 def is_image_name(name: str) -> bool:
@@ -95,11 +167,9 @@ def _is_local_folder(ref: ImageRef) -> bool:
 
 
 def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[ImageRef]:
-    from segment_duo.images import IMAGE_SUFFIXES
-
     refs = [ImageRef(ref.store, entry.path) for entry in entries if not entry.is_folder and is_image_name(entry.path)]
     if not refs:
-        raise NotFound(message, f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise NotFound(message, _image_names())
     yield from refs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,7 +26,7 @@ from segment_duo.cli import (
     train,
     tui,
 )
-from segment_duo.cli.output import BROKEN_PIPE_EXIT, emit, note
+from segment_duo.cli.output import BROKEN_PIPE_EXIT, NO_ROOM, emit, note, output_error, to_nowhere
 from segment_duo.errors import SegduoError
 
 app = typer.Typer(
@@ -77,12 +77,27 @@ def main() -> None:
         app()
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE_EXIT)
+    except SystemExit as stop:
+        # Typer and Rich, which print the help, turn a reader that went away into exit code 1.
+        if isinstance(stop.__context__, BrokenPipeError):
+            sys.exit(BROKEN_PIPE_EXIT)
+        raise
     except SegduoError as error:
-        first, *rest = error.message.splitlines() or [""]
-        note(f"segduo: {first}")
-        for line in [*rest, *error.hint.splitlines()]:
-            note(f"  {line}")
-        sys.exit(error.exit_code)
+        _fail(error)
+    except OSError as error:
+        # The help is not written by our own writer.
+        if error.errno not in NO_ROOM:
+            raise
+        to_nowhere(sys.stdout)
+        _fail(output_error(error))
+
+
+def _fail(error: SegduoError) -> NoReturn:
+    first, *rest = error.message.splitlines() or [""]
+    note(f"segduo: {first}")
+    for line in [*rest, *error.hint.splitlines()]:
+        note(f"  {line}")
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def list_models(as_json: JsonOption = False) -> None:
       segduo models ls
 
       segduo models ls --json | jq -r '.[] | select(.default).id'
+
+      segduo models ls --json | jq '.[] | select(.default).auto_defaults'
     """
     from segment_duo.models import registry
     from segment_duo.paths import Paths
@@ -156,6 +158,8 @@ def _size(model: KnownModel) -> str:
 
 
 def _as_json(model: KnownModel, default: str) -> dict[str, object]:
+    from segment_duo.models import registry
+
     return {
         "id": model.id,
         "state": model.state,
@@ -166,5 +170,6 @@ def _as_json(model: KnownModel, default: str) -> dict[str, object]:
         "bytes": model.bytes,
         "full_bytes": model.spec.bytes if model.spec else model.bytes,
         "sha256": model.sha256,
+        "auto_defaults": registry.auto_defaults(model),
         "url": model.spec.url if model.spec else None,
     }

@@ -93,7 +93,13 @@ InputsArgument = Annotated[
     ),
 ]
 FromFileOption = Annotated[
-    str | None, typer.Option("--from-file", metavar="FILE", help="Read the list of images from a file, or - for stdin.")
+    str | None,
+    typer.Option(
+        "--from-file",
+        metavar="FILE",
+        help="Read a list of images, folders and patterns from a file (- is stdin), one a line. "
+        "Other files, and folders with a / at the end (as ls -1 prints them), are left out and told on stderr.",
+    ),
 ]
 
 

@@ -6,13 +6,15 @@ File names and server texts are escaped on their way out. JSON needs no such car
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from segment_duo.errors import OutOfSpace, StoreError
 from segment_duo.text import safe
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE_EXIT = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`segduo ls | head`)."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 _WIDEST_TABLE = 4000
@@ -126,14 +130,26 @@ def _write(stream: TextIO, text: str, *, end: str = "\n") -> None:
     try:
         stream.write(text + end)
         stream.flush()
-    except BrokenPipeError:
-        _reader_is_gone()
+    except OSError as error:
+        to_nowhere(stream)
+        if stream is sys.stderr:
+            return  # Nobody to tell; the work goes on.
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(BROKEN_PIPE_EXIT) from None
+        raise output_error(error) from None
 
 
-def _reader_is_gone() -> NoReturn:
-    """End quietly; what Python flushes at exit goes to nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(BROKEN_PIPE_EXIT)
+def output_error(error: OSError) -> StoreError:
+    """What to raise when the output cannot be written."""
+    message = f"cannot write the output: {error.strerror or error}"
+    if error.errno in NO_ROOM:
+        return OutOfSpace(message, "Free some space, or send the output elsewhere.")
+    return StoreError(message)
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """What the stream still holds must not fail once more when Python flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _report_nothing(done: float, total: float | None, text: str) -> None:
