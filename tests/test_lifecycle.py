@@ -136,6 +136,55 @@ class TestVersions:
         assert old.alive
 
 
+class TestMissingDevice:
+    """An engine whose device is not there must not be what later commands meet."""
+
+    @pytest.fixture
+    def missing(self) -> str:
+        import torch
+
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+            if not there:
+                return name
+        pytest.skip("this machine has every device")
+
+    def test_start_says_so_and_later_commands_work(self, home: Home, missing: str) -> None:
+        refused = run_segduo(home, "engine", "start", "--device", missing)
+        assert refused.returncode == 2, refused.stderr
+        assert f"no device '{missing}'" in refused.stderr
+        again = run_segduo(home, "engine", "start", "--device", "cpu")
+        assert again.returncode == 0, again.stderr
+        assert len(home.processes()) == 1
+        status = lifecycle.require(home.settings)
+        assert (status.device, status.failure) == ("cpu", None)
+
+    def test_in_the_foreground_it_ends_with_the_code_of_a_wrong_setting(self, home: Home, missing: str) -> None:
+        done = run_segduo(home, "engine", "run", "--device", missing)
+        assert done.returncode == 2, done.stderr
+        assert f"no device '{missing}'" in done.stderr
+
+    def test_it_tells_why_and_leaves(self, scripted: Start, home: Home) -> None:
+        lame = scripted(cannot_prepare="this machine has no device 'x'")
+        failure = wait_for(lambda: (lifecycle.probe(home.settings) or lame.status).failure)
+        assert (failure.slug, failure.message) == ("config", "this machine has no device 'x'")
+        doctor = run_segduo(home, "doctor")
+        assert "PROBLEM  engine: cannot compute: this machine has no device 'x'" in doctor.stdout
+        assert lame.process.wait(20) != 0
+        assert not home.settings.socket.exists()
+        assert "has no device" in lifecycle.log_tail(home.settings.log)
+
+    def test_one_that_has_not_left_yet_is_replaced(
+        self, threaded: StartThread, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lame = threaded(cannot_prepare="no device")
+        wait_for(lambda: (lifecycle.probe(home.settings) or lame.status).failure)
+        monkeypatch.setattr(
+            lifecycle, "_spawn", lambda _settings: lame.status.model_copy(update={"failure": None, "pid": -1})
+        )
+        assert lifecycle.ensure_running(home.settings).pid == -1
+        wait_for(lambda: not lame.alive, 4)
+
+
 class TestStop:
     def test_asking_is_enough_for_a_healthy_engine(self, home: Home) -> None:
         pid = lifecycle.ensure_running(home.settings).pid

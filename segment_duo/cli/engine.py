@@ -170,6 +170,8 @@ def _rows(status: EngineStatus) -> list[tuple[str, str]]:
 
 
 def _device(status: EngineStatus) -> str:
+    if status.failure is not None:
+        return f"none: {status.failure.message}"
     name = f" ({status.device_name})" if status.device_name else ""
     return f"{status.device}{name}, {status.threads} threads" if status.device else "not chosen yet"
 

@@ -24,7 +24,7 @@ from segment_duo import __version__
 from segment_duo.engine import protocol
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.errors import EngineBusy, EngineUnavailable
+from segment_duo.errors import EngineBusy, EngineUnavailable, error_from_slug
 
 if TYPE_CHECKING:
     import psutil
@@ -94,21 +94,24 @@ def require(settings: EngineSettings) -> EngineStatus:
 def ensure_running(settings: EngineSettings) -> EngineStatus:
     """An engine that answers: the one that runs, or a new one. An idle one of another version or device is replaced.
 
+    Where a device is named, the answer waits until the engine has it: an engine that turns out to lack it would fail every later command.
+
     Raises:
         EngineUnavailable: it could not be started; the message ends with the end of the log.
         EngineBusy: another version or device is wanted, but the engine is working for somebody.
+        ConfigError: this machine does not have the device.
     """
-    status = probe(settings)
+    status = _probe_device(settings)
     if status is not None and _fits(status, settings):
         return status
     with _start_lock(settings):
-        status = probe(settings)
+        status = _probe_device(settings)
         if status is not None:
             if _fits(status, settings):
                 return status
             if not _replaceable(status, settings):
                 return status
-            stop(settings, only_if_idle=True)
+            stop(settings, only_if_idle=status.failure is None)
         return _spawn(settings)
 
 
@@ -189,15 +192,28 @@ def peer_of_connection(connection: socket.socket) -> Peer | None:
 _OTHER_SOCKET = "Remove it if it is a leftover, or name another one with --socket."
 
 
+def _probe_device(settings: EngineSettings) -> EngineStatus | None:
+    """As :func:`probe`; where a device is named, an engine that has just been started is given time to find its own."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        status = probe(settings)
+        if status is None or settings.config.device == "auto" or time.monotonic() > deadline:
+            return status
+        if status.device or status.failure or status.version != __version__:
+            return status
+        time.sleep(0.05)
+
+
 def _fits(status: EngineStatus, settings: EngineSettings) -> bool:
+    if status.protocol != protocol.PROTOCOL_VERSION or status.version != __version__ or status.failure is not None:
+        return False
     wanted = settings.config.device
-    same_device = wanted == "auto" or not status.device or status.device == wanted
-    return status.protocol == protocol.PROTOCOL_VERSION and status.version == __version__ and same_device
+    return wanted == "auto" or not status.device or status.device == wanted
 
 
 def _replaceable(status: EngineStatus, settings: EngineSettings) -> bool:
     """Whether an engine that does not fit may be stopped; False: it is busy, and good enough to be used as it is."""
-    if status.state not in {"busy", "starting"}:
+    if status.state not in {"busy", "starting"} or status.failure is not None:
         return True
     if status.protocol != protocol.PROTOCOL_VERSION:
         raise EngineBusy(
@@ -229,6 +245,20 @@ def _spawn(settings: EngineSettings) -> EngineStatus:
         except OSError as error:
             raise EngineUnavailable(f"the engine could not be started: {error}") from None
     _children.append(child)
+    status = _first_status(child, settings)
+    if settings.config.device != "auto":
+        status = _probe_device(settings) or status
+    if status.failure is not None:
+        raise error_from_slug(status.failure.slug, status.failure.message, status.failure.hint)
+    return status
+
+
+def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings) -> EngineStatus:
+    """What the new engine says as soon as it answers.
+
+    Raises:
+        EngineUnavailable: it ended, or did not answer in time.
+    """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         status = probe(settings)

@@ -261,7 +261,10 @@ class QueuedJob(_Message):
 
 
 class EngineStatus(_Message):
-    """The engine's view of itself. The first four fields are the same in every protocol version."""
+    """The engine's view of itself. The first four fields are the same in every protocol version.
+
+    ``device`` is empty until torch is loaded. ``failure``: why this engine can never compute (its device is missing); it leaves in a moment.
+    """
 
     protocol: int
     version: str
@@ -275,7 +278,6 @@ class EngineStatus(_Message):
     threads: int = 0
     rss_bytes: int = 0
     models: list[LoadedModel] = []
-    default_model: str = ""
     images: list[HeldImage] = []
     memory_cache: CacheUse = CacheUse()
     disk_cache: CacheUse = CacheUse()
@@ -285,6 +287,7 @@ class EngineStatus(_Message):
     queue_limit: int = 0
     log: str = ""
     in_process: bool = False
+    failure: ErrorMessage | None = None
 
 
 class AvailableModel(_Message):

@@ -72,6 +72,7 @@ class EngineService:
         self.last_used = self.started
         self.open_requests = 0
         self.stopping = False
+        self.failure: SegduoError | None = None
         self.request_stop: Callable[[], None] = lambda: None
         self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
 
@@ -97,6 +98,7 @@ class EngineService:
             "queue": self.worker.waiting(),
             "queue_limit": self.worker.limit,
             "log": str(self.settings.log),
+            "failure": _message(self.failure) if self.failure else None,
         }
         return EngineStatus.model_validate({**fields, **self.compute.status_fields()})
 
@@ -338,7 +340,11 @@ def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
         known = error
     else:
         known = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
-    return AutoEvent("error", error=ErrorMessage(slug=known.slug, message=known.message, hint=known.hint))
+    return AutoEvent("error", error=_message(known))
+
+
+def _message(error: SegduoError) -> ErrorMessage:
+    return ErrorMessage(slug=error.slug, message=error.message, hint=error.hint)
 
 
 def _stopped() -> EngineFailed:
