@@ -327,7 +327,7 @@ class TestHttp:
             ("10,10,3", 299, "299 bytes announced, 300 needed"),
             ("10,10,3", 301, "301 bytes announced, 300 needed"),
             ("10,10", 100, "bad"),
-            ("100000,100000,3", 10, "more than the limit"),
+            ("100000,100000,3", 10, "more than the running engine takes"),
         ],
     )
     def test_uploads_that_do_not_fit_their_shape(

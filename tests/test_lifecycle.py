@@ -129,6 +129,16 @@ class TestVersions:
         with pytest.raises(EngineBusy, match="cuda"):
             lifecycle.ensure_running(wanted.settings)
 
+    def test_idle_engine_with_a_lower_limit_of_pixels_is_replaced(
+        self, threaded: StartThread, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = threaded()
+        smaller, larger = (Home(home.root, Config(max_pixels=pixels)).settings for pixels in (1000, 10**9))
+        assert lifecycle.ensure_running(smaller).pid == old.status.pid
+        monkeypatch.setattr(lifecycle, "_spawn", lambda _settings: "a new one")
+        assert lifecycle.ensure_running(larger) == "a new one"
+        wait_for(lambda: not old.alive)
+
     def test_foreign_engine_of_another_protocol_is_refused(self, threaded: StartThread, home: Home) -> None:
         old = threaded(protocol=99)
         with pytest.raises(EngineUnavailable, match="is version"):
@@ -420,6 +430,7 @@ class TestCommands:
         other = tmp_path / "other.sock"
         nobody = run_segduo(home, "engine", "status", "--socket", str(other))
         assert nobody.returncode == 3
+        assert "ssh -L" in nobody.stderr
         assert run_segduo(home, "engine", "start", "--socket", str(other)).returncode == 0
         assert run_segduo(home, "engine", "start").returncode == 0
         assert len(home.processes()) == 2

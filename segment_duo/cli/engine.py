@@ -75,7 +75,7 @@ def status(as_json: JsonOption = False, socket: SocketOption = None) -> None:
     settings = _settings(socket=socket)
     found = lifecycle.probe(settings)
     if found is None:
-        raise EngineUnavailable(f"no engine runs ({settings.socket})", "Any command that needs one starts it.")
+        raise lifecycle.nobody_listens(settings)
     if as_json:
         emit_json(found.model_dump(mode="json"), indent=1)
     else:

@@ -449,6 +449,12 @@ class EngineClient:
     def _dead(self, lost: _ConnectionLost) -> EngineFailed:
         from segment_duo.engine import lifecycle
 
+        if not self.settings.own_socket:
+            # Its log is elsewhere, and more often than the engine it is the connection that ended.
+            return EngineFailed(
+                f"the connection to the engine on {self.settings.socket} ended",
+                "Is `ssh -L` still up, and the engine alive there? Then run the command again.",
+            )
         what = "the engine stopped in the middle of the work" if lost.working else "the engine went away"
         tail = lifecycle.log_tail(self.settings.log) if self._startable else ""
         message = f"{what}; the end of its log:\n{tail}" if tail else f"{what} ({lost.reason})"

@@ -80,9 +80,7 @@ def require(settings: EngineSettings) -> EngineStatus:
     """
     status = probe(settings)
     if status is None:
-        own = "Start it with `segduo engine start`."
-        foreign = "Start it there with `segduo engine run --socket PATH`, or check the ssh -L connection."
-        raise EngineUnavailable(f"no engine listens on {settings.socket}", own if settings.own_socket else foreign)
+        raise nobody_listens(settings)
     if status.protocol != protocol.PROTOCOL_VERSION:
         raise EngineUnavailable(
             f"the engine on {settings.socket} is version {status.version}, this is {__version__}",
@@ -91,8 +89,16 @@ def require(settings: EngineSettings) -> EngineStatus:
     return status
 
 
+def nobody_listens(settings: EngineSettings) -> EngineUnavailable:
+    """What to tell somebody who asked an engine that does not run."""
+    own = "Any command that needs it starts it, as `segduo engine start` does."
+    foreign = "Start it there with `segduo engine run --socket PATH`, or check the ssh -L connection."
+    return EngineUnavailable(f"no engine listens on {settings.socket}", own if settings.own_socket else foreign)
+
+
 def ensure_running(settings: EngineSettings) -> EngineStatus:
-    """An engine that answers: the one that runs, or a new one. An idle one of another version or device is replaced.
+    """An engine that answers: the one that runs, or a new one. An idle one of another version or device, or with a lower limit
+    of pixels, is replaced.
 
     Where a device is named, the answer waits until the engine has it: an engine that turns out to lack it would fail every later command.
 
@@ -206,6 +212,8 @@ def _probe_device(settings: EngineSettings) -> EngineStatus | None:
 
 def _fits(status: EngineStatus, settings: EngineSettings) -> bool:
     if status.protocol != protocol.PROTOCOL_VERSION or status.version != __version__ or status.failure is not None:
+        return False
+    if 0 < status.max_pixels < settings.config.max_pixels:
         return False
     wanted = settings.config.device
     return wanted == "auto" or not status.device or status.device == wanted

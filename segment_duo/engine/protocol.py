@@ -264,6 +264,7 @@ class EngineStatus(_Message):
     """The engine's view of itself. The first four fields are the same in every protocol version.
 
     ``device`` is empty until torch is loaded. ``failure``: why this engine can never compute (its device is missing); it leaves in a moment.
+    ``max_pixels``: the largest image it takes, 0 if it does not tell.
     """
 
     protocol: int
@@ -285,6 +286,7 @@ class EngineStatus(_Message):
     running: RunningJob | None = None
     queue: list[QueuedJob] = []
     queue_limit: int = 0
+    max_pixels: int = 0
     log: str = ""
     in_process: bool = False
     failure: ErrorMessage | None = None
@@ -340,15 +342,13 @@ class AutoCollector:
         return AutoResult(tuple(self.masks), done.notes, done.seconds, done.candidates_reused, done.model)
 
 
-def parse_shape(text: str, *, max_pixels: int) -> tuple[int, int, int]:
+def parse_shape(text: str) -> tuple[int, int, int]:
     """Read a :data:`SHAPE_HEADER`.
 
     Raises:
-        ValueError: not three positive numbers, a channel count other than 1 or 3, or more than ``max_pixels`` pixels.
+        ValueError: not three positive numbers, or a channel count other than 1 or 3.
     """
     height, width, channels = (int(part) for part in text.split(","))
     if height < 1 or width < 1 or channels not in {1, 3}:
         raise ValueError(f"bad shape {text!r}")
-    if height * width > max_pixels:
-        raise ValueError(f"{width} x {height} pixels are more than the limit of {max_pixels}")
     return height, width, channels

@@ -97,6 +97,7 @@ class EngineService:
             "running": self.worker.running(),
             "queue": self.worker.waiting(),
             "queue_limit": self.worker.limit,
+            "max_pixels": self.settings.config.max_pixels,
             "log": str(self.settings.log),
             "failure": _message(self.failure) if self.failure else None,
         }
@@ -246,11 +247,14 @@ async def _read_pixels(request: Request, shape: str, max_pixels: int) -> npt.NDA
     import numpy as np
 
     try:
-        height, width, channels = protocol.parse_shape(shape, max_pixels=max_pixels)
+        height, width, channels = protocol.parse_shape(shape)
     except ValueError as error:
+        raise ImageError(f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1.") from None
+    if height * width > max_pixels:
         raise ImageError(
-            f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1; max_pixels bounds the size."
-        ) from None
+            f"{width} x {height} pixels are more than the running engine takes: it was started with max_pixels = {max_pixels}",
+            "Set max_pixels in config.toml (or SEGDUO_MAX_PIXELS) on the engine's machine, then `segduo engine stop` there.",
+        )
     expected = height * width * channels
     announced = request.headers.get("content-length")
     if announced is not None and announced != str(expected):
