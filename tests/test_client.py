@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from segment_duo.errors import (
     ModelError,
     NotFound,
     SegduoError,
+    UsageError,
     all_error_classes,
     error_from_slug,
 )
@@ -183,6 +185,17 @@ class TestErrors:
         with pytest.raises(ImageError, match=r"40 x 30 pixels .* started with max_pixels = 1000") as caught:
             threaded().client().ensure_image(picture())
         assert "engine stop" in caught.value.hint
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_parameter_that_is_no_number_is_named(self, home: Home, value: float) -> None:
+        for config in (home.config, Config(in_process=True)):
+            engine = (
+                EngineClient.connect(config, home.paths)
+                if config.in_process
+                else EngineClient(home.settings, startable=False)
+            )
+            with pytest.raises(UsageError, match=f"--mask-threshold: {value} is not a finite number"):
+                engine.auto("0" * 64, AutoParameters(mask_threshold=value))
 
     def test_bad_image_id(self, threaded: StartThread) -> None:
         with pytest.raises(NotFound, match="64"):

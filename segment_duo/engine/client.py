@@ -141,6 +141,7 @@ class Engine(Protocol):
 
         Raises:
             Cancelled: ``cancelled`` returned True; the engine stops between decoder batches.
+            UsageError: a parameter is not a finite number.
         """
 
     def release(self, image_id: str | None = None) -> ReleaseReport:
@@ -334,6 +335,7 @@ class EngineClient:
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
+        protocol.check_finite(params)
         request = protocol.AutoRequest(parameters=params, model=self._wire_model(model))
         body = request.model_dump_json(exclude_defaults=True).encode()
         return self._with_image(

@@ -9,12 +9,14 @@ This module must not import NumPy, torch, FastAPI or requests.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from segment_duo.errors import UsageError
 from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt
 
 if TYPE_CHECKING:
@@ -340,6 +342,18 @@ class AutoCollector:
 
     def result(self, done: AutoEvent) -> AutoResult:
         return AutoResult(tuple(self.masks), done.notes, done.seconds, done.candidates_reused, done.model)
+
+
+def check_finite(parameters: AutoParameters) -> None:
+    """Refuse what JSON cannot hold, by its option's name; the engine would only see that a number is missing.
+
+    Raises:
+        UsageError: a parameter is NaN or infinite.
+    """
+    for one in fields(parameters):
+        value = getattr(parameters, one.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{one.name.replace('_', '-')}: {value} is not a finite number")
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
