@@ -227,12 +227,17 @@ class TestStop:
     def test_a_stuck_engine_is_stopped_too(self, scripted: Start, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         stuck = scripted()
         os.kill(stuck.status.pid, signal.SIGSTOP)
-        for name, seconds in (("PROBE_SECONDS", 0.3), ("DRAIN_SECONDS", 0.2), ("TERM_SECONDS", 0.2)):
+        for name, seconds in (("STOP_SECONDS", 0.3), ("DRAIN_SECONDS", 60.0), ("TERM_SECONDS", 0.2)):
             monkeypatch.setattr(lifecycle, name, seconds)
         monkeypatch.setattr(lifecycle, "SERVER_MODULE", "tests.scripted_engine")
         with pytest.raises(EngineUnavailable, match="does not answer"):
             lifecycle.probe(home.settings, seconds=0.3)
-        assert lifecycle.stop(home.settings)
+        notes: list[str] = []
+        started = time.monotonic()
+        assert lifecycle.stop(home.settings, notify=notes.append)
+        assert time.monotonic() - started < 30  # one that does not answer gets no time to finish its work
+        assert len(notes) == 1
+        assert "does not answer, sending SIGTERM" in notes[0]
         assert stuck.process.wait(5) == -signal.SIGKILL
 
     def test_only_if_idle_spares_a_working_engine(self, threaded: StartThread, home: Home) -> None:

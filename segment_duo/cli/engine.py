@@ -80,7 +80,7 @@ def stop(socket: SocketOption = None) -> None:
     """
     from segment_duo.engine import lifecycle
 
-    if not lifecycle.stop(_settings(socket=socket)):
+    if not lifecycle.stop(_settings(socket=socket), notify=note):
         note("no engine was running")
 
 

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
@@ -35,6 +35,8 @@ START_SECONDS = 90.0
 PROBE_SECONDS = 20.0
 """A healthy engine answers in milliseconds; this is for machines that swap or starve."""
 LOCK_SECONDS = 120.0
+STOP_SECONDS = 5.0
+"""How long `engine stop` waits for an answer before it turns to signals; SIGTERM is no harm to an engine that is only slow."""
 DRAIN_SECONDS = 15.0
 TERM_SECONDS = 5.0
 KILL_SECONDS = 5.0
@@ -121,10 +123,10 @@ def ensure_running(settings: EngineSettings) -> EngineStatus:
         return _spawn(settings)
 
 
-def stop(settings: EngineSettings, *, only_if_idle: bool = False) -> bool:
+def stop(settings: EngineSettings, *, only_if_idle: bool = False, notify: Callable[[str], None] | None = None) -> bool:
     """Stop the engine: ask it, then SIGTERM, then SIGKILL. False if none ran.
 
-    An engine behind a forwarded socket is only asked: its process is not ours to signal.
+    An engine behind a forwarded socket is only asked: its process is not ours to signal. ``notify`` is told when asking does not help.
 
     Raises:
         EngineBusy: ``only_if_idle`` and somebody's work runs or waits.
@@ -134,10 +136,14 @@ def stop(settings: EngineSettings, *, only_if_idle: bool = False) -> bool:
     if peer is None:
         return False
     process = _engine_process(peer)
-    _ask_to_stop(settings, only_if_idle=only_if_idle)
-    if _gone(settings, process, DRAIN_SECONDS):
+    answers = _ask_to_stop(settings, only_if_idle=only_if_idle)
+    # One that does not even answer (stopped, stuck in a driver) will not drain either.
+    if _gone(settings, process, DRAIN_SECONDS if answers else 0):
         return True
     if process is not None:
+        if notify is not None:
+            what = "is not done yet" if answers else "does not answer"
+            notify(f"the engine (pid {process.pid}) {what}, sending SIGTERM and then SIGKILL")
         for sent, patience in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
             with contextlib.suppress(OSError):
                 process.send_signal(sent)
@@ -392,24 +398,28 @@ def _engine_process(peer: Peer) -> psutil.Process | None:
     return process if SERVER_MODULE in arguments and process.pid != os.getpid() else None
 
 
-def _ask_to_stop(settings: EngineSettings, *, only_if_idle: bool) -> None:
+def _ask_to_stop(settings: EngineSettings, *, only_if_idle: bool) -> bool:
+    """False if it does not answer in time."""
     import json
     from http.client import HTTPConnection, HTTPException
 
     body = protocol.StopRequest(only_if_idle=only_if_idle).model_dump_json()
     try:
-        with _connected(settings.socket, PROBE_SECONDS) as connection:
+        with _connected(settings.socket, PROBE_SECONDS if only_if_idle else STOP_SECONDS) as connection:
             http = HTTPConnection("localhost")
             http.sock = connection
             headers = {"Content-Type": "application/json", "Connection": "close"}
             http.request("POST", protocol.STOP, body=body, headers=headers)
             response = http.getresponse()
             answer = response.read(protocol.MAX_JSON_BYTES)
+    except TimeoutError:
+        return False
     except (OSError, HTTPException):
-        return  # stuck or gone: the next rungs of the ladder decide
+        return True  # it is going already
     if response.status == 503:
         message = json.loads(answer)
         raise EngineBusy(str(message.get("message", "the engine is busy")), str(message.get("hint", "")))
+    return True
 
 
 def _gone(settings: EngineSettings, process: psutil.Process | None, seconds: float) -> bool:
