@@ -122,7 +122,11 @@ def _engine(session: Session) -> Iterator[Finding]:
             f"not running (starts by itself), socket {session.config.socket or session.paths.socket}",
         )
         return
-    device = status.device + (f" ({status.device_name})" if status.device_name else "")
+    if status.failure is not None:
+        yield Finding("engine", Verdict.PROBLEM, f"cannot compute: {status.failure.message}", status.failure.hint)
+        return
+    device = status.device or "not chosen yet"
+    device += f" ({status.device_name})" if status.device_name else ""
     yield Finding("engine", Verdict.OK, f"{status.state}, pid {status.pid}, version {status.version}, device {device}")
     if status.version != __version__:
         yield Finding(

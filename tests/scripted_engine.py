@@ -4,7 +4,7 @@
 
 SCRIPT is a JSON object: ``embed_seconds``, ``predict_seconds``, ``batches`` and ``batch_seconds`` (auto), ``die_in`` (``embed``, ``predict`` or
 ``auto``: the process ends as if killed), ``fail_in`` (raises), ``keep`` (images kept), ``version``, ``protocol`` and ``device`` (what status
-claims), ``ignore_stop``, ``own_socket_seconds``.
+claims), ``ignore_stop``, ``own_socket_seconds``, ``cannot_prepare`` (what is wrong with the device).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job
+from segment_duo.errors import ConfigError
 from segment_duo.types import Mask, ModelIdentity, Rle
 
 IDENTITY = ModelIdentity("scripted", "0" * 64)
@@ -53,7 +54,8 @@ class ScriptedCompute:
             raise RuntimeError("a scripted \x1b[31mfailure")
 
     def prepare(self) -> None:
-        time.sleep(0)
+        if "cannot_prepare" in self.script:
+            raise ConfigError(self.script["cannot_prepare"], "Use another.")
 
     def state(self, image_id: str, model: Any) -> ImageState:
         held = self.pixels.get(image_id)
@@ -114,6 +116,8 @@ class ScriptedCompute:
 
     def status_fields(self) -> dict[str, Any]:
         claimed = {name: self.script[name] for name in ("version", "protocol", "device") if name in self.script}
+        if "cannot_prepare" in self.script:
+            return claimed
         return {"device": "cpu", "device_name": "scripted", **claimed}
 
     def trim(self) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from segment_duo.config import Config
 from segment_duo.engine import lifecycle, protocol
+from segment_duo.engine.cache import EmbeddingKey
 from segment_duo.engine.client import EngineClient, EngineStatus
 from segment_duo.engine.protocol import AutoEvent
 from segment_duo.errors import ConfigError, EngineFailed, ModelError, PromptError
@@ -181,6 +183,17 @@ class TestStatusAndRelease:
         assert (gone.embedding, gone.pixels) == (None, False)
         assert client.release(state.id).images == 0
 
+    def test_work_is_logged_as_it_begins(
+        self, client: EngineClient, image: str, real_engine: Home, real_model: ModelChoice
+    ) -> None:
+        client.ensure_image(discs(72, 80), model=real_model)
+        client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model)
+        client.auto(image, AUTO, model=real_model)
+        tail = lifecycle.log_tail(real_engine.settings.log, 4)
+        assert f" (80 x 72) with {real_model.id}" in tail
+        for kind in ("predict", "auto"):
+            assert f"{kind} of {image[:12]} (160 x 120) with {real_model.id}" in tail
+
     def test_curl_gets_the_status(self, real_engine: Home) -> None:
         if shutil.which("curl") is None:
             pytest.skip("curl is not installed")
@@ -269,6 +282,19 @@ def test_embeddings_survive_a_restart(home: Home) -> None:
     assert not second.ensure_image(discs(), model=choice).computed
 
 
+def test_release_of_all_without_an_engine_counts_the_images_on_disk_and_starts_none(home: Home) -> None:
+    folder = home.paths.embeddings_dir
+    folder.mkdir(parents=True)
+    for image in "abc":
+        for crop in (None, (0, 0, 5, 5)):
+            (folder / EmbeddingKey(image * 64, "f" * 64, crop).file_name).write_bytes(b"x" * 512)
+    command = [sys.executable, "-m", "segment_duo.cli.main", "engine", "release", "--all"]
+    done = subprocess.run(command, env=home.environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "3 images released: 0 B of memory, 3.0 KiB on disk\n"
+    assert list(folder.iterdir()) == []
+    assert home.processes() == []
+
+
 class TestHttp:
     """What clients that are not ours see."""
 
@@ -327,7 +353,7 @@ class TestHttp:
             ("10,10,3", 299, "299 bytes announced, 300 needed"),
             ("10,10,3", 301, "301 bytes announced, 300 needed"),
             ("10,10", 100, "bad"),
-            ("100000,100000,3", 10, "more than the limit"),
+            ("100000,100000,3", 10, "more than the running engine takes"),
         ],
     )
     def test_uploads_that_do_not_fit_their_shape(

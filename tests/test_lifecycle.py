@@ -129,11 +129,70 @@ class TestVersions:
         with pytest.raises(EngineBusy, match="cuda"):
             lifecycle.ensure_running(wanted.settings)
 
+    def test_idle_engine_with_a_lower_limit_of_pixels_is_replaced(
+        self, threaded: StartThread, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = threaded()
+        smaller, larger = (Home(home.root, Config(max_pixels=pixels)).settings for pixels in (1000, 10**9))
+        assert lifecycle.ensure_running(smaller).pid == old.status.pid
+        monkeypatch.setattr(lifecycle, "_spawn", lambda _settings: "a new one")
+        assert lifecycle.ensure_running(larger) == "a new one"
+        wait_for(lambda: not old.alive)
+
     def test_foreign_engine_of_another_protocol_is_refused(self, threaded: StartThread, home: Home) -> None:
         old = threaded(protocol=99)
         with pytest.raises(EngineUnavailable, match="is version"):
             lifecycle.require(home.settings)
         assert old.alive
+
+
+class TestMissingDevice:
+    """An engine whose device is not there must not be what later commands meet."""
+
+    @pytest.fixture
+    def missing(self) -> str:
+        import torch
+
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+            if not there:
+                return name
+        pytest.skip("this machine has every device")
+
+    def test_start_says_so_and_later_commands_work(self, home: Home, missing: str) -> None:
+        refused = run_segduo(home, "engine", "start", "--device", missing)
+        assert refused.returncode == 2, refused.stderr
+        assert f"no device '{missing}'" in refused.stderr
+        again = run_segduo(home, "engine", "start", "--device", "cpu")
+        assert again.returncode == 0, again.stderr
+        assert len(home.processes()) == 1
+        status = lifecycle.require(home.settings)
+        assert (status.device, status.failure) == ("cpu", None)
+
+    def test_in_the_foreground_it_ends_with_the_code_of_a_wrong_setting(self, home: Home, missing: str) -> None:
+        done = run_segduo(home, "engine", "run", "--device", missing)
+        assert done.returncode == 2, done.stderr
+        assert f"no device '{missing}'" in done.stderr
+
+    def test_it_tells_why_and_leaves(self, scripted: Start, home: Home) -> None:
+        lame = scripted(cannot_prepare="this machine has no device 'x'")
+        failure = wait_for(lambda: (lifecycle.probe(home.settings) or lame.status).failure)
+        assert (failure.slug, failure.message) == ("config", "this machine has no device 'x'")
+        doctor = run_segduo(home, "doctor")
+        assert "PROBLEM  engine: cannot compute: this machine has no device 'x'" in doctor.stdout
+        assert lame.process.wait(20) != 0
+        assert not home.settings.socket.exists()
+        assert "has no device" in lifecycle.log_tail(home.settings.log)
+
+    def test_one_that_has_not_left_yet_is_replaced(
+        self, threaded: StartThread, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lame = threaded(cannot_prepare="no device")
+        wait_for(lambda: (lifecycle.probe(home.settings) or lame.status).failure)
+        monkeypatch.setattr(
+            lifecycle, "_spawn", lambda _settings: lame.status.model_copy(update={"failure": None, "pid": -1})
+        )
+        assert lifecycle.ensure_running(home.settings).pid == -1
+        wait_for(lambda: not lame.alive, 4)
 
 
 class TestStop:
@@ -168,12 +227,17 @@ class TestStop:
     def test_a_stuck_engine_is_stopped_too(self, scripted: Start, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         stuck = scripted()
         os.kill(stuck.status.pid, signal.SIGSTOP)
-        for name, seconds in (("PROBE_SECONDS", 0.3), ("DRAIN_SECONDS", 0.2), ("TERM_SECONDS", 0.2)):
+        for name, seconds in (("STOP_SECONDS", 0.3), ("DRAIN_SECONDS", 60.0), ("TERM_SECONDS", 0.2)):
             monkeypatch.setattr(lifecycle, name, seconds)
         monkeypatch.setattr(lifecycle, "SERVER_MODULE", "tests.scripted_engine")
         with pytest.raises(EngineUnavailable, match="does not answer"):
             lifecycle.probe(home.settings, seconds=0.3)
-        assert lifecycle.stop(home.settings)
+        notes: list[str] = []
+        started = time.monotonic()
+        assert lifecycle.stop(home.settings, notify=notes.append)
+        assert time.monotonic() - started < 30  # one that does not answer gets no time to finish its work
+        assert len(notes) == 1
+        assert "does not answer, sending SIGTERM" in notes[0]
         assert stuck.process.wait(5) == -signal.SIGKILL
 
     def test_only_if_idle_spares_a_working_engine(self, threaded: StartThread, home: Home) -> None:
@@ -371,6 +435,7 @@ class TestCommands:
         other = tmp_path / "other.sock"
         nobody = run_segduo(home, "engine", "status", "--socket", str(other))
         assert nobody.returncode == 3
+        assert "ssh -L" in nobody.stderr
         assert run_segduo(home, "engine", "start", "--socket", str(other)).returncode == 0
         assert run_segduo(home, "engine", "start").returncode == 0
         assert len(home.processes()) == 2

@@ -8,9 +8,8 @@ import typer
 
 from segment_duo.cli.options import JsonOption, ModelOption, SocketOption
 from segment_duo.cli.output import emit, emit_json, note
-from segment_duo.doctor import Finding, Verdict, examine
 
-_MARKS = {Verdict.OK: "ok     ", Verdict.NOTE: "note   ", Verdict.PROBLEM: "PROBLEM"}
+_MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -27,6 +26,7 @@ def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: Socke
       segduo doctor
     """
     from segment_duo.config import inspect_config
+    from segment_duo.doctor import Finding, Verdict, examine
     from segment_duo.session import Session
     from segment_duo.tui.graphics import terminal_report
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segment_duo.cli import human
 from segment_duo.cli.options import (
+    ENGINE_PANEL,
     BannerOption,
     DeviceOption,
     JsonOption,
@@ -20,8 +22,10 @@ from segment_duo.cli.output import emit, emit_json, emit_table, note
 from segment_duo.errors import EngineUnavailable, UsageError
 
 if TYPE_CHECKING:
+    from segment_duo.engine.client import Engine
     from segment_duo.engine.protocol import CacheUse, EngineStatus
     from segment_duo.engine.settings import EngineSettings
+    from segment_duo.session import Session
 
 app = typer.Typer(help="The engine: the daemon that holds the model and the images.", no_args_is_help=True)
 
@@ -29,6 +33,10 @@ IdleOption = Annotated[
     float | None, typer.Option("--idle-minutes", help="Exit after so many minutes without work (default 30).")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+ListenOption = Annotated[
+    Path | None,
+    typer.Option("--socket", help="Where it listens, instead of the user's own socket.", rich_help_panel=ENGINE_PANEL),
+]
 
 
 @app.command()
@@ -36,11 +44,15 @@ def start(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     idle_minutes: IdleOption = None,
-    socket: SocketOption = None,
+    socket: ListenOption = None,
 ) -> None:
     """Start the engine in the background. Commands do so by themselves; this only saves the first one the wait.
 
     An idle engine on another device is replaced. One that runs keeps its threads and idle time: asking for others is an error.
+
+    [bold]Example[/bold]
+
+      segduo engine start --device cuda --idle-minutes 240
     """
     from segment_duo.engine import lifecycle
 
@@ -60,26 +72,38 @@ def start(
 
 @app.command()
 def stop(socket: SocketOption = None) -> None:
-    """Stop the engine: ask it, then SIGTERM, then SIGKILL. Work that runs is cancelled."""
+    """Stop the engine: ask it, then SIGTERM, then SIGKILL. Work that runs is cancelled.
+
+    [bold]Example[/bold]
+
+      segduo engine stop
+    """
     from segment_duo.engine import lifecycle
 
-    if not lifecycle.stop(_settings(socket=socket)):
+    if not lifecycle.stop(_settings(socket=socket), notify=note):
         note("no engine was running")
 
 
 @app.command()
 def status(as_json: JsonOption = False, socket: SocketOption = None) -> None:
-    """Show what the engine holds and does. Answers at once, also while it computes; exit code 3 if none runs."""
+    """Show what the engine holds and does. Answers at once, also while it computes; exit code 3 if none runs.
+
+    [bold]Examples[/bold]
+
+      segduo engine status
+
+      segduo engine status --json | jq .running
+    """
     from segment_duo.engine import lifecycle
 
     settings = _settings(socket=socket)
     found = lifecycle.probe(settings)
     if found is None:
-        raise EngineUnavailable(f"no engine runs ({settings.socket})", "Any command that needs one starts it.")
+        raise lifecycle.nobody_listens(settings)
     if as_json:
         emit_json(found.model_dump(mode="json"), indent=1)
     else:
-        emit_table(("", ""), _rows(found))
+        emit_table(("field", "value"), _rows(found))
 
 
 @app.command()
@@ -91,7 +115,14 @@ def release(
     max_pixels: MaxPixelsOption = None,
     socket: SocketOption = None,
 ) -> None:
-    """Free what the engine holds of an image, or of all: pixels, embeddings and candidates, in memory and on disk."""
+    """Free what the engine holds of an image, or of all: pixels, embeddings and candidates, in memory and on disk. Starts no engine.
+
+    [bold]Examples[/bold]
+
+      segduo engine release image.tif
+
+      segduo engine release --all
+    """
     from segment_duo.session import Session
 
     if everything == (image is not None):
@@ -100,7 +131,7 @@ def release(
     image_id = None
     if image is not None:
         image_id = session.open_image(session.reference(image), page=page, banner=banner).image_id
-    freed = session.engine().release(image_id)
+    freed = _to_release(session).release(image_id)
     note(
         f"{freed.images} image{'s' * (freed.images != 1)} released: "
         f"{human.size(freed.memory_bytes)} of memory, {human.size(freed.disk_bytes)} on disk"
@@ -112,7 +143,12 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 40,
     socket: SocketOption = None,
 ) -> None:
-    """Print the end of the engine's log."""
+    """Print the end of the engine's log.
+
+    [bold]Example[/bold]
+
+      segduo engine logs -n 100
+    """
     from segment_duo.engine import lifecycle
 
     log = _settings(socket=socket).log
@@ -127,12 +163,29 @@ def run(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     idle_minutes: IdleOption = None,
-    socket: SocketOption = None,
+    socket: ListenOption = None,
 ) -> None:
-    """Run the engine in the foreground, for systemd, launchd, or to watch it. Ctrl-C stops it."""
+    """Run the engine in the foreground, for systemd, launchd, or to watch it. Ctrl-C stops it.
+
+    [bold]Example[/bold]
+
+      segduo engine run --device cpu --threads 4
+    """
     from segment_duo.engine import lifecycle
 
     lifecycle.run_in_foreground(_settings(device=device, threads=threads, idle_minutes=idle_minutes, socket=socket))
+
+
+def _to_release(session: Session) -> Engine:
+    """The engine to ask; where the user's own does not run, one in this process, as there are only files to remove."""
+    from segment_duo.engine import lifecycle
+    from segment_duo.engine.inprocess import InProcessEngine
+    from segment_duo.engine.settings import EngineSettings
+
+    settings = EngineSettings.of(session.config, session.paths)
+    if session.config.socket is None and lifecycle.probe(settings) is None:
+        return InProcessEngine(settings)
+    return session.engine()
 
 
 def _settings(**flags: Any) -> EngineSettings:
@@ -170,6 +223,8 @@ def _rows(status: EngineStatus) -> list[tuple[str, str]]:
 
 
 def _device(status: EngineStatus) -> str:
+    if status.failure is not None:
+        return f"none: {status.failure.message}"
     name = f" ({status.device_name})" if status.device_name else ""
     return f"{status.device}{name}, {status.threads} threads" if status.device else "not chosen yet"
 

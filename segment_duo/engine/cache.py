@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PREPROCESSING = 1
 """The predictor's version of what happens to pixels before the encoder, repeated here because asking where an embedding is must not load torch."""
 SUFFIX = ".safetensors"
+ID_DIGITS = 40
+"""How much of an image's id the name of its file holds."""
 STALE_SECONDS = 3600.0
 """Age at which a temporary file can only be the leftover of a killed engine."""
 
@@ -47,7 +49,7 @@ class EmbeddingKey:
 
     @property
     def file_name(self) -> str:
-        parts = [self.image_id[:40], self.weights[:20], f"p{PREPROCESSING}"]
+        parts = [self.image_id[:ID_DIGITS], self.weights[:20], f"p{PREPROCESSING}"]
         parts += [self.variant] if self.variant else []
         parts += ["_".join(map(str, self.crop))] if self.crop else []
         return "-".join(parts) + SUFFIX
@@ -128,6 +130,10 @@ class EmbeddingCache:
         for key, _value, size, idle in self._memory.items():
             yield key.image_id, key.weights, size, isinstance(key, _CandidatesKey), idle
 
+    def images_on_disk(self) -> set[str]:
+        """The first :data:`ID_DIGITS` digits of the ids of all images with an embedding on disk."""
+        return {file.name[:ID_DIGITS] for file, _ in self._files()}
+
     def release(self, image_id: str | None) -> tuple[int, int]:
         """Forget an image, or all; bytes freed in memory and on disk."""
         memory = 0
@@ -135,7 +141,7 @@ class EmbeddingCache:
             if image_id is None or key.image_id == image_id:
                 memory += self._memory.drop(key)
         freed = 0
-        prefix = "" if image_id is None else image_id[:40]
+        prefix = "" if image_id is None else image_id[:ID_DIGITS]
         with self._disk_lock:
             for file, facts in self._files():
                 if file.name.startswith(prefix):

@@ -141,6 +141,7 @@ class Engine(Protocol):
 
         Raises:
             Cancelled: ``cancelled`` returned True; the engine stops between decoder batches.
+            UsageError: a parameter is not a finite number.
         """
 
     def release(self, image_id: str | None = None) -> ReleaseReport:
@@ -334,6 +335,7 @@ class EngineClient:
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
+        protocol.check_finite(params)
         request = protocol.AutoRequest(parameters=params, model=self._wire_model(model))
         body = request.model_dump_json(exclude_defaults=True).encode()
         return self._with_image(
@@ -449,6 +451,12 @@ class EngineClient:
     def _dead(self, lost: _ConnectionLost) -> EngineFailed:
         from segment_duo.engine import lifecycle
 
+        if not self.settings.own_socket:
+            # Its log is elsewhere, and more often than the engine it is the connection that ended.
+            return EngineFailed(
+                f"the connection to the engine on {self.settings.socket} ended",
+                "Is `ssh -L` still up, and the engine alive there? Then run the command again.",
+            )
         what = "the engine stopped in the middle of the work" if lost.working else "the engine went away"
         tail = lifecycle.log_tail(self.settings.log) if self._startable else ""
         message = f"{what}; the end of its log:\n{tail}" if tail else f"{what} ({lost.reason})"

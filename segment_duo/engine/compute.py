@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.engine.allocator import trim as trim_allocator
-from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
+from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
 from segment_duo.engine.holdings import BoundedLru, LogitsStore
 from segment_duo.engine.protocol import (
     AutoEvent,
@@ -39,6 +39,7 @@ from segment_duo.engine.worker import ImageMissing, Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice
+from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
 
 if TYPE_CHECKING:
@@ -89,12 +90,13 @@ class TorchCompute:
         self._pixels.put(image_id, pixels, pixels.nbytes)
 
     def release(self, image_id: str | None) -> ReleaseReport:
-        images = {held[0] for held in self._cache.held()} | {key for key, *_ in self._pixels.items()}
+        in_memory = {held[0] for held in self._cache.held()} | {key for key, *_ in self._pixels.items()}
+        images = {held[:ID_DIGITS] for held in in_memory} | self._cache.images_on_disk()
         pixels = self._pixels.clear() if image_id is None else self._pixels.drop(image_id)
         embeddings, on_disk = self._cache.release(image_id)
         logits = self._logits.clear() if image_id is None else self._logits.drop_image(image_id)
         self._release_wanted = True
-        count = len(images) if image_id is None else int(image_id in images or on_disk > 0)
+        count = len(images) if image_id is None else int(image_id[:ID_DIGITS] in images)
         return ReleaseReport(images=count, memory_bytes=pixels + embeddings + logits, disk_bytes=on_disk)
 
     def models(self) -> ModelList:
@@ -146,6 +148,7 @@ class TorchCompute:
     def embed(self, job: Job, image_id: str, model: ModelRequest) -> ImageState:
         started = time.monotonic()
         choice = self._choose(model)
+        self._tell_begin(job, image_id, choice)
         known = self._cache.where(self._key(image_id, choice))
         if known is None:
             self._embedding(job, image_id, self._load(job, choice))
@@ -154,7 +157,9 @@ class TorchCompute:
 
     def predict(self, job: Job, image_id: str, request: PredictRequest) -> PredictResponse:
         started = time.monotonic()
-        model = self._load(job, self._choose(request.model))
+        choice = self._choose(request.model)
+        self._tell_begin(job, image_id, choice)
+        model = self._load(job, choice)
         embedding = self._embedding(job, image_id, model)
         scope = self._scope(image_id, model.choice)
         arrays, lost = self._prompt_arrays(request, scope, embedding)
@@ -176,6 +181,7 @@ class TorchCompute:
         started = time.monotonic()
         choice = self._choose(request.model)
         parameters = request.parameters
+        self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
         whole = not parameters.tile
         embedding = self._embedding(job, image_id, model) if whole else None
@@ -208,6 +214,12 @@ class TorchCompute:
             candidates_reused=run.reused,
             model=model.identity,
         )
+
+    def _tell_begin(self, job: Job, image_id: str, choice: ModelChoice) -> None:
+        """One line in the log: when the engine dies, its end tells over which work."""
+        state = self._state(image_id, choice)
+        size = f"{state.width} x {state.height}" if state.width else "size not in memory"
+        log.info("%s of %s (%s) with %s", job.kind, image_id[:12], size, safe(choice.id))
 
     # -- models -------------------------------------------------------------------------------------------------------
 

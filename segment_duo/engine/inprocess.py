@@ -125,6 +125,7 @@ class InProcessEngine:
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
+        protocol.check_finite(params)
         collector = AutoCollector()
         tell = on_event or (lambda _event: None)
 

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
@@ -24,7 +24,7 @@ from segment_duo import __version__
 from segment_duo.engine import protocol
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.errors import EngineBusy, EngineUnavailable
+from segment_duo.errors import EngineBusy, EngineUnavailable, error_from_slug
 
 if TYPE_CHECKING:
     import psutil
@@ -35,6 +35,8 @@ START_SECONDS = 90.0
 PROBE_SECONDS = 20.0
 """A healthy engine answers in milliseconds; this is for machines that swap or starve."""
 LOCK_SECONDS = 120.0
+STOP_SECONDS = 5.0
+"""How long `engine stop` waits for an answer before it turns to signals; SIGTERM is no harm to an engine that is only slow."""
 DRAIN_SECONDS = 15.0
 TERM_SECONDS = 5.0
 KILL_SECONDS = 5.0
@@ -80,9 +82,7 @@ def require(settings: EngineSettings) -> EngineStatus:
     """
     status = probe(settings)
     if status is None:
-        own = "Start it with `segduo engine start`."
-        foreign = "Start it there with `segduo engine run --socket PATH`, or check the ssh -L connection."
-        raise EngineUnavailable(f"no engine listens on {settings.socket}", own if settings.own_socket else foreign)
+        raise nobody_listens(settings)
     if status.protocol != protocol.PROTOCOL_VERSION:
         raise EngineUnavailable(
             f"the engine on {settings.socket} is version {status.version}, this is {__version__}",
@@ -91,31 +91,42 @@ def require(settings: EngineSettings) -> EngineStatus:
     return status
 
 
+def nobody_listens(settings: EngineSettings) -> EngineUnavailable:
+    """What to tell somebody who asked an engine that does not run."""
+    own = "Any command that needs it starts it, as `segduo engine start` does."
+    foreign = "Start it there with `segduo engine run --socket PATH`, or check the ssh -L connection."
+    return EngineUnavailable(f"no engine listens on {settings.socket}", own if settings.own_socket else foreign)
+
+
 def ensure_running(settings: EngineSettings) -> EngineStatus:
-    """An engine that answers: the one that runs, or a new one. An idle one of another version or device is replaced.
+    """An engine that answers: the one that runs, or a new one. An idle one of another version or device, or with a lower limit
+    of pixels, is replaced.
+
+    Where a device is named, the answer waits until the engine has it: an engine that turns out to lack it would fail every later command.
 
     Raises:
         EngineUnavailable: it could not be started; the message ends with the end of the log.
         EngineBusy: another version or device is wanted, but the engine is working for somebody.
+        ConfigError: this machine does not have the device.
     """
-    status = probe(settings)
+    status = _probe_device(settings)
     if status is not None and _fits(status, settings):
         return status
     with _start_lock(settings):
-        status = probe(settings)
+        status = _probe_device(settings)
         if status is not None:
             if _fits(status, settings):
                 return status
             if not _replaceable(status, settings):
                 return status
-            stop(settings, only_if_idle=True)
+            stop(settings, only_if_idle=status.failure is None)
         return _spawn(settings)
 
 
-def stop(settings: EngineSettings, *, only_if_idle: bool = False) -> bool:
+def stop(settings: EngineSettings, *, only_if_idle: bool = False, notify: Callable[[str], None] | None = None) -> bool:
     """Stop the engine: ask it, then SIGTERM, then SIGKILL. False if none ran.
 
-    An engine behind a forwarded socket is only asked: its process is not ours to signal.
+    An engine behind a forwarded socket is only asked: its process is not ours to signal. ``notify`` is told when asking does not help.
 
     Raises:
         EngineBusy: ``only_if_idle`` and somebody's work runs or waits.
@@ -125,10 +136,14 @@ def stop(settings: EngineSettings, *, only_if_idle: bool = False) -> bool:
     if peer is None:
         return False
     process = _engine_process(peer)
-    _ask_to_stop(settings, only_if_idle=only_if_idle)
-    if _gone(settings, process, DRAIN_SECONDS):
+    answers = _ask_to_stop(settings, only_if_idle=only_if_idle)
+    # One that does not even answer (stopped, stuck in a driver) will not drain either.
+    if _gone(settings, process, DRAIN_SECONDS if answers else 0):
         return True
     if process is not None:
+        if notify is not None:
+            what = "is not done yet" if answers else "does not answer"
+            notify(f"the engine (pid {process.pid}) {what}, sending SIGTERM and then SIGKILL")
         for sent, patience in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
             with contextlib.suppress(OSError):
                 process.send_signal(sent)
@@ -189,15 +204,30 @@ def peer_of_connection(connection: socket.socket) -> Peer | None:
 _OTHER_SOCKET = "Remove it if it is a leftover, or name another one with --socket."
 
 
+def _probe_device(settings: EngineSettings) -> EngineStatus | None:
+    """As :func:`probe`; where a device is named, an engine that has just been started is given time to find its own."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        status = probe(settings)
+        if status is None or settings.config.device == "auto" or time.monotonic() > deadline:
+            return status
+        if status.device or status.failure or status.version != __version__:
+            return status
+        time.sleep(0.05)
+
+
 def _fits(status: EngineStatus, settings: EngineSettings) -> bool:
+    if status.protocol != protocol.PROTOCOL_VERSION or status.version != __version__ or status.failure is not None:
+        return False
+    if 0 < status.max_pixels < settings.config.max_pixels:
+        return False
     wanted = settings.config.device
-    same_device = wanted == "auto" or not status.device or status.device == wanted
-    return status.protocol == protocol.PROTOCOL_VERSION and status.version == __version__ and same_device
+    return wanted == "auto" or not status.device or status.device == wanted
 
 
 def _replaceable(status: EngineStatus, settings: EngineSettings) -> bool:
     """Whether an engine that does not fit may be stopped; False: it is busy, and good enough to be used as it is."""
-    if status.state not in {"busy", "starting"}:
+    if status.state not in {"busy", "starting"} or status.failure is not None:
         return True
     if status.protocol != protocol.PROTOCOL_VERSION:
         raise EngineBusy(
@@ -229,6 +259,20 @@ def _spawn(settings: EngineSettings) -> EngineStatus:
         except OSError as error:
             raise EngineUnavailable(f"the engine could not be started: {error}") from None
     _children.append(child)
+    status = _first_status(child, settings)
+    if settings.config.device != "auto":
+        status = _probe_device(settings) or status
+    if status.failure is not None:
+        raise error_from_slug(status.failure.slug, status.failure.message, status.failure.hint)
+    return status
+
+
+def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings) -> EngineStatus:
+    """What the new engine says as soon as it answers.
+
+    Raises:
+        EngineUnavailable: it ended, or did not answer in time.
+    """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         status = probe(settings)
@@ -354,24 +398,28 @@ def _engine_process(peer: Peer) -> psutil.Process | None:
     return process if SERVER_MODULE in arguments and process.pid != os.getpid() else None
 
 
-def _ask_to_stop(settings: EngineSettings, *, only_if_idle: bool) -> None:
+def _ask_to_stop(settings: EngineSettings, *, only_if_idle: bool) -> bool:
+    """False if it does not answer in time."""
     import json
     from http.client import HTTPConnection, HTTPException
 
     body = protocol.StopRequest(only_if_idle=only_if_idle).model_dump_json()
     try:
-        with _connected(settings.socket, PROBE_SECONDS) as connection:
+        with _connected(settings.socket, PROBE_SECONDS if only_if_idle else STOP_SECONDS) as connection:
             http = HTTPConnection("localhost")
             http.sock = connection
             headers = {"Content-Type": "application/json", "Connection": "close"}
             http.request("POST", protocol.STOP, body=body, headers=headers)
             response = http.getresponse()
             answer = response.read(protocol.MAX_JSON_BYTES)
+    except TimeoutError:
+        return False
     except (OSError, HTTPException):
-        return  # stuck or gone: the next rungs of the ladder decide
+        return True  # it is going already
     if response.status == 503:
         message = json.loads(answer)
         raise EngineBusy(str(message.get("message", "the engine is busy")), str(message.get("hint", "")))
+    return True
 
 
 def _gone(settings: EngineSettings, process: psutil.Process | None, seconds: float) -> bool:

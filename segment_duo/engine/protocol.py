@@ -9,12 +9,14 @@ This module must not import NumPy, torch, FastAPI or requests.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from segment_duo.errors import UsageError
 from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt
 
 if TYPE_CHECKING:
@@ -261,7 +263,11 @@ class QueuedJob(_Message):
 
 
 class EngineStatus(_Message):
-    """The engine's view of itself. The first four fields are the same in every protocol version."""
+    """The engine's view of itself. The first four fields are the same in every protocol version.
+
+    ``device`` is empty until torch is loaded. ``failure``: why this engine can never compute (its device is missing); it leaves in a moment.
+    ``max_pixels``: the largest image it takes, 0 if it does not tell.
+    """
 
     protocol: int
     version: str
@@ -275,7 +281,6 @@ class EngineStatus(_Message):
     threads: int = 0
     rss_bytes: int = 0
     models: list[LoadedModel] = []
-    default_model: str = ""
     images: list[HeldImage] = []
     memory_cache: CacheUse = CacheUse()
     disk_cache: CacheUse = CacheUse()
@@ -283,8 +288,10 @@ class EngineStatus(_Message):
     running: RunningJob | None = None
     queue: list[QueuedJob] = []
     queue_limit: int = 0
+    max_pixels: int = 0
     log: str = ""
     in_process: bool = False
+    failure: ErrorMessage | None = None
 
 
 class AvailableModel(_Message):
@@ -337,15 +344,25 @@ class AutoCollector:
         return AutoResult(tuple(self.masks), done.notes, done.seconds, done.candidates_reused, done.model)
 
 
-def parse_shape(text: str, *, max_pixels: int) -> tuple[int, int, int]:
+def check_finite(parameters: AutoParameters) -> None:
+    """Refuse what JSON cannot hold, by its option's name; the engine would only see that a number is missing.
+
+    Raises:
+        UsageError: a parameter is NaN or infinite.
+    """
+    for one in fields(parameters):
+        value = getattr(parameters, one.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{one.name.replace('_', '-')}: {value} is not a finite number")
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
     """Read a :data:`SHAPE_HEADER`.
 
     Raises:
-        ValueError: not three positive numbers, a channel count other than 1 or 3, or more than ``max_pixels`` pixels.
+        ValueError: not three positive numbers, or a channel count other than 1 or 3.
     """
     height, width, channels = (int(part) for part in text.split(","))
     if height < 1 or width < 1 or channels not in {1, 3}:
         raise ValueError(f"bad shape {text!r}")
-    if height * width > max_pixels:
-        raise ValueError(f"{width} x {height} pixels are more than the limit of {max_pixels}")
     return height, width, channels

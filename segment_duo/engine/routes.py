@@ -72,6 +72,7 @@ class EngineService:
         self.last_used = self.started
         self.open_requests = 0
         self.stopping = False
+        self.failure: SegduoError | None = None
         self.request_stop: Callable[[], None] = lambda: None
         self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
 
@@ -96,7 +97,9 @@ class EngineService:
             "running": self.worker.running(),
             "queue": self.worker.waiting(),
             "queue_limit": self.worker.limit,
+            "max_pixels": self.settings.config.max_pixels,
             "log": str(self.settings.log),
+            "failure": _message(self.failure) if self.failure else None,
         }
         return EngineStatus.model_validate({**fields, **self.compute.status_fields()})
 
@@ -244,11 +247,14 @@ async def _read_pixels(request: Request, shape: str, max_pixels: int) -> npt.NDA
     import numpy as np
 
     try:
-        height, width, channels = protocol.parse_shape(shape, max_pixels=max_pixels)
+        height, width, channels = protocol.parse_shape(shape)
     except ValueError as error:
+        raise ImageError(f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1.") from None
+    if height * width > max_pixels:
         raise ImageError(
-            f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1; max_pixels bounds the size."
-        ) from None
+            f"{width} x {height} pixels are more than the running engine takes: it was started with max_pixels = {max_pixels}",
+            "Set max_pixels in config.toml (or SEGDUO_MAX_PIXELS) on the engine's machine, then `segduo engine stop` there.",
+        )
     expected = height * width * channels
     announced = request.headers.get("content-length")
     if announced is not None and announced != str(expected):
@@ -338,7 +344,11 @@ def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
         known = error
     else:
         known = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
-    return AutoEvent("error", error=ErrorMessage(slug=known.slug, message=known.message, hint=known.hint))
+    return AutoEvent("error", error=_message(known))
+
+
+def _message(error: SegduoError) -> ErrorMessage:
+    return ErrorMessage(slug=error.slug, message=error.message, hint=error.hint)
 
 
 def _stopped() -> EngineFailed:

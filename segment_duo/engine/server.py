@@ -33,7 +33,7 @@ from segment_duo.engine.lifecycle import peer_of_connection
 from segment_duo.engine.routes import EngineService, create_app
 from segment_duo.engine.settings import EngineSettings, check_socket_length
 from segment_duo.engine.worker import Compute, Worker
-from segment_duo.errors import EngineUnavailable, SegduoError
+from segment_duo.errors import EngineFailed, EngineUnavailable, SegduoError
 from segment_duo.text import safe
 
 LOG_BYTES = 2**20
@@ -46,6 +46,8 @@ GRACE_SECONDS = 3
 WORKER_SECONDS = 10.0
 """How long a running job may take to notice that it is cancelled; one encoder pass of a large model cannot be interrupted."""
 KEEP_ALIVE_SECONDS = 30
+FAILURE_SECONDS = 5.0
+"""How long an engine that can never compute still tells so in its status before it leaves."""
 
 log = logging.getLogger("segduo.engine")
 
@@ -118,6 +120,7 @@ def serve(
 
     Raises:
         EngineUnavailable: the socket cannot be had.
+        SegduoError: it could never compute; its device is missing, for example.
     """
     _start_log(settings, foreground=foreground)
     bound = bind(settings.socket)
@@ -125,7 +128,7 @@ def serve(
     compute = make_compute(settings)
     worker = Worker(when_idle=compute.trim)
     try:
-        asyncio.run(serve_socket(settings, bound, worker, compute))
+        failure = asyncio.run(serve_socket(settings, bound, worker, compute))
     finally:
         bound.remove()
         finished = worker.close(seconds=WORKER_SECONDS)
@@ -134,6 +137,8 @@ def serve(
         if not finished:
             # The worker thread is inside one long computation that nobody waits for any more.
             os._exit(0)
+    if failure is not None:
+        raise failure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,8 +181,14 @@ class _OwnUserOnly(H11Protocol):
             transport.abort()
 
 
-async def serve_socket(settings: EngineSettings, bound: BoundSocket, worker: Worker, compute: Compute) -> None:
-    """Answer on a bound socket until asked to stop; may run in any thread. The caller removes the socket and closes the worker."""
+async def serve_socket(
+    settings: EngineSettings, bound: BoundSocket, worker: Worker, compute: Compute
+) -> SegduoError | None:
+    """Answer on a bound socket until asked to stop; may run in any thread. The caller removes the socket and closes the worker.
+
+    Returns:
+        why this engine could never compute, None after ordinary work.
+    """
     service = EngineService(settings, worker, compute)
     server = _Server(
         uvicorn.Config(
@@ -206,20 +217,38 @@ async def serve_socket(settings: EngineSettings, bound: BoundSocket, worker: Wor
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
     worker.start()
-    threading.Thread(target=_prepare, args=(compute,), name="engine-prepare", daemon=True).start()
+
+    def give_up(failure: SegduoError) -> None:
+        # Not at once: whoever started this engine reads the reason from its status.
+        service.failure = failure
+        loop.call_later(FAILURE_SECONDS, stop)
+
+    def prepare() -> None:
+        failure = _prepare(compute)
+        if failure is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the engine has been stopped meanwhile
+                loop.call_soon_threadsafe(give_up, failure)
+
+    threading.Thread(target=prepare, name="engine-prepare", daemon=True).start()
     watch = asyncio.create_task(_watch(service, bound, stop))
     try:
         await server.serve(sockets=[bound.listener])
     finally:
         watch.cancel()
+    return service.failure
 
 
-def _prepare(compute: Compute) -> None:
+def _prepare(compute: Compute) -> SegduoError | None:
+    """Load torch and choose the device; the reason if that cannot be. Jobs that come meanwhile meet the same failure."""
     try:
         compute.prepare()
-    except Exception:
-        # The first job meets the same failure and reports it to somebody.
+    except SegduoError as error:
+        log.error("%s", safe(error.message))
+        return error
+    except Exception as error:
         log.exception("preparing failed")
+        return EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
+    return None
 
 
 async def _watch(service: EngineService, bound: BoundSocket, stop: Callable[[], None]) -> None:
