@@ -27,7 +27,7 @@ from segment_duo.types import AutoParameters
 
 PREDICTED_IOU = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6)
 STABILITY = (0.3, 0.4, 0.5, 0.6, 0.75)
-OVERLAP = (0.2, 0.3)
+OVERLAP = (0.1, 0.15, 0.2, 0.3)
 
 
 def main() -> None:
