@@ -170,7 +170,7 @@ class Predictor:
 
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
-        half: the decoder computes in this dtype (fast mode): under autocast on an accelerator, with weights of its own on a CPU. None keeps float32.
+        half: the decoder computes in this dtype (fast mode): under autocast on an accelerator, on a CPU for the image tokens. None keeps float32.
         reassociate: use :class:`~segment_duo.engine.decoder.ReassociatedDecoder` (fast mode).
     """
 
