@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -234,8 +233,6 @@ def auto(
 
       segduo ls -1 images | segduo auto - --json | jq .masks
     """
-    # The other numbers have ranges, and neither NaN nor infinity lies in one.
-    _refuse_infinite(mask_threshold=mask_threshold, stability_score_offset=stability_score_offset)
     given = {
         "points_per_side": points_per_side,
         "points_per_batch": points_per_batch,
@@ -297,18 +294,15 @@ def auto(
 
 
 def _combine(base: AutoParameters, given: dict[str, Any]) -> AutoParameters:
+    from segment_duo.engine.protocol import check_finite
+
     parameters = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
     if parameters.point_grids is not None and len(parameters.point_grids) == 1:
         # One grid given serves the image and every layer of crops.
         grids = parameters.point_grids * (parameters.crop_n_layers + 1)
         parameters = dataclasses.replace(parameters, point_grids=grids)
+    check_finite(parameters)  # once, before any image is read
     return parameters
-
-
-def _refuse_infinite(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not math.isfinite(value):
-            raise UsageError(f"--{name.replace('_', '-')}: {value} is not a finite number")
 
 
 def _read_grid(file: Path | None) -> tuple[tuple[tuple[float, float], ...], ...] | None:
