@@ -51,14 +51,9 @@ if TYPE_CHECKING:
 
     from segment_duo.config import Config, Resolved
     from segment_duo.engine.client import Engine
-    from segment_duo.engine.protocol import (
-        AutoEvent,
-        AutoResult,
-        EngineStatus,
-        ImageState,
-        PredictedObject,
-    )
+    from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
     from segment_duo.models.registry import ModelChoice
+    from segment_duo.results import AutoResult, PredictedObject
     from segment_duo.stores.base import Store
 
 

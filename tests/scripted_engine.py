@@ -21,17 +21,11 @@ from typing import Any
 import numpy as np
 
 from segment_duo.engine import protocol, routes, server
-from segment_duo.engine.protocol import (
-    AutoEvent,
-    Candidate,
-    ImageState,
-    PredictedObject,
-    PredictResponse,
-    ReleaseReport,
-)
+from segment_duo.engine.protocol import AutoEvent, ImageState, PredictResponse, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job
 from segment_duo.errors import ConfigError
+from segment_duo.results import Candidate, PredictedObject
 from segment_duo.types import Mask, ModelIdentity, Rle
 
 IDENTITY = ModelIdentity("scripted", "0" * 64)

@@ -15,7 +15,7 @@ from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
 from segment_duo.engine.lru import BoundedLru, LogitsStore
 from segment_duo.segmenters.sam2 import predictor
 from segment_duo.segmenters.sam2.candidates import Candidates
-from segment_duo.segmenters.sam2.predictor import Embedding
+from segment_duo.segmenters.sam2.embedding import Embedding
 from segment_duo.types import AutoParameters
 
 CPU = torch.device("cpu")

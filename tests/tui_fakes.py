@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from segment_duo.engine.protocol import AutoEvent, AutoResult, Candidate, EngineStatus, PredictedObject
+from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
+from segment_duo.results import AutoResult, Candidate, PredictedObject
 from segment_duo.types import (
     AutoParameters,
     Banner,

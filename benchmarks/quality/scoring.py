@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segment_duo.masks.rle import decode
+from segment_duo.segmenters.base import PromptArrays
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
-from segment_duo.segmenters.sam2.predictor import Embedding, Predictor, PromptArrays
+from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.types import AutoParameters
 
 IGNORE = 65535

@@ -111,8 +111,9 @@ def run(folder: Path, environment: dict[str, str], rounds: int) -> None:
 
 
 def bare_click(pixels: np.ndarray[Any, np.dtype[np.uint8]], model: Any) -> Callable[[], object]:
+    from segment_duo.segmenters.base import PromptArrays
     from segment_duo.segmenters.sam2.build import build_model
-    from segment_duo.segmenters.sam2.predictor import Predictor, PromptArrays
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(build_model(model.config, model.checkpoint))
     embedding = predictor.embed(pixels)

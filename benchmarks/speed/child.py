@@ -96,7 +96,8 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
     """From a cached embedding to masks: medians in milliseconds."""
     import numpy as np
 
-    from segment_duo.segmenters.sam2.predictor import Predictor, PromptArrays
+    from segment_duo.segmenters.base import PromptArrays
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(scene.model(asked["model"]))
     pixels = scene.image(asked["megapixels"])

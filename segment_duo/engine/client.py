@@ -21,13 +21,10 @@ from segment_duo.engine import protocol
 from segment_duo.engine.protocol import (
     AutoCollector,
     AutoEvent,
-    AutoResult,
-    Candidate,
     EngineStatus,
     ImageState,
     ModelList,
     ModelRequest,
-    PredictedObject,
     PredictRequest,
     PredictResponse,
     ReleaseReport,
@@ -42,6 +39,7 @@ from segment_duo.errors import (
     error_from_slug,
 )
 from segment_duo.models.registry import ModelChoice
+from segment_duo.results import AutoResult, Candidate, PredictedObject
 from segment_duo.types import AutoParameters, Prompt
 
 if TYPE_CHECKING:

@@ -17,12 +17,10 @@ from segment_duo.engine.protocol import (
     AutoCollector,
     AutoEvent,
     AutoRequest,
-    AutoResult,
     EngineStatus,
     ImageState,
     ModelList,
     ModelRequest,
-    PredictedObject,
     PredictRequest,
     ReleaseReport,
 )
@@ -30,6 +28,7 @@ from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job, JobKind
 from segment_duo.errors import EngineFailed
 from segment_duo.models.registry import ModelChoice
+from segment_duo.results import AutoResult, PredictedObject
 from segment_duo.types import AutoParameters, Prompt
 
 if TYPE_CHECKING:

@@ -23,12 +23,10 @@ from segment_duo.engine.protocol import (
     AutoRequest,
     AvailableModel,
     CacheUse,
-    Candidate,
     HeldImage,
     ImageState,
     ModelList,
     ModelRequest,
-    PredictedObject,
     PredictRequest,
     PredictResponse,
     ReleaseReport,
@@ -38,6 +36,7 @@ from segment_duo.engine.worker import ImageMissing, Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice
+from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
@@ -47,7 +46,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from segment_duo.engine.loaded_models import ModelShelf, ShelfModel
-    from segment_duo.segmenters.sam2.predictor import CandidateMask, Embedding, PromptArrays
+    from segment_duo.segmenters.base import CandidateMask, PromptArrays
+    from segment_duo.segmenters.sam2.embedding import Embedding
 
 MIB = 2**20
 PIXELS_SHARE = 4
@@ -254,6 +254,7 @@ class TorchCompute:
             if self._shelf is None:
                 import torch
 
+                from segment_duo.engine import loaded_models
 
                 config = self._settings.config
                 device = loaded_models.choose_device(config.device)
@@ -317,7 +318,7 @@ class TorchCompute:
     ) -> tuple[list[PromptArrays], list[bool]]:
         import numpy as np
 
-        from segment_duo.segmenters.sam2.predictor import PromptArrays
+        from segment_duo.segmenters.base import PromptArrays
 
         arrays, lost = [], []
         for prompt in request.prompts:

@@ -20,7 +20,8 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, EngineStatus, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent, EngineStatus
+    from segment_duo.results import AutoResult, PredictedObject
 
 
 class OpenImage(Protocol):

@@ -16,7 +16,8 @@ from segment_duo.tui.workspace.viewing import Viewing
 from segment_duo.types import AutoParameters, Box, Point
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.results import AutoResult, PredictedObject
 
 
 class Editing(Viewing):
