@@ -102,7 +102,7 @@ def test_other_thresholds_are_answered_without_the_decoder() -> None:
 
 def test_a_region_restricts_the_points_not_the_masks() -> None:
     region = Box(80, 60, 200, 180)
-    run = AutomaticMaskGenerator(small_predictor(), changed(mask=region, points_per_side=8)).generate(
+    run = AutomaticMaskGenerator(small_predictor(), changed(region=region, points_per_side=8)).generate(
         picture(240, 320, 0)
     )
     assert 0 < run.points < 64

@@ -13,7 +13,7 @@ from segment_duo.errors import Cancelled, UsageError
 from segment_duo.masks.cropped import CroppedMask, trim
 from segment_duo.segmenters.advice import tile_advice
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
-from segment_duo.segmenters.sam2.segments import Segment, record, inclusive_box
+from segment_duo.segmenters.sam2.segments import Segment, inclusive_box, record
 from segment_duo.segmenters.sam2.tiles import Piece, Window, merge, windows
 from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
@@ -80,7 +80,9 @@ def pieces_of(truth: list[npt.NDArray[np.bool_]]) -> list[Piece]:
         for mask in truth:
             region = seen_through(window, mask, rng)
             if region is not None:
-                segment = Segment(region, inclusive_box(region), float(rng.uniform(0.8, 1)), 0.97, (0.0, 0.0), window.box)
+                segment = Segment(
+                    region, inclusive_box(region), float(rng.uniform(0.8, 1)), 0.97, (0.0, 0.0), window.box
+                )
                 out.append(Piece.of(segment, window, HEIGHT, WIDTH))
     return out
 

@@ -97,7 +97,7 @@ def _click_group(
     for k in range(rounds):
         prompts = [
             PromptArrays(
-                np.array([c[:2] for c in own], np.float32), np.array([c[2] for c in own], np.int64), previous=logits
+                np.array([c[:2] for c in own], np.float32), np.array([c[2] for c in own], np.int64), mask_input=logits
             )
             for own, logits in zip(clicks, previous, strict=True)
         ]

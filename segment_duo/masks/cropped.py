@@ -20,6 +20,11 @@ class CroppedMask:
     left: int
     top: int
 
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_]) -> CroppedMask:
+        """A whole mask, bool (height, width), in the smallest rectangle that holds it."""
+        return trim(cls(mask, 0, 0))
+
     @property
     def area(self) -> int:
         return int(self.pixels.sum())
@@ -31,13 +36,13 @@ class CroppedMask:
         return encode_crop(self.pixels, self.left, self.top, height, width)
 
 
-def trim(region: CroppedMask) -> CroppedMask:
+def trim(mask: CroppedMask) -> CroppedMask:
     """The same mask in the smallest rectangle that holds it."""
     import numpy as np
 
-    rows = np.flatnonzero(region.pixels.any(axis=1))
+    rows = np.flatnonzero(mask.pixels.any(axis=1))
     if not len(rows):
-        return CroppedMask(region.pixels[:0, :0], 0, 0)
-    cols = np.flatnonzero(region.pixels.any(axis=0))
-    inner = region.pixels[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return CroppedMask(inner, region.left + int(cols[0]), region.top + int(rows[0]))
+        return CroppedMask(mask.pixels[:0, :0], 0, 0)
+    cols = np.flatnonzero(mask.pixels.any(axis=0))
+    inner = mask.pixels[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return CroppedMask(inner, mask.left + int(cols[0]), mask.top + int(rows[0]))

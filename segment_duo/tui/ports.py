@@ -84,7 +84,7 @@ class SessionPort(Protocol):
         image: Any,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]: ...
     def auto(

@@ -16,13 +16,9 @@ import numpy as np
 import torch
 
 from segment_duo.errors import UsageError
+from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
-from segment_duo.segmenters.sam2.grid import (
-    AutomaticRun,
-    EmbedCrop,
-    GridRun,
-    OnProgress,
-)
+from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.tiles import generate_tiled
 from segment_duo.types import AutoParameters
 
@@ -56,8 +52,8 @@ class AutomaticMaskGenerator:
         *,
         embedding: Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
-        on_progress: OnProgress | None = None,
-        should_cancel: Callable[[], bool] | None = None,
+        on_progress: OnProgress = no_progress,
+        should_cancel: Callable[[], bool] = never,
         candidates: Candidates | None = None,
     ) -> AutomaticRun:
         """Segment everything.
@@ -89,8 +85,7 @@ class AutomaticMaskGenerator:
         found = known or run.decode_all()
         run.note_fast()
         masks = run.records(run.select(found))
-        kept = found if found.nbytes <= MAX_BYTES else None
-        return AutomaticRun(masks, kept, tuple(run.notes), run.clock.seconds, run.points_decoded, known is not None)
+        return run.result(masks, found if found.nbytes <= MAX_BYTES else None, reused=known is not None)
 
 
 def check_parameters(p: AutoParameters) -> None:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segment_duo.segmenters.base import Capability
+
+CAPABILITIES: frozenset[str] = frozenset(
+    {Capability.POINTS, Capability.BOX, Capability.MASK_INPUT, Capability.AUTOMATIC}
+)
+"""What every SAM 2 model can here. Tracking is not among it yet."""
+
+SAM_INPUT = 1024
+"""Pixels a side that SAM 2.1 shrinks every image to."""
+
 OFFICIAL_ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
 

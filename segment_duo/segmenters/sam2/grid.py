@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
 from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
@@ -30,35 +31,6 @@ if TYPE_CHECKING:
 
 STOCK_BATCH = 64
 """``points_per_batch`` of stock. The token side of the decoder rounds by batch size, so ours has the same."""
-
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); the phase names the unit: ``points`` or ``tiles``."""
-
-
-EmbedCrop = Callable[[tuple[int, int, int, int], Callable[[], "Embedding"]], "Embedding"]
-"""Given a crop's XYXY box and a function that computes its embedding, returns the embedding: the place for a cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class AutomaticRun:
-    """Result of :meth:`AutomaticMaskGenerator.generate`.
-
-    Attributes:
-        masks: in stock's order, ids 0, 1, 2, ...
-        candidates: to be given to the next run on this image; None when they were too large to keep.
-        notes: every way in which the result may differ from stock's.
-        seconds: wall time by stage.
-        points: prompts that went through the decoder.
-        reused: True when candidates answered and nothing was decoded.
-    """
-
-    masks: tuple[Mask, ...]
-    candidates: Candidates | None
-    notes: tuple[str, ...]
-    seconds: dict[str, float]
-    points: int
-    reused: bool
 
 
 @dataclass(eq=False)
@@ -91,8 +63,8 @@ class GridRun:
         *,
         embedding: Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
-        on_progress: OnProgress | None = None,
-        should_cancel: Callable[[], bool] | None = None,
+        on_progress: OnProgress = no_progress,
+        should_cancel: Callable[[], bool] = never,
     ) -> None:
         self.predictor = predictor
         self.decoding = predictor.fast() if parameters.fast else predictor
@@ -101,8 +73,8 @@ class GridRun:
         self.height, self.width = pixels.shape[:2]
         self.embedding = embedding
         self.embed_crop = embed_crop
-        self.on_progress = on_progress or _silent
-        self.should_cancel = should_cancel or _never
+        self.on_progress = on_progress
+        self.should_cancel = should_cancel
         self.clock = Clock()
         self.notes: list[str] = []
         self.points_decoded = 0
@@ -116,6 +88,10 @@ class GridRun:
         """Write down what the fast mode changed."""
         if self.parameters.fast:
             self.notes += adaptive.notes(self.points_decoded, self.points_done, self.decoding.half)
+
+    def result(self, masks: tuple[Mask, ...], kept: Candidates | None, *, reused: bool) -> AutomaticRun:
+        """The answer, with what this run took and noted."""
+        return AutomaticRun(masks, tuple(self.notes), kept, self.clock.seconds, self.points_decoded, reused)
 
     # -- prompts to candidates ----------------------------------------------------------------------------------------
 
@@ -393,11 +369,3 @@ def crop_boxes(height: int, width: int, p: AutoParameters) -> list[tuple[tuple[i
 def batches(points: npt.NDArray[np.float64], size: int) -> Iterator[npt.NDArray[np.float64]]:
     for i in range(0, len(points), size):
         yield points[i : i + size]
-
-
-def _silent(phase: str, done: int, total: int) -> None:
-    """Nobody asked for progress."""
-
-
-def _never() -> bool:
-    return False

@@ -146,19 +146,19 @@ class Predictor:
         self, embedding: Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         coords, labels = self._prompt_tensors(embedding, group)
-        previous = None
-        if group[0].previous is not None:
-            stacked = np.stack([np.asarray(p.previous, dtype=np.float32) for p in group])
-            previous = torch.from_numpy(stacked)[:, None].to(self.device)
+        mask_input = None
+        if group[0].mask_input is not None:
+            stacked = np.stack([np.asarray(p.mask_input, dtype=np.float32) for p in group])
+            mask_input = torch.from_numpy(stacked)[:, None].to(self.device)
             expected = self.decoder.prompts.mask_input_size
-            if tuple(previous.shape[-2:]) != tuple(expected):
+            if tuple(mask_input.shape[-2:]) != tuple(expected):
                 raise PromptError(
-                    f"previous logits must be {expected[0]} x {expected[1]}, not {previous.shape[-2]} x {previous.shape[-1]}"
+                    f"mask input must be {expected[0]} x {expected[1]}, not {mask_input.shape[-2]} x {mask_input.shape[-1]}"
                 )
         sparse = self.decoder.embed_prompts(coords, labels)
         image = self.prepare(embedding, len(group))
         with self.precision():
-            decoded = self.decoder.decode(image, sparse, mask_input=previous, check=check)
+            decoded = self.decoder.decode(image, sparse, mask_input=mask_input, check=check)
         masks, ious = [], []
         for i, prompt in enumerate(group):
             m, s = select_masks(
@@ -221,7 +221,7 @@ def _groups(prompts: Sequence[PromptArrays]) -> Iterable[list[int]]:
     """Indices of prompts that fit one decoder batch: padding with further points would change what the decoder sees."""
     groups: dict[tuple[int, bool, bool], list[int]] = {}
     for i, p in enumerate(prompts):
-        groups.setdefault((len(p.points), p.box is not None, p.previous is not None), []).append(i)
+        groups.setdefault((len(p.points), p.box is not None, p.mask_input is not None), []).append(i)
     return [g[i : i + DECODER_BATCH] for g in groups.values() for i in range(0, len(g), DECODER_BATCH)]
 
 

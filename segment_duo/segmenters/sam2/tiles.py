@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.segmenters.base import AutomaticRun
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates, CropCandidates, lowest_level
-from segment_duo.segmenters.sam2.grid import AutomaticRun, GridRun
+from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.segments import Segment, inclusive_box
 
 if TYPE_CHECKING:
@@ -134,9 +135,7 @@ def generate_tiled(run: GridRun, known: Candidates | None) -> AutomaticRun:
         run.notes.append(
             f"{dropped} masks that ended at a tile's edge without a continuation in the next tile were dropped"
         )
-    return AutomaticRun(
-        run.records(segments), kept, tuple(run.notes), run.clock.seconds, run.points_decoded, known is not None
-    )
+    return run.result(run.records(segments), kept, reused=known is not None)
 
 
 def _crops(run: GridRun, plan: Sequence[Window], known: Candidates | None) -> Iterator[CropCandidates]:

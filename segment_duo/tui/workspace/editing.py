@@ -84,7 +84,7 @@ class Editing(Viewing):
             with self.engine_lock:
                 if job.superseded():
                     raise Cancelled("superseded")
-                return self.session.predict(image, [prompt], multimask=multimask)
+                return self.session.predict(image, [prompt], multimask_output=multimask)
 
         def done(objects: list[PredictedObject]) -> None:
             self.doc.offer(objects[0].candidates if objects else ())
