@@ -43,7 +43,7 @@ from segment_duo.types import (
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
-    from segment_duo.masks.files import Peek
+    from segment_duo.masks.formats.native import Peek
     from segment_duo.paths import Paths
     from segment_duo.stores.base import Store
 
@@ -225,14 +225,14 @@ class SavedSets:
 
     def read(self, ref: ImageRef, version: Version) -> MaskSet:
         """Read and check the file of a version."""
-        from segment_duo.masks.files import loads
+        from segment_duo.masks.formats.native import loads
 
         kind, _ = self.folder(ref)
         return loads(self._store(kind).read(version.path), name=self._shown(ref, version))
 
     def peek(self, ref: ImageRef, version: Version) -> Peek:
         """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
-        from segment_duo.masks.files import peek
+        from segment_duo.masks.formats.native import peek
 
         kind, _ = self.folder(ref)
         return peek(self._store(kind).read(version.path), name=self._shown(ref, version))
@@ -302,8 +302,8 @@ class SavedSets:
                 machine all the same; the hint tells where.
             StoreError: a local folder cannot be written.
         """
-        from segment_duo.masks.files import dumps
-        from segment_duo.masks.importers import unique_ids
+        from segment_duo.masks.formats.native import dumps
+        from segment_duo.masks.ids import unique_ids
 
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         provenance = dataclasses.replace(provenance, created=created, program_version=__version__)

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks import files, rle
+from segment_duo.masks import rle
+from segment_duo.masks.formats import native
 from segment_duo.types import (
     Banner,
     ImageIdentity,
@@ -81,7 +82,7 @@ def full_set() -> MaskSet:
 
 
 def test_round_trip() -> None:
-    assert files.loads(files.dumps(full_set())) == full_set()
+    assert native.loads(native.dumps(full_set())) == full_set()
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,12 +90,12 @@ def test_round_trip() -> None:
 def test_any_mask_comes_back(array: np.ndarray, legacy: bool, label: str) -> None:
     crop = (0.0, 0.0, float(WIDTH), float(HEIGHT))
     mask_set = MaskSet((make_mask(array, label=label, crop_box=crop),), Provenance())
-    assert files.loads(files.dumps(mask_set, legacy=legacy)) == mask_set
+    assert native.loads(native.dumps(mask_set, legacy=legacy)) == mask_set
 
 
 def test_pickle_alone_opens_it_in_a_bare_python(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
-    path.write_bytes(files.dumps(full_set()))
+    path.write_bytes(native.dumps(full_set()))
     script = (
         "import pickle, sys; f = open(sys.argv[1], 'rb'); r = pickle.load(f); p = pickle.load(f);"
         "print(sorted(r[0])); print(p['format'], p['format_version']); print(r[0]['segmentation']['size'])"
@@ -112,7 +113,7 @@ def test_no_global_is_in_the_file_even_from_numpy_values() -> None:
     mask = dataclasses.replace(
         full_set().masks[0], area=np.int64(full_set().masks[0].area), predicted_iou=np.float32(0.5)
     )
-    data = files.dumps(MaskSet((mask,), Provenance(parameters={"x": np.float64(1.5)})))
+    data = native.dumps(MaskSet((mask,), Provenance(parameters={"x": np.float64(1.5)})))
 
     class Strict(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -124,29 +125,29 @@ def test_no_global_is_in_the_file_even_from_numpy_values() -> None:
 
 
 def test_legacy_segmentation_is_the_predecessors() -> None:
-    record = pickle.loads(files.dumps(full_set(), legacy=True))[0]
+    record = pickle.loads(native.dumps(full_set(), legacy=True))[0]
     indices = np.frombuffer(zlib.decompress(base64.b64decode(record["segmentation"])), "<i4")
     np.testing.assert_array_equal(indices, np.flatnonzero(blob(1)))
     assert record["shape"] == [HEIGHT, WIDTH]
-    assert pickle.loads(files.dumps(full_set(), legacy=True))[1]["predicted_iou"] == -1.0
+    assert pickle.loads(native.dumps(full_set(), legacy=True))[1]["predicted_iou"] == -1.0
 
 
 def test_dumps_refuses_what_is_no_set() -> None:
     one, two = full_set().masks
     with pytest.raises(MaskFileError, match="different ids"):
-        files.dumps(MaskSet((one, dataclasses.replace(two, id=one.id)), Provenance()))
+        native.dumps(MaskSet((one, dataclasses.replace(two, id=one.id)), Provenance()))
     small = make_mask(np.ones((3, 3), bool), id=9)
     with pytest.raises(MaskFileError, match="3 x 3"):
-        files.dumps(MaskSet((one, small), Provenance()))
+        native.dumps(MaskSet((one, small), Provenance()))
     with pytest.raises(MaskFileError, match="a parameter is a set"):
-        files.dumps(MaskSet((), Provenance(parameters={"x": {1}})))
+        native.dumps(MaskSet((), Provenance(parameters={"x": {1}})))
 
 
 def test_peek_needs_no_numpy(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
-    path.write_bytes(files.dumps(full_set()))
+    path.write_bytes(native.dumps(full_set()))
     script = (
-        "import sys; from pathlib import Path; from segment_duo.masks.files import peek;"
+        "import sys; from pathlib import Path; from segment_duo.masks.formats.native import peek;"
         "p = peek(Path(sys.argv[1]).read_bytes()); print(p.count, p.provenance.image.sha256[:4], 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
@@ -214,7 +215,7 @@ def web_fields(array: np.ndarray, prompted: bool) -> dict[str, Any]:
 def check_web(data: bytes) -> None:
     saved = {name: sys.modules.pop(name) for name in ("sement_utils", "utils.masks", "masks") if name in sys.modules}
     try:
-        found = files.loads(data)
+        found = native.loads(data)
         assert not {"sement_utils", "utils.masks", "masks"} & set(sys.modules), "a module of the file was imported"
     finally:
         sys.modules.update(saved)
@@ -228,7 +229,7 @@ def check_web(data: bytes) -> None:
     assert prompted.bbox == rle.bounding_box(prompted.rle), "zeros in the file, computed here"
     assert (auto.id, prompted.id) == (0, 1)
     assert found.provenance == Provenance()
-    assert files.peek(data).generation == "web"
+    assert native.peek(data).generation == "web"
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -279,10 +280,10 @@ def test_stock_sam2_records(order: str) -> None:
         },
         {"segmentation": {"size": [2, 3], "counts": [0, 6]}},
     ]
-    found = files.loads(pickle.dumps(records[:2], 5))
+    found = native.loads(pickle.dumps(records[:2], 5))
     assert [mask.rle for mask in found.masks] == [rle.encode(blob(1)), rle.encode(blob(2))]
     assert found.masks[0].predicted_iou == 0.5
-    assert files.loads(pickle.dumps(records[2:])).masks[0].area == 6
+    assert native.loads(pickle.dumps(records[2:])).masks[0].area == 6
 
 
 # --- damage -------------------------------------------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ GOOD = {
     "area": 2,
     "id": 0,
 }
-KNOWN = {"format": files.FORMAT_NAME, "format_version": 1}
+KNOWN = {"format": native.FORMAT_NAME, "format_version": 1}
 
 
 @pytest.mark.parametrize(
@@ -351,30 +352,30 @@ KNOWN = {"format": files.FORMAT_NAME, "format_version": 1}
 )
 def test_damage_is_named(data: bytes, said: str) -> None:
     with pytest.raises(MaskFileError, match=said) as caught:
-        files.loads(data, name="a.pkl")
+        native.loads(data, name="a.pkl")
     assert re.match(r"a\.pkl(:| is| holds| asks for| uses| calls| says) ", caught.value.message)
 
 
 def test_every_truncation_is_an_error_or_the_shorter_file() -> None:
-    data = files.dumps(full_set())
+    data = native.dumps(full_set())
     first = len(pickle.dumps(pickle.loads(data), 4))
     for length in range(len(data)):
         if length == first:
             # Only the records are left: what a bare list of records looks like.
-            assert len(files.loads(data[:length]).masks) == 2
+            assert len(native.loads(data[:length]).masks) == 2
             continue
         with pytest.raises(MaskFileError):
-            files.loads(data[:length])
+            native.loads(data[:length])
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_never_raise_anything_else(changes: list[tuple[int, int]]) -> None:
-    data = bytearray(files.dumps(full_set()))
+    data = bytearray(native.dumps(full_set()))
     for place, value in changes:
         data[place % len(data)] = value
     with contextlib.suppress(MaskFileError):
-        files.loads(bytes(data))
+        native.loads(bytes(data))
 
 
 # --- hostility ----------------------------------------------------------------------------------------------------------------
@@ -404,7 +405,7 @@ def test_calls_are_not_run(tmp_path: Path, protocol: int) -> None:
     for function, arguments in ((open, (str(target), "w")), (eval, (f"open({str(target)!r}, 'w')",))):
         data = pickle.dumps([Runs(function, *arguments)], protocol)
         with pytest.raises(MaskFileError, match="which no mask set needs"):
-            files.loads(data)
+            native.loads(data)
     assert not target.exists()
 
 
@@ -442,7 +443,7 @@ def test_known_bypasses_are_refused(module: str, name: str) -> None:
         b"\x80\x04]" + stack_global(module, name) + short("id") + b"\x85Ra.",
     ):
         with pytest.raises(MaskFileError, match="which no mask set needs"):
-            files.loads(data)
+            native.loads(data)
 
 
 ARRAY = stack_global("numpy", "ndarray")
@@ -478,7 +479,7 @@ MASK = stack_global("masks", "Mask")
 )
 def test_odd_opcodes_are_refused(data: bytes) -> None:
     with pytest.raises(MaskFileError):
-        files.loads(data)
+        native.loads(data)
 
 
 @pytest.mark.parametrize(
@@ -507,14 +508,14 @@ def test_memory_bombs_are_refused_at_once(data: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(MaskFileError):
-            files.loads(data)
+            native.loads(data)
         assert tracemalloc.get_traced_memory()[1] < 30_000_000
     finally:
         tracemalloc.stop()
 
 
 def test_a_huge_memo_index_takes_no_memory() -> None:
-    assert files.loads(b"\x80\x04]r" + struct.pack("<I", (1 << 32) - 1) + b".").masks == ()
+    assert native.loads(b"\x80\x04]r" + struct.pack("<I", (1 << 32) - 1) + b".").masks == ()
 
 
 def test_opcode_flood() -> None:
@@ -523,7 +524,7 @@ def test_opcode_flood() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load_masks, "MAX_OPCODES", 1000)
         with pytest.raises(MaskFileError, match="more than 1000 pickle opcodes"):
-            files.loads(b"\x80\x04" + b"]0" * 2000 + b"].")
+            native.loads(b"\x80\x04" + b"]0" * 2000 + b"].")
 
 
 def test_self_reference_and_laughs_end() -> None:
@@ -540,15 +541,15 @@ def test_self_reference_and_laughs_end() -> None:
         deep = [deep]
     for bad in (loop, laughs, deep):
         for record in (GOOD | {"point_coords": bad, "stability_score": bad, "bbox": bad}, GOOD | {"crop_box": bad}):
-            assert files.loads(dump_records(record)).masks[0].point_coords == ()
+            assert native.loads(dump_records(record)).masks[0].point_coords == ()
         with pytest.raises(MaskFileError, match="nested too deeply"):
-            files.loads(dump_records(GOOD, provenance=KNOWN | {"parameters": {"x": bad}}))
+            native.loads(dump_records(GOOD, provenance=KNOWN | {"parameters": {"x": bad}}))
         with pytest.raises(MaskFileError):
-            files.loads(dump_records({"segmentation": bad}))
+            native.loads(dump_records({"segmentation": bad}))
     # Hashing 60 levels of doubled tuples would take longer than the universe has.
     paired = b"\x80\x04}" + short("k") + b"".join(b"\x94h" + bytes([n]) + b"\x86" for n in range(60)) + b"K\x01s."
     with pytest.raises(MaskFileError, match="keys that are not text"):
-        files.loads(paired)
+        native.loads(paired)
 
 
 def test_zlib_bomb() -> None:
@@ -558,4 +559,4 @@ def test_zlib_bomb() -> None:
         {"segmentation": bomb, "shape": [10, 10], "compressed": True},
     ):
         with pytest.raises(MaskFileError, match="zlib stream of more than"):
-            files.loads(dump_records(record))
+            native.loads(dump_records(record))
