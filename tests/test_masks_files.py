@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import io
+import os
 import pickle
 import re
 import struct
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks import rle
+from segment_duo.masks import load_masks, rle
 from segment_duo.masks.formats import native
 from segment_duo.types import (
     Banner,
@@ -174,8 +175,32 @@ def web_module(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
 
     @dataclasses.dataclass
     class Mask:
+        """As the real one: its constructor replaces the mask by the indices of its pixels, and counts the image's."""
+
         segmentation: Any
-        area: int
+        area: float
+        point_coords: Any
+        bbox: Any
+        crop_box: Any
+        stability_score: Any
+        predicted_iou: float
+        shape: Any
+        compressed: bool = False
+
+        def __post_init__(self) -> None:
+            self.segmentation = np.nonzero(np.asarray(self.segmentation).ravel())[0].astype(np.int32)
+            self.N_pix = self.shape[0] * self.shape[1]
+
+        def compress(self) -> None:
+            self.segmentation = zlib.compress(self.segmentation.tobytes())
+            self.compressed = True
+
+    @dataclasses.dataclass
+    class Boolean:
+        """The same without the constructor's work."""
+
+        segmentation: Any
+        area: float
         point_coords: Any
         bbox: Any
         crop_box: Any
@@ -184,6 +209,8 @@ def web_module(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
         shape: Any
         compressed: bool
 
+    Boolean.__module__, Boolean.__qualname__ = request.param, "Mask"
+    module.Boolean = Boolean  # type: ignore[attr-defined]
     for cls in (SAM_Mask, Mask):
         cls.__module__ = request.param
         cls.__qualname__ = cls.__name__
@@ -241,23 +268,72 @@ def test_first_generation(web_module: types.ModuleType, protocol: int) -> None:
     check_web(pickle.dumps(objects, protocol))
 
 
+def web_masks(module: types.ModuleType, compressed: bool) -> list[Any]:
+    masks = [module.Mask(segmentation=blob(n), **web_fields(blob(n), n == 2)) for n in (1, 2)]
+    for mask in masks if compressed else ():
+        mask.compress()
+    return masks
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_second_generation(web_module: types.ModuleType, protocol: int, compressed: bool) -> None:
-    objects = [
-        web_module.Mask(
-            segmentation=zlib.compress(blob(n).tobytes()) if compressed else blob(n),
-            compressed=compressed,
-            **web_fields(blob(n), prompted),
-        )
-        for n, prompted in ((1, False), (2, True))
-    ]
-    check_web(pickle.dumps(objects, protocol))
+    check_web(pickle.dumps(web_masks(web_module, compressed), protocol))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_second_generation_with_boolean_arrays(web_module: types.ModuleType, compressed: bool) -> None:
+    objects = []
+    for n, prompted in ((1, False), (2, True)):
+        value = zlib.compress(blob(n).tobytes()) if compressed else blob(n)
+        objects.append(web_module.Boolean(segmentation=value, compressed=compressed, **web_fields(blob(n), prompted)))
+    web_module.Mask = web_module.Boolean  # type: ignore[attr-defined]
+    check_web(pickle.dumps(objects))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_quarter_of_the_image_is_as_long_as_booleans(web_module: types.ModuleType, compressed: bool) -> None:
+    array = np.zeros((HEIGHT, 16), bool)
+    array[: HEIGHT // 2, :8] = True
+    mask = web_module.Mask(segmentation=array, **(web_fields(blob(1), False) | {"shape": array.shape}))
+    assert mask.segmentation.nbytes == array.size
+    if compressed:
+        mask.compress()
+    found = native.loads(pickle.dumps([mask])).masks[0]
+    np.testing.assert_array_equal(rle.decode(found.rle), array)
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)), st.booleans(), st.booleans())
+def test_any_mask_of_the_second_generation(array: np.ndarray, compressed: bool, shuffled: bool) -> None:
+    indices: Any = np.flatnonzero(array).astype(np.int32)
+    if shuffled:
+        indices = np.random.default_rng(0).permutation(indices)
+    record = {"segmentation": indices, "shape": array.shape, "N_pix": array.size, "compressed": compressed}
+    if compressed:
+        record["segmentation"] = zlib.compress(indices.tobytes())
+    np.testing.assert_array_equal(rle.decode(native.loads(pickle.dumps([record])).masks[0].rle), array)
+    np.testing.assert_array_equal(load_masks.mask_array(load_masks.read_objects(pickle.dumps([record]))[0][0]), array)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_oldest_form_is_named(web_module: types.ModuleType, packed: bool) -> None:
+    class Masks_legacy:
+        def __init__(self) -> None:
+            self.masks, self.N_m, self.fn = [np.array([1, 2])], 1, "a.tif"
+
+    Masks_legacy.__module__ = web_module.__name__
+    Masks_legacy.__qualname__ = "Masks_legacy"
+    web_module.Masks_legacy = Masks_legacy  # type: ignore[attr-defined]
+    data = pickle.dumps(Masks_legacy())
+    for read in (native.loads, native.peek):
+        with pytest.raises(MaskFileError, match=r"oldest form of masks \(Masks_legacy\), which is not read") as caught:
+            read(zlib.compress(data) if packed else data, name="a.pkl")
+        assert "segduo auto" in caught.value.hint
 
 
 def test_numpy_1_spelling(web_module: types.ModuleType) -> None:
-    masks = [web_module.Mask(segmentation=blob(n), compressed=False, **web_fields(blob(n), n == 2)) for n in (1, 2)]
-    data = pickle.dumps(masks, 2)
+    data = pickle.dumps(web_masks(web_module, False), 2)
     assert b"cnumpy._core." in data
     check_web(data.replace(b"cnumpy._core.", b"cnumpy.core."))
 
@@ -560,3 +636,85 @@ def test_zlib_bomb() -> None:
     ):
         with pytest.raises(MaskFileError, match="zlib stream of more than"):
             native.loads(dump_records(record))
+
+
+def zeros_packed(size: int) -> bytes:
+    stream = zlib.compressobj(9)
+    return b"".join([*(stream.compress(bytes(10**7)) for _ in range(size // 10**7)), stream.flush()])
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "array"])
+def test_a_pixel_that_comes_again_takes_no_memory(kind: str) -> None:
+    import tracemalloc
+
+    # Allowed by the shape: one index a pixel. All are the same pixel, so 200 kB of file would become 200 MB and more.
+    packed = zeros_packed(200_000_000)
+    record: dict[str, Any] = {"shape": [10_000, 10_000], "N_pix": 10**8}
+    record["segmentation"] = {
+        "text": base64.b64encode(packed).decode(),
+        "bytes": packed,
+        "array": np.zeros(1000, np.int32),
+    }[kind]
+    data = dump_records(record)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MaskFileError, match="same pixel twice"):
+            native.loads(data)
+        assert tracemalloc.get_traced_memory()[1] < 150_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_indices_of_a_large_image_take_no_more_than_its_pixels() -> None:
+    import tracemalloc
+
+    # A band of 10 megapixels of 100: as 64-bit indices alone it would be 80 MB.
+    indices = np.arange(20_000_000, 30_000_000, dtype="<i4")
+    data = dump_records(
+        {"segmentation": zlib.compress(indices.tobytes(), 1), "shape": [10_000, 10_000], "N_pix": 10**8}
+    )
+    del indices
+    tracemalloc.start()
+    try:
+        found = native.loads(data).masks[0]
+        assert tracemalloc.get_traced_memory()[1] < 250_000_000
+    finally:
+        tracemalloc.stop()
+    assert (found.area, found.bbox) == (10_000_000, (0.0, 2000.0, 10_000.0, 1000.0))
+
+
+def test_masks_of_more_pixels_than_allowed_are_refused() -> None:
+    for value, shape in ((zlib.compress(b"\1"), [3, 5]), (indices_text(blob(1)), [HEIGHT, WIDTH])):
+        with pytest.raises(MaskFileError, match=f"masks of {shape[1]} x {shape[0]} pixels, the limit is 10"):
+            native.loads(dump_records({"segmentation": value, "shape": shape}), max_pixels=10)
+    with pytest.raises(MaskFileError, match="the limit is 10"):
+        native.loads(native.dumps(full_set()), max_pixels=10)
+
+
+def test_running_out_of_memory_is_an_error_of_ours(tmp_path: Path) -> None:
+    # The first pixel and the last: the mask's box is the whole image of 2 gigapixels.
+    corners = zlib.compress(np.array([0, 2 * 10**9 - 1], "<i4").tobytes())
+    record = {"segmentation": corners, "shape": [40_000, 50_000], "N_pix": 2 * 10**9}
+    (tmp_path / "a.pkl").write_bytes(dump_records(record))
+    script = (
+        "import resource, sys; from pathlib import Path; from segment_duo.masks.formats import native; import numpy\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1_800_000_000, 1_800_000_000))\n"
+        "try: native.loads(Path(sys.argv[1]).read_bytes(), name='a.pkl')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.pkl")],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, OPENBLAS_NUM_THREADS="1"),
+    )
+    assert done.stdout.strip() == "MaskFileError a.pkl needs more memory than there is", done.stderr
+
+
+def test_a_mask_that_cannot_be_read_may_be_left_out_of_files_of_others() -> None:
+    left_out: list[tuple[str, str]] = []
+    found = native.loads(dump_records(GOOD, {"segmentation": 5}, GOOD), left_out=left_out)
+    assert [mask.id for mask in found.masks] == [0, 1]
+    assert left_out == [("mask 2", "holds a mask as int")]
+    with pytest.raises(MaskFileError, match="mask 2"):
+        native.loads(dump_records(GOOD, {"segmentation": 5, "id": 1}, provenance=KNOWN), left_out=left_out)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
 
 
+_BLOCK = 4_000_000
+"""Pixels that are encoded at once."""
+
+
 def runs(rle: Rle) -> Ints:
     """Run lengths, int64, background first, of which the sum is ``height * width``.
 
@@ -103,14 +107,21 @@ def encode_crop(crop: npt.NDArray[np.bool_], x: int, y: int, height: int, width:
     rows, columns = crop.shape
     if x < 0 or y < 0 or y + rows > height or x + columns > width:
         raise ValueError("the crop does not lie inside the image")
-    # One empty row under every column: no run can wrap into the next column, so crop indices map to image indices run by run.
-    padded = np.zeros((columns, rows + 1), dtype=np.int8)
-    padded[:, :rows] = crop.T
-    steps = np.diff(padded.ravel(), prepend=np.int8(0))
-    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    column = starts // (rows + 1)
-    shift = (column + x) * height + y - column * (rows + 1)
-    return from_spans(starts + shift, ends + shift, height, width)
+    starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    # In blocks of columns: the steps below need some 20 bytes a pixel.
+    block = max(1, _BLOCK // max(1, rows))
+    for left in range(0, columns, block):
+        part = crop[:, left : left + block]
+        # One empty row under every column: no run can wrap into the next column, so crop indices map to image indices run by run.
+        padded = np.zeros((part.shape[1], rows + 1), dtype=np.int8)
+        padded[:, :rows] = part.T
+        steps = np.diff(padded.ravel(), prepend=np.int8(0))
+        begin, end = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+        column = begin // (rows + 1)
+        shift = (column + x + left) * height + y - column * (rows + 1)
+        starts.append(begin + shift)
+        ends.append(end + shift)
+    return from_spans(np.concatenate(starts), np.concatenate(ends), height, width)
 
 
 def empty(height: int, width: int) -> Rle:
@@ -219,6 +230,27 @@ def from_indices(indices: Ints, height: int, width: int) -> Rle:
     starts = flat[np.concatenate(([0], breaks + 1))]
     ends = flat[np.concatenate((breaks, [flat.size - 1]))] + 1
     return from_spans(starts, ends, height, width)
+
+
+def from_row_spans(starts: Ints, ends: Ints, height: int, width: int) -> Rle:
+    """Encode ascending, disjoint spans of row-major pixel indices, with a boolean array of the mask's box only."""
+    import numpy as np
+
+    if not len(starts):
+        return empty(height, width)
+    first, last = starts // width, (ends - 1) // width
+    top, rows = int(first[0]), int(last[-1]) - int(first[0]) + 1
+    wraps = bool((first != last).any())
+    left = 0 if wraps else int((starts % width).min())
+    columns = width if wraps else int(((ends - 1) % width).max()) + 1 - left
+    # In the box one column more than the mask has: no run begins where another ends.
+    begin, end = first - top, last - top
+    stride = columns + (not wraps)
+    turns = np.zeros(rows * stride + 1, dtype=np.int8)
+    turns[begin * stride + starts - first * width - left] += 1
+    turns[end * stride + ends - last * width - left] -= 1
+    inside = np.cumsum(turns[:-1], dtype=np.int8).astype(bool).reshape(rows, stride)[:, :columns]
+    return encode_crop(inside, left, top, height, width)
 
 
 def from_counts(counts: Sequence[float], height: int, width: int) -> Rle:
