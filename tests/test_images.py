@@ -485,7 +485,9 @@ def lying(kind: str, width: int = 19_000, height: int = 20_000) -> bytes:
     if kind.startswith("TIFF"):
         raw = bytearray(tiff(COLOUR, compression=kind.split()[1], photometric="rgb"))
     else:
-        raw = bytearray(pillow(COLOUR, kind.split(maxsplit=1)[0], **({"progressive": True} if "progressive" in kind else {})))
+        raw = bytearray(
+            pillow(COLOUR, kind.split(maxsplit=1)[0], **({"progressive": True} if "progressive" in kind else {}))
+        )
     if "JPEG" in kind or "jpeg" in kind:
         start = next(raw.find(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in raw)
         struct.pack_into(">HH", raw, start + 5, height, width)
