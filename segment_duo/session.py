@@ -54,8 +54,7 @@ if TYPE_CHECKING:
     from segment_duo.engine.api import Engine
     from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
     from segment_duo.models.registry import ModelChoice
-    from segment_duo.results import AutoResult, PredictedObject
-    from segment_duo.results import Candidate
+    from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.stores.base import Store
 
 

@@ -29,7 +29,7 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import ProgressReporter, emit, emit_json, note, progress
+from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
 from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, UsageError
 from segment_duo.prompts import parse_box
@@ -343,7 +343,7 @@ class _Run:
         if self.as_json:
             emit_json({"image": str(ref)})
         else:
-            emit(ref)
+            emit_path(ref)
 
     def _is_done(self, ref: ImageRef) -> bool:
         return self.skip_existing and self.session.sets.has_sets(ref, suffix=self.suffix, page=self.reading["page"])

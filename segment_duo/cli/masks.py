@@ -21,7 +21,7 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
+from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, emit_table, note
 from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
 from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, SomeInputsFailed, UsageError
 from segment_duo.lengths import parse_length
@@ -326,7 +326,7 @@ def export(
             emit_raw(render_text(sets, fmt))
         else:
             for file in write(sets, fmt, destination, overlap=overlap, several=several):
-                emit(file)
+                emit_path(file)
         if problem is not None:
             raise problem
 
@@ -471,7 +471,7 @@ def push(
         spool = session.sets.spool
         if discard:
             for item in [_waiting(spool.pending(), wanted) for wanted in discard]:
-                emit(spool.set_aside(item))
+                emit_path(spool.set_aside(item))
             return
         if dry_run:
             left = [(item, item.error) for item in spool.pending()]
