@@ -26,11 +26,11 @@ from segment_duo.errors import (
     NotFound,
     SegduoError,
 )
+from segment_duo.library.library import LoadedSet, Saved, SavedSets
+from segment_duo.library.versions import version_hint
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
-from segment_duo.saved_sets import LoadedSet, Saved, SavedSets
 from segment_duo.stores.locate import open_store, parse_reference
-from segment_duo.stores.versions import version_hint
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -297,8 +297,8 @@ class Session:
         ]
 
     def auto_defaults(self, preset: str = "default") -> AutoParameters:
-        """The parameters of a preset for this session's model; see :mod:`segment_duo.presets`."""
-        from segment_duo.presets import preset_parameters
+        """The parameters of a preset for this session's model; see :mod:`segment_duo.segmenters.presets`."""
+        from segment_duo.segmenters.presets import preset_parameters
 
         return preset_parameters(preset, self.model.auto_defaults)
 

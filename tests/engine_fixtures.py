@@ -109,7 +109,7 @@ def random_model(paths: Paths, name: str = "random", seed: int = 0) -> ModelChoi
     """A model with nano's shape and random weights among the user's trained ones."""
     import torch
 
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.sam2.build import build_model
 
     folder = paths.models_dir / name
     folder.mkdir(parents=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from segment_duo.engine.automatic import Run
-from segment_duo.engine.predictor import Predictor
-from segment_duo.models.build import build_model, feature_sizes
+from segment_duo.segmenters.sam2.automatic import Run
+from segment_duo.segmenters.sam2.build import build_model, feature_sizes
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.types import AutoParameters, Mask
 
 if TYPE_CHECKING:

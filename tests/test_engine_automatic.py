@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segment_duo.engine.automatic import AutomaticMaskGenerator, Run, clean_region
-from segment_duo.engine.fullsize import Region
 from segment_duo.errors import Cancelled, UsageError
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator, Run, clean_region
+from segment_duo.segmenters.sam2.upsample import Region
 from segment_duo.types import AutoParameters, Box
 from tests.engine_stock import as_stock, comparable, loose, picture, small_model, small_predictor, stock_records
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segment_duo.engine import decoder as module
-from segment_duo.engine.fullsize import FullSize, canvas_rle, cut_out, trim
-from segment_duo.engine.predictor import Embedding
+from segment_duo.segmenters.sam2 import decoder as module
+from segment_duo.segmenters.sam2.predictor import Embedding
+from segment_duo.segmenters.sam2.upsample import FullSize, canvas_rle, cut_out, trim
 from tests.engine_stock import picture, small_model, small_predictor
 
 CPU = torch.device("cpu")

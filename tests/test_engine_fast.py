@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.candidates import Candidate, CropCandidates
-from segment_duo.engine.fast import Coverage, half_precision, levels, notes
-from segment_duo.engine.fullsize import LowRes, Measured
-from segment_duo.engine.predictor import Predictor, PromptArrays
+from segment_duo.segmenters.sam2.adaptive import Coverage, half_precision, levels, notes
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.candidates import Candidate, CropCandidates
+from segment_duo.segmenters.sam2.predictor import Predictor, PromptArrays
+from segment_duo.segmenters.sam2.upsample import LowRes, Measured
 from tests.engine_stock import loose, picture, small_model, small_predictor
 
 

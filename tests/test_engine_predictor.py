@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from segment_duo.engine.predictor import Embedding, PromptArrays, preview_size
 from segment_duo.errors import PromptError
-from segment_duo.models.build import make_predictor
+from segment_duo.segmenters.sam2.build import make_predictor
+from segment_duo.segmenters.sam2.predictor import Embedding, PromptArrays, preview_size
 from tests.engine_stock import picture, small_model, small_predictor
 
 PIXELS = picture(200, 260)

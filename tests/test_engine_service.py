@@ -235,7 +235,7 @@ class TestModels:
         missing = "mps" if torch.cuda.is_available() else "cuda"
         if torch.backends.mps.is_available() and missing == "mps":
             pytest.skip("this machine has every device")
-        from segment_duo.engine.shelf import choose_device
+        from segment_duo.engine.loaded_models import choose_device
 
         with pytest.raises(ConfigError, match=f"no device '{missing}'"):
             choose_device(missing)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from segment_duo.engine import cache as cache_module
-from segment_duo.engine import predictor
 from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
-from segment_duo.engine.candidates import Candidates
-from segment_duo.engine.holdings import BoundedLru, LogitsStore
-from segment_duo.engine.predictor import Embedding
+from segment_duo.engine.lru import BoundedLru, LogitsStore
+from segment_duo.segmenters.sam2 import predictor
+from segment_duo.segmenters.sam2.candidates import Candidates
+from segment_duo.segmenters.sam2.predictor import Embedding
 from segment_duo.types import AutoParameters
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from segment_duo.engine.advice import tile_advice
-from segment_duo.engine.automatic import AutomaticMaskGenerator, Segment, record, region_box
-from segment_duo.engine.fullsize import Region, trim
-from segment_duo.engine.tiles import Piece, Window, merge, windows
 from segment_duo.errors import Cancelled, UsageError
+from segment_duo.segmenters.advice import tile_advice
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator, Segment, record, region_box
+from segment_duo.segmenters.sam2.tiles import Piece, Window, merge, windows
+from segment_duo.segmenters.sam2.upsample import Region, trim
 from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
 

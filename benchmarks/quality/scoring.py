@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.predictor import Embedding, Predictor, PromptArrays
 from segment_duo.masks.rle import decode
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.predictor import Embedding, Predictor, PromptArrays
 from segment_duo.types import AutoParameters
 
 IGNORE = 65535

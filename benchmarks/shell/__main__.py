@@ -111,8 +111,8 @@ def run(folder: Path, environment: dict[str, str], rounds: int) -> None:
 
 
 def bare_click(pixels: np.ndarray[Any, np.dtype[np.uint8]], model: Any) -> Callable[[], object]:
-    from segment_duo.engine.predictor import Predictor, PromptArrays
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.sam2.build import build_model
+    from segment_duo.segmenters.sam2.predictor import Predictor, PromptArrays
 
     predictor = Predictor(build_model(model.config, model.checkpoint))
     embedding = predictor.embed(pixels)

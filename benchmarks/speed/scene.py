@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from sam2.modeling.sam2_base import SAM2Base
 
-    from segment_duo.engine.predictor import Predictor
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
 NANO = Path(__file__).resolve().parents[2] / "segment_duo" / "models" / "nano"
 CONFIGS = {
@@ -56,7 +56,7 @@ def model(name: str) -> SAM2Base:
     """Nano with its weights; the official sizes with random ones, the same in every process."""
     import torch
 
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.sam2.build import build_model
 
     torch.manual_seed(0)
     return build_model(CONFIGS[name], NANO / "nano.pt" if name == "nano" else None)
@@ -75,7 +75,7 @@ def parameters(name: str, predictor: Predictor, pixels: npt.NDArray[np.uint8], p
     """
     import torch
 
-    from segment_duo.engine.automatic import Run
+    from segment_duo.segmenters.sam2.automatic import Run
 
     p = AutoParameters(points_per_side=points_per_side)
     if name == "nano":

@@ -406,7 +406,7 @@ class _Run:
         )
 
     def _advise(self, image: OpenImage) -> None:
-        from segment_duo.engine.advice import tile_advice
+        from segment_duo.segmenters.advice import tile_advice
 
         facts = image.data.facts
         if self.parameters.tile == 0 and (advised := tile_advice(facts.width, facts.height)):

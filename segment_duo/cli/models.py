@@ -131,7 +131,7 @@ def _load_problem(model: KnownModel) -> str:
     """Why a model without a known checksum cannot be used, or an empty text."""
     if not model.usable:
         return model.description
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.sam2.build import build_model
 
     try:
         build_model(model.config, model.checkpoint)

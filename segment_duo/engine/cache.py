@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segment_duo.engine.holdings import BoundedLru
+from segment_duo.engine.lru import BoundedLru
 from segment_duo.engine.protocol import CacheUse
 
 if TYPE_CHECKING:
     import torch
 
-    from segment_duo.engine.candidates import Candidates
-    from segment_duo.engine.predictor import Embedding
+    from segment_duo.segmenters.sam2.candidates import Candidates
+    from segment_duo.segmenters.sam2.predictor import Embedding
 
 PREPROCESSING = 1
 """The predictor's version of what happens to pixels before the encoder, repeated here because asking where an embedding is must not load torch."""
@@ -76,7 +76,7 @@ class EmbeddingCache:
 
     def get(self, key: EmbeddingKey, device: torch.device) -> Embedding | None:
         """The embedding from memory, else from disk (and then kept in memory), else None."""
-        from segment_duo.engine.predictor import Embedding
+        from segment_duo.segmenters.sam2.predictor import Embedding
 
         held = self._memory.get(key)
         if isinstance(held, Embedding):
@@ -103,7 +103,7 @@ class EmbeddingCache:
 
     def size_of(self, key: EmbeddingKey) -> tuple[int, int] | None:
         """Height and width of an image whose embedding is in memory."""
-        from segment_duo.engine.predictor import Embedding
+        from segment_duo.segmenters.sam2.predictor import Embedding
 
         held = self._memory.peek(key)
         return (held.height, held.width) if isinstance(held, Embedding) else None
@@ -112,7 +112,7 @@ class EmbeddingCache:
 
     def candidates(self, image_id: str, weights: str) -> Candidates | None:
         """The raw candidates of the last automatic run on an image."""
-        from segment_duo.engine.candidates import Candidates
+        from segment_duo.segmenters.sam2.candidates import Candidates
 
         held = self._memory.get(_CandidatesKey(image_id, weights))
         return held if isinstance(held, Candidates) else None
@@ -169,7 +169,7 @@ class EmbeddingCache:
             return None
         from safetensors import SafetensorError, safe_open
 
-        from segment_duo.engine.predictor import Embedding
+        from segment_duo.segmenters.sam2.predictor import Embedding
 
         file = self._folder / key.file_name
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from segment_duo import __version__
 from segment_duo.engine import protocol
-from segment_duo.engine.compute import TorchCompute
+from segment_duo.engine.operations import TorchCompute
 from segment_duo.engine.protocol import (
     AutoCollector,
     AutoEvent,

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = EngineSettings.model_validate_json(options.settings)
     except ValidationError as error:
         parser.error(str(error))
-    from segment_duo.engine.compute import TorchCompute
+    from segment_duo.engine.operations import TorchCompute
 
     try:
         serve(settings, TorchCompute, foreground=options.foreground)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import ConfigError, UsageError
+from segment_duo.library.versions import drops_path
 from segment_duo.stores.base import Store
 from segment_duo.stores.local import LocalStore
-from segment_duo.stores.versions import drops_path
 from segment_duo.types import DROPS_PREFIX, ImageRef, StoreKind
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
     grid points --decoder, 64 at a time--> predicted IoU filter --up-scale survivors--> low-res logits, cut out   = Candidates
     Candidates --stability, box (their rectangle only)--> filters --NMS per crop, NMS across crops--> RLE of what is left
 
-Cancelling and progress are per chunk of prompts. Tiles are put together in ``engine.tiles``, adaptive prompting is in ``engine.fast``.
+Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, adaptive prompting is in ``adaptive``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segment_duo.engine.candidates import MAX_BYTES, Candidate, Candidates, CropCandidates, lowest_level
-from segment_duo.engine.decoder import Decoded, select_masks
-from segment_duo.engine.fullsize import FullSize, Region, canvas_rle, cut_out, trim
-from segment_duo.engine.nms import suppress
 from segment_duo.errors import Cancelled, UsageError
+from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidate, Candidates, CropCandidates, lowest_level
+from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
+from segment_duo.segmenters.sam2.nms import suppress
+from segment_duo.segmenters.sam2.upsample import FullSize, Region, canvas_rle, cut_out, trim
 from segment_duo.types import AutoParameters, Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.engine.predictor import Embedding, Predictor
+    from segment_duo.segmenters.sam2.predictor import Embedding, Predictor
 
 STOCK_BATCH = 64
 """``points_per_batch`` of stock. The token side of the decoder rounds by batch size, so ours has the same."""
@@ -136,7 +136,7 @@ class AutomaticMaskGenerator:
         Raises:
             Cancelled: ``should_cancel`` said so.
         """
-        from segment_duo.engine.tiles import generate_tiled
+        from segment_duo.segmenters.sam2.tiles import generate_tiled
 
         run = Run(
             self.predictor,
@@ -192,7 +192,7 @@ class Run:
 
     def note_fast(self) -> None:
         """Write down what the fast mode changed."""
-        from segment_duo.engine.fast import notes
+        from segment_duo.segmenters.sam2.adaptive import notes
 
         if self.parameters.fast:
             self.notes += notes(self.points_decoded, self.points_done, self.decoding.half)
@@ -229,7 +229,7 @@ class Run:
 
     def _decode_grid(self, crop: CropCandidates, points: npt.NDArray[np.float64], report: Callable[[], None]) -> None:
         """Fill a crop with the candidates of its points (N, 2), in crop pixels."""
-        from segment_duo.engine.fast import Coverage, levels
+        from segment_duo.segmenters.sam2.adaptive import Coverage, levels
 
         if not len(points):
             return

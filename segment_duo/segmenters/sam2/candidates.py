@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segment_duo.engine.fullsize import LowRes, Measured
+from segment_duo.segmenters.sam2.upsample import LowRes, Measured
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:

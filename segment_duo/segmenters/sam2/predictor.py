@@ -3,7 +3,7 @@
     pixels --embed--> Embedding --predict--> Prediction (candidates best first, masks at image size inside their rectangles, low-res logits)
 
 Prompts of several objects go through the decoder in one batch. Nothing here caches embeddings (``engine.cache``), knows stores, or runs
-automatic generation (``engine.automatic``). torch: only the engine's process imports this module.
+automatic generation (``automatic``). torch: only the engine's process imports this module.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segment_duo.engine.allocator import trim
-from segment_duo.engine.decoder import PreparedImage, PromptDecoder, ReassociatedDecoder, select_masks
-from segment_duo.engine.fullsize import FullSize, LowRes, Region, canvas_rle, cut_out
 from segment_duo.errors import PromptError
-from segment_duo.models.build import IMAGE_MEAN, IMAGE_STD
+from segment_duo.segmenters.allocator import trim
+from segment_duo.segmenters.sam2.build import IMAGE_MEAN, IMAGE_STD
+from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, ReassociatedDecoder, select_masks
+from segment_duo.segmenters.sam2.upsample import FullSize, LowRes, Region, canvas_rle, cut_out
 from segment_duo.types import Rle
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Predictor:
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
         half: the decoder computes in this dtype (fast mode): under autocast on an accelerator, on a CPU for the image tokens. None keeps float32.
-        reassociate: use :class:`~segment_duo.engine.decoder.ReassociatedDecoder` (fast mode).
+        reassociate: use :class:`~segment_duo.segmenters.sam2.decoder.ReassociatedDecoder` (fast mode).
     """
 
     def __init__(self, model: SAM2Base, *, half: torch.dtype | None = None, reassociate: bool = False) -> None:
@@ -188,7 +188,7 @@ class Predictor:
 
         Embeddings always come from the exact predictor, so that cached ones are exact.
         """
-        from segment_duo.engine.fast import half_precision
+        from segment_duo.segmenters.sam2.adaptive import half_precision
 
         return Predictor(self.model, half=half_precision(self.device), reassociate=True)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-    from segment_duo.engine.predictor import Embedding
+    from segment_duo.segmenters.sam2.predictor import Embedding
 
 log = logging.getLogger("segduo.engine")
 
@@ -87,7 +87,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 class PromptDecoder:
-    """Decodes prompts against an :class:`~segment_duo.engine.predictor.Embedding`.
+    """Decodes prompts against an :class:`~segment_duo.segmenters.sam2.predictor.Embedding`.
 
     Args:
         model: an unmodified ``SAM2Base`` in evaluation mode.

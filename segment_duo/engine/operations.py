@@ -16,9 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.engine.allocator import trim as trim_allocator
 from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
-from segment_duo.engine.holdings import BoundedLru, LogitsStore
+from segment_duo.engine.lru import BoundedLru, LogitsStore
 from segment_duo.engine.protocol import (
     AutoEvent,
     AutoRequest,
@@ -39,6 +38,7 @@ from segment_duo.engine.worker import ImageMissing, Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice
+from segment_duo.segmenters.allocator import trim as trim_allocator
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
 
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from segment_duo.engine.predictor import CandidateMask, Embedding, PromptArrays
-    from segment_duo.engine.shelf import ModelShelf, ShelfModel
+    from segment_duo.engine.loaded_models import ModelShelf, ShelfModel
+    from segment_duo.segmenters.sam2.predictor import CandidateMask, Embedding, PromptArrays
 
 MIB = 2**20
 PIXELS_SHARE = 4
@@ -176,7 +176,7 @@ class TorchCompute:
         return PredictResponse(objects=objects, seconds=time.monotonic() - started, model=model.identity)
 
     def auto(self, job: Job, image_id: str, request: AutoRequest, emit: Callable[[AutoEvent], None]) -> AutoEvent:
-        from segment_duo.engine.automatic import AutomaticMaskGenerator
+        from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 
         started = time.monotonic()
         choice = self._choose(request.model)
@@ -254,15 +254,14 @@ class TorchCompute:
             if self._shelf is None:
                 import torch
 
-                from segment_duo.engine import shelf
 
                 config = self._settings.config
-                device = shelf.choose_device(config.device)
+                device = loaded_models.choose_device(config.device)
                 if config.threads:
                     torch.set_num_threads(config.threads)
                 self._threads = torch.get_num_threads()
-                self._device_name = shelf.device_name(device)
-                self._shelf = shelf.ModelShelf(device, self._settings.paths)
+                self._device_name = loaded_models.device_name(device)
+                self._shelf = loaded_models.ModelShelf(device, self._settings.paths)
                 log.info("computing on %s (%s), %d threads", device.type, self._device_name, self._threads)
             return self._shelf
 
@@ -318,7 +317,7 @@ class TorchCompute:
     ) -> tuple[list[PromptArrays], list[bool]]:
         import numpy as np
 
-        from segment_duo.engine.predictor import PromptArrays
+        from segment_duo.segmenters.sam2.predictor import PromptArrays
 
         arrays, lost = [], []
         for prompt in request.prompts:

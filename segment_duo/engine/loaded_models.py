@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segment_duo.engine.predictor import Predictor
 from segment_duo.engine.protocol import CacheUse, LoadedModel
 from segment_duo.errors import ConfigError, EngineFailed, ModelError
-from segment_duo.models.build import build_model
 from segment_duo.models.registry import ModelChoice, file_sha256
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.types import ModelIdentity
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_duo.engine.candidates import MAX_BYTES, Candidates, CropCandidates, lowest_level
-from segment_duo.engine.fullsize import Region
+from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates, CropCandidates, lowest_level
+from segment_duo.segmenters.sam2.upsample import Region
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.engine.automatic import AutoRun, Run, Segment
+    from segment_duo.segmenters.sam2.automatic import AutoRun, Run, Segment
 
 Rectangle = tuple[int, int, int, int]
 """XYXY, ends exclusive."""
@@ -108,7 +108,7 @@ class Piece:
 
 def generate_tiled(run: Run, known: Candidates | None) -> AutoRun:
     """Segment window by window and merge. ``known``: candidates of an earlier run that can answer, else None."""
-    from segment_duo.engine.automatic import AutoRun
+    from segment_duo.segmenters.sam2.automatic import AutoRun
 
     p = run.parameters
     plan = windows(run.height, run.width, p.tile, p.halo)
@@ -226,7 +226,7 @@ def _continues(group: Sequence[Piece], region: Region) -> bool:
 
 def _joined_segment(group: Sequence[Piece], region: Region) -> Segment:
     """The best part's record with the union's pixels."""
-    from segment_duo.engine.automatic import region_box
+    from segment_duo.segmenters.sam2.automatic import region_box
 
     best = max(group, key=lambda p: (p.segment.predicted_iou, -p.rectangle[0]))
     return replace(best.segment, region=region, box=region_box(region))
