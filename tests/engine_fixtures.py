@@ -25,6 +25,7 @@ import pytest
 from segment_duo.config import Config
 from segment_duo.engine import lifecycle, server
 from segment_duo.engine.client import EngineClient
+from segment_duo.engine.connect import connect
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import Worker
@@ -56,7 +57,7 @@ class Home:
         return {**kept, "SEGDUO_HOME": str(self.root)}
 
     def connect(self, **options: Any) -> EngineClient:
-        engine = EngineClient.connect(self.config, self.paths, **options)
+        engine = connect(self.config, self.paths, **options)
         assert isinstance(engine, EngineClient)
         return engine
 

@@ -96,7 +96,8 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
     """From a cached embedding to masks: medians in milliseconds."""
     import numpy as np
 
-    from segment_duo.segmenters.sam2.predictor import Predictor, PromptArrays
+    from segment_duo.segmenters.base import PromptArrays
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(scene.model(asked["model"]))
     pixels = scene.image(asked["megapixels"])
@@ -110,7 +111,7 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
         return PromptArrays(points[i : i + 1], one, **fields)
 
     previous = predictor.predict(embedding, [click(0)])[0][0].low_res
-    two = PromptArrays(points[:2], np.array([1, 0]), previous=previous)
+    two = PromptArrays(points[:2], np.array([1, 0]), mask_input=previous)
     cases: dict[str, Callable[[int], Any]] = {
         "first click, image size": lambda i: predictor.predict(embedding, [click(i)]),
         "first click, preview": lambda i: predictor.predict(embedding, [click(i)], preview_max_side=1024),

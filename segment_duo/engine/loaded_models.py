@@ -1,27 +1,26 @@
-"""The models in memory: chosen for a request, loaded on demand, the last two kept. torch: only the engine's process imports this module."""
+"""The models in memory: loaded on demand through their family's plug-in, the last two kept. Knows no family of models."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from segment_duo.engine.device import device_memory, empty_device_cache
+from segment_duo.engine.lru import BoundedLru
 from segment_duo.engine.protocol import CacheUse, LoadedModel
-from segment_duo.errors import ConfigError, EngineFailed, ModelError
+from segment_duo.errors import EngineFailed, ModelError
 from segment_duo.models.registry import ModelChoice, file_sha256
 from segment_duo.paths import Paths
-from segment_duo.segmenters.sam2.build import build_model
-from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters import plugins
+from segment_duo.segmenters.base import DeviceMemoryFull, LoadRequest, Segmenter
 from segment_duo.types import ModelIdentity
 
 if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
+    import torch
 
 KEPT_MODELS = 2
 """Loaded models: the one in use and the one before it (comparing two is common). A third is loaded in place of the older one."""
@@ -30,133 +29,86 @@ log = logging.getLogger("segduo.engine")
 
 
 @dataclass(frozen=True, eq=False)
-class ShelfModel:
+class HeldModel:
     """A loaded model and what it was loaded from."""
 
     choice: ModelChoice
-    predictor: Predictor
-    parameters: int
+    segmenter: Segmenter
 
     @property
     def identity(self) -> ModelIdentity:
         return ModelIdentity(self.choice.id, self.choice.sha256)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device to compute on: ``cuda``, else ``mps``, else ``cpu`` for ``auto``.
-
-    Raises:
-        ConfigError: the named device is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available.get(wanted, False):
-        there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise ConfigError(f"this machine has no device '{wanted}'", f"Available: {there}. Use --device auto.")
-    return torch.device(wanted)
-
-
-def device_name(device: torch.device) -> str:
-    """What the device is called by its maker."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    if device.type == "mps":
-        return "Apple GPU"
-    return _cpu_name()
-
-
-class ModelShelf:
+class LoadedModels:
     """Loads models on one device and keeps the last :data:`KEPT_MODELS`. ``load`` is for the worker's thread only."""
 
-    def __init__(self, device: torch.device, paths: Paths) -> None:
+    def __init__(self, device: torch.device, threads: int, paths: Paths) -> None:
         self.device = device
+        self.threads = threads
         self._paths = paths
-        self._loaded: OrderedDict[tuple[str, str], ShelfModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._held: BoundedLru[tuple[str, str, str], HeldModel] = BoundedLru(KEPT_MODELS)
+        self._loading = threading.Lock()
 
-    def load(self, choice: ModelChoice) -> ShelfModel:
+    def load(self, choice: ModelChoice) -> HeldModel:
         """The model, from memory or from its files.
 
         Raises:
             ModelError: its files are missing, damaged, or not those the request named.
             EngineFailed: not enough memory.
         """
-        key = (choice.config, choice.sha256)
-        with self._lock:
-            held = self._loaded.get(key)
+        key = (choice.family, choice.config, choice.sha256)
+        with self._loading:
+            held = self._held.get(key)
             if held is not None:
-                self._loaded.move_to_end(key)
                 return held
-            while len(self._loaded) >= KEPT_MODELS:
-                self._loaded.popitem(last=False)
-        if file_sha256(Path(choice.checkpoint), self._paths) != choice.sha256:
-            raise ModelError(
-                f"{choice.checkpoint} does not have the SHA-256 of '{choice.id}'",
-                f"If it is still being written, run the command again; else: segduo models pull {choice.id}",
-            )
-        started = time.monotonic()
-        model = self._build(choice)
-        parameters = sum(tensor.numel() for tensor in model.parameters())
-        loaded = ShelfModel(choice, Predictor(model), parameters)
-        log.info("loaded %s (%d parameters) in %.1f s", choice.id, parameters, time.monotonic() - started)
-        with self._lock:
-            self._loaded[key] = loaded
-        return loaded
+            if choice.checkpoint and file_sha256(Path(choice.checkpoint), self._paths) != choice.sha256:
+                raise ModelError(
+                    f"{choice.checkpoint} does not have the SHA-256 of '{choice.id}'",
+                    f"If it is still being written, run the command again; else: segduo models pull {choice.id}",
+                )
+            self._held.make_room(1)  # before the new one is built: three at once may be more than the memory holds
+            started = time.monotonic()
+            held = HeldModel(choice, self._build(choice))
+            seconds = time.monotonic() - started
+            log.info("loaded %s (%d parameters) in %.1f s", choice.id, held.segmenter.parameters, seconds)
+            self._held.put(key, held, 1)
+            return held
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the last used one last."""
-        with self._lock:
-            return [
-                LoadedModel(id=m.choice.id, sha256=m.choice.sha256, config=m.choice.config, parameters=m.parameters)
-                for m in self._loaded.values()
-            ]
+        return [
+            LoadedModel(
+                id=held.choice.id,
+                sha256=held.choice.sha256,
+                config=held.choice.config,
+                parameters=held.segmenter.parameters,
+            )
+            for _, held, *_ in self._held.items()
+        ]
 
-    def release_projections(self) -> None:
-        """Forget what the predictors prepared for images."""
-        with self._lock:
-            models = list(self._loaded.values())
-        for model in models:
-            model.predictor.release()
+    def release_prepared(self) -> None:
+        """Forget what the segmenters prepared for images."""
+        for _, held, *_ in self._held.items():
+            held.segmenter.release()
 
     def empty_device_cache(self) -> None:
-        """Give memory that torch holds but does not use back to the device."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        elif self.device.type == "mps":
-            torch.mps.empty_cache()
+        empty_device_cache(self.device)
 
     def device_memory(self) -> CacheUse | None:
-        """Bytes taken on the device and what it has, None on a CPU."""
-        if self.device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self.device)
-            return CacheUse(used=total - free, bound=total)
-        if self.device.type == "mps":
-            return CacheUse(used=torch.mps.driver_allocated_memory(), bound=torch.mps.recommended_max_memory())
-        return None
+        return device_memory(self.device)
 
-    def _build(self, choice: ModelChoice) -> SAM2Base:
+    def _build(self, choice: ModelChoice) -> Segmenter:
+        family = plugins.family(choice.family)
+        request = LoadRequest(choice.id, choice.config, choice.checkpoint, self.device.type, self.threads)
         try:
-            return build_model(choice.config, Path(choice.checkpoint), self.device)
-        except torch.OutOfMemoryError:
-            with self._lock:
-                self._loaded.clear()
+            return family.load(request)
+        except DeviceMemoryFull:
+            self._held.clear()
             self.empty_device_cache()
         try:
-            return build_model(choice.config, Path(choice.checkpoint), self.device)
-        except torch.OutOfMemoryError:
+            return family.load(request)
+        except DeviceMemoryFull:
             raise EngineFailed(
                 f"the model '{choice.id}' does not fit into the device's memory", "Use a smaller model or --device cpu."
             ) from None
-
-
-def _cpu_name() -> str:
-    import platform
-
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

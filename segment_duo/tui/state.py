@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from segment_duo.types import Box, Mask, Point, Prompt
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import Candidate
+    from segment_duo.results import Candidate
 
 UNDO_STEPS = 500
 

@@ -16,7 +16,8 @@ from segment_duo.tui.workspace.viewing import Viewing
 from segment_duo.types import AutoParameters, Box, Point
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.results import AutoResult, PredictedObject
 
 
 class Editing(Viewing):
@@ -83,7 +84,7 @@ class Editing(Viewing):
             with self.engine_lock:
                 if job.superseded():
                     raise Cancelled("superseded")
-                return self.session.predict(image, [prompt], multimask=multimask)
+                return self.session.predict(image, [prompt], multimask_output=multimask)
 
         def done(objects: list[PredictedObject]) -> None:
             self.doc.offer(objects[0].candidates if objects else ())
