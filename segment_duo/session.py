@@ -175,7 +175,7 @@ class Session:
     def store(self, kind: StoreKind) -> Store:
         with self._lock:
             if kind not in self._stores:
-                self._stores[kind] = open_store(kind, self.config, self.paths)
+                self._stores[kind] = open_store(kind, self.config, self.paths, self._notify)
             return self._stores[kind]
 
     def reference(self, text: str) -> ImageRef:

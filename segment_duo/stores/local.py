@@ -150,10 +150,11 @@ class LocalStore:
         return StoreError(f"cannot {verb} '{shown}': {error.strerror or error}")
 
 
-def too_large(shown: str, size: int, limit: int) -> InputError:
-    """Only images are read with a limit, and theirs comes from the largest number of pixels."""
+def too_large(shown: str, size: int | None, limit: int) -> InputError:
+    """Only images are read with a limit, and theirs comes from the largest number of pixels. ``size`` None: not known."""
+    has = f"{size} bytes, more" if size is not None else "more bytes"
     return InputError(
-        f"'{shown}' has {size} bytes, more than the limit of {limit}",
+        f"'{shown}' has {has} than the limit of {limit}",
         "Is it the right file? --max-pixels N (or the setting max_pixels) allows larger ones.",
     )
 
