@@ -149,7 +149,7 @@ class _File:
 def _coco(file: _File) -> _Found:
     from segment_duo.masks.formats import coco
 
-    return coco.load(file.data, file.image_name or file.name, file.height, file.width)
+    return coco.load(file.data, file.image_name or file.name, file.height, file.width, image_name=file.image_name)
 
 
 def _labels(file: _File) -> _Found:
