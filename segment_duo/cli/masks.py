@@ -381,6 +381,8 @@ def import_set(
                     width=facts.width,
                     height=facts.height,
                     image_name=opened.ref.name,
+                    page=facts.page,
+                    pages=facts.pages,
                 )
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}") from None
