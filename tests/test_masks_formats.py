@@ -29,8 +29,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from segment_duo.errors import AlreadyExists, InputError, MaskFileError, OutOfSpace, StoreError, UsageError
-from segment_duo.masks import export, importers, outlines, rle
-from segment_duo.masks.files import dumps
+from segment_duo.masks import outlines, rle
+from segment_duo.masks.formats import export, importers
+from segment_duo.masks.formats.native import dumps
 from segment_duo.types import ImageData, ImageFacts, ImageIdentity, Mask, MaskSet, PixelSize, Provenance
 
 HEIGHT, WIDTH = 40, 56

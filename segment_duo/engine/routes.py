@@ -13,9 +13,9 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import Body, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
@@ -253,23 +253,28 @@ async def _finish(service: EngineService, request: Request, job: Job) -> Any:
 
 
 def _endpoint(service: EngineService, operation: Operation[Q, A]) -> Callable[..., Awaitable[Response]]:
-    """The route of an operation: one answer, or a stream of its events."""
+    """The route of an operation: one answer, or a stream of its events. A request without required fields may be left out."""
     body_type = operation.request
+    optional = not any(field.is_required() for field in body_type.model_fields.values())
 
-    async def once(image_id: str, body: body_type, request: Request) -> Response:  # type: ignore[valid-type]
+    async def once(image_id: str, request: Request, body: Any = None) -> Response:
         _check_id(image_id)
-        return _json(await _finish(service, request, _submit(service, operation, image_id, body)))
+        job = _submit(service, operation, image_id, body_type() if body is None else body)
+        return _json(await _finish(service, request, job))
 
-    async def stream(image_id: str, body: body_type) -> Response:  # type: ignore[valid-type]
+    async def stream(image_id: str, body: Any = None) -> Response:
         _check_id(image_id)
         service.worker.check_room()
-        return StreamingResponse(_lines(service, operation, image_id, body), media_type=protocol.NDJSON)
+        lines = _lines(service, operation, image_id, body_type() if body is None else body)
+        return StreamingResponse(lines, media_type=protocol.NDJSON)
 
-    handler = once if operation.event is None else stream
-    # The annotation is a variable of this function: FastAPI is given the class itself.
-    handler.__annotations__["body"] = body_type
+    handler: Any = once if operation.event is None else stream
     handler.__name__ = operation.name
-    return handler
+    # FastAPI reads the body's type from the signature; here it is known only from the table.
+    handler.__annotations__["body"] = body_type | None if optional else body_type
+    if not optional:
+        handler.__defaults__ = (Body(),)
+    return cast("Callable[..., Awaitable[Response]]", handler)
 
 
 def _submit(

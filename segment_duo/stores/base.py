@@ -16,6 +16,10 @@ Entries: TypeAlias = list[Entry]
 MAX_FOLDERS_PER_PATTERN = 2000
 """Folders one pattern may look into; ``**`` over a whole server would otherwise run for hours."""
 
+RENAME_HINT = (
+    "Rename it: its name is in another encoding than UTF-8, and a saved set could not say which image it is of."
+)
+
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -96,7 +100,7 @@ def checked_path(path: str) -> str:
         try:
             step.encode("utf-8")
         except UnicodeEncodeError:
-            raise UsageError(f"'{path}' is not valid Unicode") from None
+            raise UsageError(f"'{path}' is not valid Unicode", RENAME_HINT) from None
     return "/" + "/".join(steps)
 
 

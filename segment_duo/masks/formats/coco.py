@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks.files import to_record
 from segment_duo.masks.formats.common import (
     DEFAULT_LABEL,
     canvas,
@@ -20,6 +19,7 @@ from segment_duo.masks.formats.common import (
     read_json,
     write_json,
 )
+from segment_duo.masks.formats.native import to_record
 from segment_duo.types import Mask, MaskSet, Rle
 
 

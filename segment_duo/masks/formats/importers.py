@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from segment_duo.errors import InputError, MaskFileError, NotFound, UsageError
+from segment_duo.masks.ids import unique_ids
 from segment_duo.types import Mask
 
 IMPORTS: dict[str, str] = {
@@ -111,13 +112,6 @@ def _guess_json(data: bytes, suffix: str) -> str:
     return "coco"
 
 
-def unique_ids(masks: list[Mask] | tuple[Mask, ...]) -> tuple[Mask, ...]:
-    """The masks with the ids they have, or with their positions when two are the same."""
-    if len({mask.id for mask in masks}) == len(masks):
-        return tuple(masks)
-    return tuple(replace(mask, id=position) for position, mask in enumerate(masks))
-
-
 _Found = tuple[list[Mask], list[str]]
 
 
@@ -172,8 +166,8 @@ def _npz(file: _File) -> _Found:
 
 
 def _pkl(file: _File) -> _Found:
-    from segment_duo.masks.files import loads
     from segment_duo.masks.formats.common import check_size
+    from segment_duo.masks.formats.native import loads
 
     masks = list(loads(file.data).masks)
     if masks:
