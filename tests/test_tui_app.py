@@ -16,8 +16,8 @@ from textual.color import Color
 from textual.pilot import Pilot
 
 from segment_duo.errors import AlreadyExists, DropsDenied, EngineUnavailable, OutOfSpace
+from segment_duo.terminal.graphics import Method, Terminal
 from segment_duo.tui.app import SegduoApp, build_app
-from segment_duo.tui.graphics import Method, Terminal
 from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.screens.ask import Choose, TypeLine
 from segment_duo.tui.screens.auto import AutoDialog, AutoProgress
@@ -445,8 +445,8 @@ async def test_mouse_click_moves_and_shift_click_points(tmp_path: Path) -> None:
 def test_pixel_reports_of_the_mouse_are_used() -> None:
     from textual.events import MouseDown
 
+    from segment_duo.terminal.viewport import Viewport
     from segment_duo.tui.canvas.picture_view import PictureView
-    from segment_duo.tui.viewport import Viewport
 
     picture = PictureView(Terminal())
     picture.view = Viewport.fitted((1000, 1000), (100, 50))

@@ -9,15 +9,15 @@ from textual.message import Message
 from textual.screen import Screen
 
 from segment_duo.errors import SegduoError
+from segment_duo.terminal.compose import MaskCrops, Overlay
+from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.explorer.explorer import Explorer
-from segment_duo.tui.graphics import Terminal
 from segment_duo.tui.jobs import JobFinished, Jobs
 from segment_duo.tui.journal import Journal
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.picture import MaskCrops, Overlay
 from segment_duo.tui.ports import OpenImage, SessionPort
 from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path

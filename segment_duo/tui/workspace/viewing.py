@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from segment_duo.terminal.viewport import ZOOM_STEP
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.screens.ask import TypeLine
-from segment_duo.tui.viewport import ZOOM_STEP
 from segment_duo.tui.workspace.base import WorkspaceBase
 
 PAN = 0.25
