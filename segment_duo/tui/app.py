@@ -13,7 +13,7 @@ from segment_duo.tui.journal import Journal
 from segment_duo.tui.keys import COMMANDS, check_keymap
 from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.themes import DARK, LIGHT
-from segment_duo.tui.workspace.base import Told
+from segment_duo.tui.workspace.desk import Told
 from segment_duo.tui.workspace.screen import Workspace
 
 
@@ -78,6 +78,5 @@ def build_app(
         ConfigError: the table names a command that does not exist.
     """
     check_keymap(keymap or {})
-    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal())
-    workspace.start_path = path
+    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal(), start_path=path)
     return SegduoApp(workspace, theme=theme, keymap=keymap or {})
