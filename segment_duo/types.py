@@ -181,7 +181,7 @@ class Mask:
     """One mask with the fields of a SAM record.
 
     ``bbox`` and ``crop_box`` are XYWH in pixels, ``bbox`` the smallest that holds the mask: a single pixel is 1 x 1. Only the engine's
-    answers and records (``masks/files.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
+    answers and records (``masks/formats/native.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
     ``predicted_iou`` and ``stability_score`` are None where nobody computed them (imports).
     """
 

@@ -373,7 +373,7 @@ class _Run:
             "notes": list(result.notes),
         }
         if not self.save:
-            from segment_duo.masks.files import to_record
+            from segment_duo.masks.formats.native import to_record
 
             emit_json(record | {"records": [to_record(mask) for mask in result.masks]})
             return

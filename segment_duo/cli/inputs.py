@@ -210,7 +210,7 @@ def load_set(session: Session, text: str) -> LoadedSet:
 def load_set_or_file(session: Session, text: str) -> MaskSet:
     """A set by image and version, or the file of a set itself."""
     if text.endswith(".pkl"):
-        from segment_duo.masks.files import loads
+        from segment_duo.masks.formats.native import loads
 
         ref = session.reference(text)
         return loads(session.store(ref.store).read(ref.path), name=text)

@@ -123,7 +123,7 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
 
       segduo masks show examples/particles.tif@2 --json | jq '.masks[].area'
     """
-    from segment_duo.masks.files import provenance_record, to_record
+    from segment_duo.masks.formats.native import provenance_record, to_record
 
     with open_session(out=out) as session:
         loaded = load_set(session, image)
@@ -294,8 +294,8 @@ def export(
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
     """
-    from segment_duo.masks.export import FORMATS, render_text
-    from segment_duo.masks.export import export as write
+    from segment_duo.masks.formats.export import FORMATS, render_text
+    from segment_duo.masks.formats.export import export as write
 
     form = FORMATS.get(fmt)
     if form is None:
@@ -367,7 +367,7 @@ def import_set(
 
       segduo masks import examples/particles.tif labels.tif --suffix manual
     """
-    from segment_duo.masks import importers
+    from segment_duo.masks.formats import importers
 
     with open_session(out=out, max_pixels=max_pixels) as session:
         session.sets.check_destination([session.reference(image)])
@@ -386,6 +386,8 @@ def import_set(
                     width=facts.width,
                     height=facts.height,
                     image_name=opened.ref.name,
+                    page=facts.page,
+                    pages=facts.pages,
                 )
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}") from None

@@ -22,7 +22,7 @@ from segment_duo.cli.options import (
 from segment_duo.cli.output import emit, emit_json, emit_raw, note
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
 from segment_duo.lengths import parse_length
-from segment_duo.masks.export import write_new
+from segment_duo.masks.formats.export import write_new
 from segment_duo.types import ImageRef, PixelSize
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def point(
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
         record: dict[str, Any] = {"image": str(opened.ref), "masks": len(before) + len(made), "new": len(made)}
         if as_json:
-            from segment_duo.masks.files import to_record
+            from segment_duo.masks.formats.native import to_record
 
             record["records"] = [to_record(mask) for mask in made]
         if not save:
