@@ -521,7 +521,11 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
             "a.json",
             "does not lie inside",
         ),
-        (b'{"shapes": [{"shape_type": "line", "points": [[0, 0], [9, 1]]}]}', "a.json", "nothing that can be used: shape 1: a line has no area"),
+        (
+            b'{"shapes": [{"shape_type": "line", "points": [[0, 0], [9, 1]]}]}',
+            "a.json",
+            "nothing that can be used: shape 1: a line has no area",
+        ),
         (b'{"features": [{"geometry": {"type": "Point"}}]}', "a.geojson", "feature 1: a Point has no area"),
         (b'{"features": [{"geometry": {"type": "Polygon", "coordinates": 4}}]}', "a.geojson", "no coordinates"),
         (

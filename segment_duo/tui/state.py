@@ -1,22 +1,27 @@
 """The document the user edits: masks, ticks, points, and the way back through every edit.
 
     Snapshot   everything an edit can change, frozen
+    HandEdit   the origin of a mask that was corrected by hand
     Document   the present snapshot, the past and the future ones, the mask candidates of the present points
+
+Where a mask comes from (its *origin*) is whatever the session handed over with it; nothing here looks into it. Origins are part of the
+snapshot, so undo restores them, and they go when another image is opened.
 
 Every edit replaces the snapshot as a whole, so undo cannot miss a field. Pure data: no Textual, no engine, no disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from segment_duo.types import Box, Mask, Point, Prompt
 
 if TYPE_CHECKING:
     from segment_duo.engine.protocol import Candidate
 
+T = TypeVar("T")
 UNDO_STEPS = 500
 
 Addition = Literal["replace-auto", "add", "replace-all"]
@@ -45,6 +50,21 @@ class SizeFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class HandEdit:
+    """Origin of a mask that was corrected by hand.
+
+    Attributes:
+        steps: names of the corrections, in order: ``("brush", "merge")``.
+        masks: ids of the masks it was first made from.
+        of: the origins of those masks, none of them a HandEdit; None where nobody said.
+    """
+
+    steps: tuple[str, ...]
+    masks: tuple[int, ...] = ()
+    of: tuple[object | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One state of the document.
 
@@ -53,6 +73,9 @@ class Snapshot:
         ticked: ids of the selected masks.
         points, box: the prompt of the mask being made.
         previous: the engine's handle of the low-res logits that this prompt refines.
+        refines: id of the mask that the prompt corrects; accepting replaces it.
+        origins: mask id -> where the mask comes from.
+        logits: mask id -> the engine's handle of the low-res logits it was made with.
     """
 
     masks: tuple[Mask, ...] = ()
@@ -60,6 +83,9 @@ class Snapshot:
     points: tuple[Point, ...] = ()
     box: Box | None = None
     previous: str | None = None
+    refines: int | None = None
+    origins: Mapping[int, object] = field(default_factory=dict)
+    logits: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,6 +132,15 @@ class Document:
         return bool(self.present.points) or self.present.box is not None
 
     @property
+    def refining(self) -> Mask | None:
+        """The mask that the points correct."""
+        return self.mask(self.present.refines)
+
+    def origin(self, mask_id: int) -> object | None:
+        """Where a mask comes from, as the session handed it over, or a :class:`HandEdit`; None where nobody said."""
+        return self.present.origins.get(mask_id)
+
+    @property
     def candidate(self) -> Candidate | None:
         return self.candidates[self.candidate_index] if self.candidates else None
 
@@ -116,7 +151,14 @@ class Document:
         """What to ask the engine for the present points, or None without any."""
         if not self.pointing:
             return None
-        return Prompt(points=self.present.points, box=self.present.box, previous=self.present.previous)
+        found = self.present
+        points, box = found.points, found.box
+        mask = self.refining
+        if mask is not None and found.previous is None:
+            # Without logits to go on with, the mask's box says which object is meant.
+            x, y, width, height = mask.bbox
+            box = box or Box(x, y, x + max(width - 1, 1), y + max(height - 1, 1))
+        return Prompt(points=points, box=box, previous=found.previous)
 
     # Edits: each is one undo step
 
@@ -132,30 +174,62 @@ class Document:
     def drop_prompt(self) -> bool:
         """Forget points and box; False when there were none."""
         self.corner = None
-        if not self.pointing:
+        if not self.pointing and self.present.refines is None:
             return False
-        self._edit("points removed", replace(self.present, points=(), box=None, previous=None))
+        self._edit("points removed", replace(self.present, points=(), box=None, previous=None, refines=None))
         return True
 
-    def accept(self) -> Mask | None:
-        """Turn the shown candidate into a mask of the list; None when there is none."""
+    def refine(self, mask_id: int) -> bool:
+        """Let the next points correct this mask; undo returns to it."""
+        mask = self.mask(mask_id)
+        if mask is None:
+            return False
+        own = tuple(
+            Point(x, y, 1 if label else 0) for (x, y), label in zip(mask.point_coords, mask.point_labels, strict=False)
+        )
+        points = own if mask.source == "prompt" else ()
+        new = replace(self.present, points=points, box=None, previous=self.present.logits.get(mask_id), refines=mask_id)
+        self._edit(f"refine mask {mask_id}", new)
+        self.current = mask_id
+        return True
+
+    def accept(self, origin: object | None = None) -> Mask | None:
+        """Turn the shown candidate into a mask of the list; None when there is none.
+
+        Args:
+            origin: where the candidate comes from.
+        """
         candidate = self.candidate
         if candidate is None:
             return None
         prompt = self.present
+        old = self.refining
         mask = replace(
             candidate.mask,
-            id=self._next_id(),
+            id=old.id if old else self._next_id(),
+            label=old.label if old else candidate.mask.label,
             point_coords=tuple((point.x, point.y) for point in prompt.points),
             point_labels=tuple(point.label for point in prompt.points),
             source="prompt",
         )
-        self._edit(f"mask {mask.id}", Snapshot((*self.masks, mask), self.ticked))
+        made_of = self._hand_edit("points", [old.id]) if old else origin
+        masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
+        new = Snapshot(
+            masks,
+            self.ticked,
+            origins=_with(prompt.origins, {mask.id: made_of}),
+            logits=_with(prompt.logits, {mask.id: candidate.logits}),
+        )
+        self._edit(f"mask {mask.id}", new)
         self.current = mask.id
         return mask
 
-    def add_generated(self, masks: Sequence[Mask], addition: Addition) -> int:
-        """Take over automatic masks, renumbered behind those that stay; returns how many were removed."""
+    def add_generated(self, masks: Sequence[Mask], addition: Addition, origin: object | None = None) -> int:
+        """Take over automatic masks, renumbered behind those that stay; returns how many were removed.
+
+        Args:
+            origin: where all of them come from.
+        """
         stay = {
             "add": self.masks,
             "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto"),
@@ -165,7 +239,17 @@ class Document:
         new = tuple(replace(mask, id=first + index) for index, mask in enumerate(masks))
         kept = self.ticked & {mask.id for mask in stay}
         removed = len(self.masks) - len(stay)
-        self._edit(f"{len(new)} automatic masks", replace(self.present, masks=(*stay, *new), ticked=kept))
+        origins = _with(_only(self.present.origins, stay), {mask.id: origin for mask in new})
+        self._edit(
+            counted(len(new), "automatic mask"),
+            replace(
+                self.present,
+                masks=(*stay, *new),
+                ticked=kept,
+                origins=origins,
+                logits=_only(self.present.logits, stay),
+            ),
+        )
         self.current = new[0].id if new else (stay[0].id if stay else None)
         return removed
 
@@ -179,12 +263,80 @@ class Document:
             (m.id for m in self.masks if m.id not in gone and (self.current is None or m.id > self.current)), None
         )
         self._edit(
-            f"delete {len(gone)} mask{'s' * (len(gone) > 1)}",
-            replace(self.present, masks=rest, ticked=self.ticked - gone),
+            f"delete {counted(len(gone), 'mask')}",
+            replace(
+                self.present,
+                masks=rest,
+                ticked=self.ticked - gone,
+                origins=_only(self.present.origins, rest),
+                logits=_only(self.present.logits, rest),
+            ),
         )
         if self.current in gone:
             self.current = following if following is not None else (rest[-1].id if rest else None)
         return len(gone)
+
+    def correct(self, step: str, results: Sequence[tuple[Sequence[int], Sequence[Mask]]]) -> tuple[int, ...]:
+        """Replace masks by what a correction made of them, as one undo step.
+
+        Args:
+            step: the correction's name, for undo and for the origins.
+            results: (ids of the masks that go, the masks that take their place) each; the first new one keeps the first id. Without ids: new
+                masks. Empty masks are left out.
+
+        Returns:
+            the ids of the masks that are there now in place of the old ones.
+        """
+        masks = list(self.masks)
+        origins, logits = dict(self.present.origins), dict(self.present.logits)
+        free = self._next_id()
+        made: list[int] = []
+        lost: set[int] = set()
+        for parents, children in results:
+            origin = self._hand_edit(step, parents)
+            place = next((i for i, mask in enumerate(masks) if mask.id in parents), len(masks))
+            masks = [mask for mask in masks if mask.id not in parents]
+            for parent in parents:
+                origins.pop(parent, None)
+                logits.pop(parent, None)
+            lost |= set(parents)
+            names = list(parents[:1])
+            for child in children:
+                if child.area == 0:
+                    continue
+                number = names.pop() if names else free
+                free = max(free, number + 1)
+                # "prompt": a correction is the user's, so looking for all objects again must not remove it.
+                masks.insert(min(place, len(masks)), replace(child, id=number, source="prompt"))
+                place += 1
+                origins[number] = origin
+                made.append(number)
+        new = replace(
+            self.present,
+            masks=tuple(masks),
+            ticked=self.ticked - (lost - set(made)),
+            origins=origins,
+            logits=logits,
+        )
+        self._edit(step, new)
+        if self.mask(self.current) is None:
+            self.current = made[0] if made else (masks[0].id if masks else None)
+        return tuple(made)
+
+    def _hand_edit(self, step: str, mask_ids: Iterable[int]) -> HandEdit:
+        steps: list[str] = []
+        ids: list[int] = []
+        of: list[object | None] = []
+        for mask_id in mask_ids:
+            origin = self.origin(mask_id)
+            if isinstance(origin, HandEdit):
+                steps += [name for name in origin.steps if name not in steps]
+                ids += origin.masks
+                of += origin.of
+            else:
+                ids.append(mask_id)
+                of.append(origin)
+        return HandEdit((*steps, step), tuple(ids), tuple(of))
 
     def label(self, mask_ids: Iterable[int], text: str) -> int:
         """Label masks; returns how many changed."""
@@ -259,15 +411,27 @@ class Document:
 
     # Saved versions
 
-    def loaded(self, masks: Sequence[Mask], version: str | None, *, saved: bool = True) -> None:
-        """Replace everything, with no way back: a version was loaded, or (``saved`` False) unsaved work was restored."""
-        self.present = Snapshot(tuple(masks))
+    def loaded(
+        self, masks: Sequence[Mask], version: str | None, *, saved: bool = True, origin: object | None = None
+    ) -> None:
+        """Replace everything, with no way back: a version was loaded, or (``saved`` False) unsaved work was restored.
+
+        Args:
+            origin: where all of them come from.
+        """
+        self.present = Snapshot(tuple(masks), origins=_with({}, {mask.id: origin for mask in masks}))
         self._past, self._future = [], []
         self._saved = self.masks if saved else ()
         self.version = version
         self.current = self.masks[0].id if masks else None
         self.candidates, self.candidate_index, self.corner = (), 0, None
         self.filter = SizeFilter()
+
+    def restored(self, masks: Sequence[Mask], points: Sequence[Point], version: str | None) -> None:
+        """Bring unsaved work back on top of what is there; undo leads to it."""
+        self._edit("unsaved work brought back", Snapshot(tuple(masks), points=tuple(points)))
+        self.version = version
+        self.current = self.masks[0].id if masks else None
 
     def saved_as(self, masks: tuple[Mask, ...], version: str | None) -> None:
         """``masks`` are on disk now; edits made while they were being saved stay unsaved."""
@@ -299,3 +463,17 @@ class Document:
     def _shown_logits(self) -> str | None:
         candidate = self.candidate
         return candidate.logits if candidate else self.present.previous
+
+
+def counted(count: int, word: str) -> str:
+    """``1 mask``, ``2 masks``, ``1,000 masks``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _with(known: Mapping[int, T], more: Mapping[int, T | None]) -> dict[int, T]:
+    return {**known, **{mask_id: value for mask_id, value in more.items() if value is not None}}
+
+
+def _only(known: Mapping[int, T], masks: Sequence[Mask]) -> dict[int, T]:
+    there = {mask.id for mask in masks}
+    return {mask_id: value for mask_id, value in known.items() if mask_id in there}
