@@ -3,7 +3,7 @@
     cli, tui ──> Session ──> stores   (bytes and names)
                         ├──> images   (bytes -> pixels and facts)
                         ├──> saved_sets ──> masks, stores   (which sets there are, and whose)
-                        └──> engine.client ══ socket ══> the engine (pixels and prompts -> masks)
+                        └──> engine.connect ══ socket ══> the engine (pixels and prompts -> masks)
 
 The engine sees the image without its info banner; everything a front end gets from here has the size and the coordinates of the
 uncut image. Nothing here prints, asks or knows a widget.
@@ -26,11 +26,11 @@ from segment_duo.errors import (
     NotFound,
     SegduoError,
 )
+from segment_duo.library.library import LoadedSet, Saved, SavedSets
+from segment_duo.library.versions import version_hint
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
-from segment_duo.saved_sets import LoadedSet, Saved, SavedSets
 from segment_duo.stores.locate import open_store, parse_reference
-from segment_duo.stores.versions import version_hint
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -50,15 +50,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from segment_duo.config import Config, Resolved
-    from segment_duo.engine.client import Engine
-    from segment_duo.engine.protocol import (
-        AutoEvent,
-        AutoResult,
-        EngineStatus,
-        ImageState,
-        PredictedObject,
-    )
+    from segment_duo.engine.api import Engine
+    from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
     from segment_duo.models.registry import ModelChoice
+    from segment_duo.results import AutoResult, PredictedObject
     from segment_duo.stores.base import Store
 
 
@@ -131,7 +126,7 @@ class Session:
         """The model that this session's requests name."""
         with self._lock:
             if self._model is None and self.config.socket is not None:
-                from segment_duo.engine.client import engine_model
+                from segment_duo.engine.api import engine_model
 
                 # Which models there are is decided by the machine that the named engine runs on.
                 self._model = engine_model(self.engine(), self.config.model)
@@ -145,20 +140,18 @@ class Session:
         """The engine, started when none answers."""
         with self._lock:
             if self._engine is None:
-                from segment_duo.engine.client import EngineClient
+                from segment_duo.engine.connect import connect
 
-                self._engine = EngineClient.connect(
-                    self.config, self.paths, notify=self._notify, pixels_of=self._pixels_of
-                )
+                self._engine = connect(self.config, self.paths, notify=self._notify, pixels_of=self._pixels_of)
             return self._engine
 
     def _running_engine(self) -> Engine | None:
         if self._engine is not None:
             return self._engine
-        from segment_duo.engine.client import EngineClient
+        from segment_duo.engine.connect import connect
 
         try:
-            return EngineClient.connect(self.config, self.paths, start=False)
+            return connect(self.config, self.paths, start=False)
         except EngineUnavailable:
             return None
 
@@ -263,13 +256,13 @@ class Session:
         image: OpenImage,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]:
         """Masks for prompts, one result for each; candidates of a result best first.
 
         Args:
-            multimask: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
+            multimask_output: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
             preview_max_side: ask for small masks, at most this many pixels a side, for a display; they keep the preview's size.
 
         Raises:
@@ -281,7 +274,7 @@ class Session:
             image.image_id,
             prompts,
             model=self.model,
-            multimask=multimask,
+            multimask_output=multimask_output,
             preview_max_side=preview_max_side,
         )
         preview = preview_max_side is not None
@@ -297,8 +290,8 @@ class Session:
         ]
 
     def auto_defaults(self, preset: str = "default") -> AutoParameters:
-        """The parameters of a preset for this session's model; see :mod:`segment_duo.presets`."""
-        from segment_duo.presets import preset_parameters
+        """The parameters of a preset for this session's model; see :mod:`segment_duo.segmenters.presets`."""
+        from segment_duo.segmenters.presets import preset_parameters
 
         return preset_parameters(preset, self.model.auto_defaults)
 

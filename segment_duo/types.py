@@ -9,10 +9,13 @@ This module must not import NumPy, torch or anything slow: every command imports
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
+
+from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -302,3 +305,9 @@ class AutoParameters:
     tile: int = 0
     halo: int = 128
     fast: bool = False
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{one.name}: {value} is not a finite number")

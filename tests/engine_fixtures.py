@@ -25,6 +25,7 @@ import pytest
 from segment_duo.config import Config
 from segment_duo.engine import lifecycle, server
 from segment_duo.engine.client import EngineClient
+from segment_duo.engine.connect import connect
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import Worker
@@ -56,7 +57,7 @@ class Home:
         return {**kept, "SEGDUO_HOME": str(self.root)}
 
     def connect(self, **options: Any) -> EngineClient:
-        engine = EngineClient.connect(self.config, self.paths, **options)
+        engine = connect(self.config, self.paths, **options)
         assert isinstance(engine, EngineClient)
         return engine
 
@@ -109,7 +110,7 @@ def random_model(paths: Paths, name: str = "random", seed: int = 0) -> ModelChoi
     """A model with nano's shape and random weights among the user's trained ones."""
     import torch
 
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.sam2.build import build_model
 
     folder = paths.models_dir / name
     folder.mkdir(parents=True)

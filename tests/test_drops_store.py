@@ -24,10 +24,10 @@ from segment_duo.errors import (
     SegduoError,
     UsageError,
 )
+from segment_duo.library.versions import list_versions, save_version
 from segment_duo.stores.cache import ContentCache
 from segment_duo.stores.drops import DropsStore, escape_search, escape_upload_path
 from segment_duo.stores.transport import Patience
-from segment_duo.stores.versions import list_versions, save_version
 from segment_duo.text import safe
 from tests.drops_server import DropsServer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_duo.engine.protocol import Candidate
+from segment_duo.results import Candidate
 from segment_duo.tui.state import Document, HandEdit, SizeFilter
 from segment_duo.types import Box, Mask, Point, Prompt, Rle
 

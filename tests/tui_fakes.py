@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from segment_duo.engine.protocol import AutoEvent, AutoResult, Candidate, EngineStatus, PredictedObject
+from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
+from segment_duo.results import AutoResult, Candidate, PredictedObject
 from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
     AutoParameters,
@@ -156,10 +157,10 @@ class FakeSession:
         image: FakeImage,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]:
-        self._enter("predict", (prompts[0], multimask))
+        self._enter("predict", (prompts[0], multimask_output))
         if self.gate is not None:
             self.gate.wait(10)
         prompt = prompts[0]
@@ -169,7 +170,7 @@ class FakeSession:
         else:
             assert prompt.box is not None
             x, y = (prompt.box.x0 + prompt.box.x1) / 2, (prompt.box.y0 + prompt.box.y1) / 2
-        many = multimask if multimask is not None else len(prompt.points) == 1 and prompt.previous is None
+        many = multimask_output if multimask_output is not None else len(prompt.points) == 1 and prompt.previous is None
         radii = (22, 11, 33) if many else (22 + len(prompt.points),)
         return [
             PredictedObject(

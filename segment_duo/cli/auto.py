@@ -294,14 +294,12 @@ def auto(
 
 
 def _combine(base: AutoParameters, given: dict[str, Any]) -> AutoParameters:
-    from segment_duo.engine.protocol import check_finite
 
     parameters = dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
     if parameters.point_grids is not None and len(parameters.point_grids) == 1:
         # One grid given serves the image and every layer of crops.
         grids = parameters.point_grids * (parameters.crop_n_layers + 1)
         parameters = dataclasses.replace(parameters, point_grids=grids)
-    check_finite(parameters)  # once, before any image is read
     return parameters
 
 
@@ -406,7 +404,7 @@ class _Run:
         )
 
     def _advise(self, image: OpenImage) -> None:
-        from segment_duo.engine.advice import tile_advice
+        from segment_duo.segmenters.advice import tile_advice
 
         facts = image.data.facts
         if self.parameters.tile == 0 and (advised := tile_advice(facts.width, facts.height)):

@@ -22,7 +22,7 @@ from segment_duo.cli.output import emit, emit_json, emit_table, note
 from segment_duo.errors import EngineUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from segment_duo.engine.client import Engine
+    from segment_duo.engine.api import Engine
     from segment_duo.engine.protocol import CacheUse, EngineStatus
     from segment_duo.engine.settings import EngineSettings
     from segment_duo.session import Session

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
+from segment_duo.library.versions import LATEST, VersionRequest, split_version, version_hint
 from segment_duo.stores.base import has_magic
-from segment_duo.stores.versions import LATEST, VersionRequest, split_version, version_hint
 from segment_duo.text import safe
 from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import LoadedSet
+    from segment_duo.library.library import LoadedSet
     from segment_duo.session import Session
     from segment_duo.stores.base import Store
 

@@ -26,14 +26,14 @@ from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
 from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
 from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, SomeInputsFailed, UsageError
 from segment_duo.lengths import parse_length
+from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.prompts import parse_box
-from segment_duo.stores.versions import LATEST, VersionRequest, split_version
 from segment_duo.types import ImageRef, Mask, MaskSet
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import ListedSet, LoadedSet
+    from segment_duo.library.library import ListedSet, LoadedSet
+    from segment_duo.library.spool import SpoolItem
     from segment_duo.session import Session
-    from segment_duo.stores.spool import SpoolItem
 
 app = typer.Typer(
     help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True

@@ -26,8 +26,8 @@ from segment_duo.masks.formats.export import write_new
 from segment_duo.types import ImageRef, PixelSize
 
 if TYPE_CHECKING:
+    from segment_duo.library.library import LoadedSet
     from segment_duo.masks.measure import Measures, Summary
-    from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import OpenImage
 
 

@@ -72,7 +72,7 @@ OutOption = Annotated[
 
 def _checked_suffix(suffix: str) -> str:
     """Refuse a bad suffix before anything is computed."""
-    from segment_duo.stores.versions import check_suffix
+    from segment_duo.library.versions import check_suffix
 
     return check_suffix(suffix)
 

@@ -123,7 +123,7 @@ def point(
             before, parent = loaded.mask_set.masks, loaded.version.name
             if loaded.notice:
                 note(loaded.notice)
-        found = session.predict(opened, prompts, multimask=multimask)
+        found = session.predict(opened, prompts, multimask_output=multimask)
         made = [
             dataclasses.replace(candidate.mask, label=label, id=-1)
             for item in found
@@ -148,7 +148,7 @@ def point(
             operation="point",
             suffix=suffix,
             parent=parent,
-            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask": multimask},
+            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask_output": multimask},
         )
         finish_saved(saved, record, as_json=as_json)
 

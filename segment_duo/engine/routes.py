@@ -1,10 +1,9 @@
 """The engine's HTTP interface: reads requests, queues work, writes answers. It computes nothing itself, so that ``status`` answers at once.
 
-GET    /v1/status                       POST   /v1/images/{id}/embed
-GET    /v1/models                       POST   /v1/images/{id}/predict
-GET    /v1/images/{id}                  POST   /v1/images/{id}/auto      (a stream)
-PUT    /v1/images/{id}                  DELETE /v1/images/{id}, /v1/images
-POST   /v1/stop
+GET    /v1/status                       PUT    /v1/images/{id}
+GET    /v1/models                       DELETE /v1/images/{id}, /v1/images
+GET    /v1/images/{id}                  POST   /v1/stop
+POST   /v1/images/{id}/NAME             for each operation of the table (``protocol.OPERATIONS``), some of them answered by a stream
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import Body, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
@@ -27,16 +26,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segment_duo import __version__
 from segment_duo.engine import protocol
 from segment_duo.engine.protocol import (
-    AutoEvent,
-    AutoRequest,
+    A,
+    EmbedRequest,
     EngineStatus,
     ErrorMessage,
     ModelRequest,
-    PredictRequest,
+    Operation,
+    Q,
     StopRequest,
+    StreamEvent,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import Compute, ImageMissing, Job, Worker
+from segment_duo.engine.worker import Compute, Emit, ImageMissing, Job, Worker, job_for
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,
@@ -139,27 +140,13 @@ def create_app(service: EngineService) -> ASGIApp:
             compute.put_pixels(image_id, pixels)
         if not embed:
             return _json(await asyncio.to_thread(compute.state, image_id, model))
-        job = worker.submit("embed", image_id, model.id or "", lambda job: compute.embed(job, image_id, model))
+        job = _submit(service, protocol.EMBED, image_id, EmbedRequest(model=model))
         return _json(await _finish(service, request, job))
 
-    @app.post(f"{protocol.IMAGES}/{{image_id}}/embed")
-    async def embed(image_id: str, request: Request, segduo_model: Annotated[str | None, Header()] = None) -> Response:
-        _check_id(image_id)
-        model = _model_request(segduo_model)
-        job = worker.submit("embed", image_id, model.id or "", lambda job: compute.embed(job, image_id, model))
-        return _json(await _finish(service, request, job))
-
-    @app.post(f"{protocol.IMAGES}/{{image_id}}/predict")
-    async def predict(image_id: str, body: PredictRequest, request: Request) -> Response:
-        _check_id(image_id)
-        job = worker.submit("predict", image_id, body.model.id or "", lambda job: compute.predict(job, image_id, body))
-        return _json(await _finish(service, request, job))
-
-    @app.post(f"{protocol.IMAGES}/{{image_id}}/auto")
-    async def auto(image_id: str, body: AutoRequest) -> Response:
-        _check_id(image_id)
-        worker.check_room()
-        return StreamingResponse(_auto_lines(service, image_id, body), media_type=protocol.NDJSON)
+    for operation in protocol.OPERATIONS:
+        app.add_api_route(
+            protocol.image_route("{image_id}", operation.name), _endpoint(service, operation), methods=["POST"]
+        )
 
     @app.delete(protocol.IMAGES)
     async def release_all() -> Response:
@@ -292,19 +279,51 @@ async def _finish(service: EngineService, request: Request, job: Job) -> Any:
             future.add_done_callback(lambda settled: settled.cancelled() or settled.exception())
 
 
-async def _auto_lines(service: EngineService, image_id: str, body: AutoRequest) -> AsyncIterator[bytes]:
-    events: asyncio.Queue[AutoEvent | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
+def _endpoint(service: EngineService, operation: Operation[Q, A]) -> Callable[..., Awaitable[Response]]:
+    """The route of an operation: one answer, or a stream of its events. A request without required fields may be left out."""
+    body_type = operation.request
+    optional = not any(field.is_required() for field in body_type.model_fields.values())
 
-    def emit(event: AutoEvent | None) -> None:
+    async def once(image_id: str, request: Request, body: Any = None) -> Response:
+        _check_id(image_id)
+        job = _submit(service, operation, image_id, body_type() if body is None else body)
+        return _json(await _finish(service, request, job))
+
+    async def stream(image_id: str, body: Any = None) -> Response:
+        _check_id(image_id)
+        service.worker.check_room()
+        lines = _lines(service, operation, image_id, body_type() if body is None else body)
+        return StreamingResponse(lines, media_type=protocol.NDJSON)
+
+    handler: Any = once if operation.event is None else stream
+    handler.__name__ = operation.name
+    # FastAPI reads the body's type from the signature; here it is known only from the table.
+    handler.__annotations__["body"] = body_type | None if optional else body_type
+    if not optional:
+        handler.__defaults__ = (Body(),)
+    return cast("Callable[..., Awaitable[Response]]", handler)
+
+
+def _submit(
+    service: EngineService, operation: Operation[Q, A], image_id: str, body: Q, emit: Emit | None = None
+) -> Job:
+    work = job_for(service.compute, operation, image_id, body, emit)
+    return service.worker.submit(operation.name, image_id, body.model.id or "", work)
+
+
+async def _lines(service: EngineService, operation: Operation[Q, A], image_id: str, body: Q) -> AsyncIterator[bytes]:
+    events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    made = operation.event
+    assert made is not None
+
+    def emit(event: StreamEvent | None) -> None:
         loop.call_soon_threadsafe(events.put_nowait, event)
 
     try:
-        job = service.worker.submit(
-            "auto", image_id, body.model.id or "", lambda job: service.compute.auto(job, image_id, body, emit)
-        )
+        job = _submit(service, operation, image_id, body, emit)
     except EngineBusy as error:
-        yield protocol.dump_auto_event(_error_event(error, service))
+        yield operation.dump(made("error", error=_wire_error(error, service)))
         return
     job.future.add_done_callback(lambda _settled: emit(None))
     try:
@@ -317,26 +336,25 @@ async def _auto_lines(service: EngineService, image_id: str, body: AutoRequest) 
                 now = (service.worker.position(job), job.phase, job.done, job.total)
                 if now != shown or time.monotonic() - shown_at >= protocol.HEARTBEAT_SECONDS:
                     shown, shown_at = now, time.monotonic()
-                    yield protocol.dump_auto_event(_progress_event(*now))
+                    yield operation.dump(_progress_event(made, *now))
                 continue
             if event is None:
                 break
-            yield protocol.dump_auto_event(event)
+            yield operation.dump(event)
         failure = job.future.exception()
-        yield protocol.dump_auto_event(job.future.result() if failure is None else _error_event(failure, service))
+        last = job.future.result() if failure is None else made("error", error=_wire_error(failure, service))
+        yield operation.dump(last)
     finally:
         job.cancel()
 
 
-def _progress_event(position: int, phase: str, done: int, total: int) -> AutoEvent:
-    if position:
-        return AutoEvent("queued", position=position)
-    return AutoEvent("progress", phase=phase, done=done, total=total)
+def _progress_event(made: type[StreamEvent], position: int, phase: str, done: int, total: int) -> StreamEvent:
+    return made("queued", position=position) if position else made("progress", phase=phase, done=done, total=total)
 
 
-def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
+def _wire_error(error: BaseException, service: EngineService) -> ErrorMessage:
     if isinstance(error, ImageMissing):
-        return AutoEvent("error", error=ErrorMessage(slug=protocol.IMAGE_MISSING, message="the pixels are needed"))
+        return ErrorMessage(slug=protocol.IMAGE_MISSING, message="the pixels are needed")
     known: SegduoError
     if isinstance(error, Cancelled) and service.stopping:
         known = _stopped()
@@ -344,7 +362,7 @@ def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
         known = error
     else:
         known = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
-    return AutoEvent("error", error=_message(known))
+    return _message(known)
 
 
 def _message(error: SegduoError) -> ErrorMessage:

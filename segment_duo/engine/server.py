@@ -152,10 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = EngineSettings.model_validate_json(options.settings)
     except ValidationError as error:
         parser.error(str(error))
-    from segment_duo.engine.compute import TorchCompute
+    from segment_duo.engine.operations import Operations
 
     try:
-        serve(settings, TorchCompute, foreground=options.foreground)
+        serve(settings, Operations, foreground=options.foreground)
     except SegduoError as error:
         log.error("%s", safe(error.message))
         sys.stderr.write(f"segduo engine: {safe(error.message)}\n")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import ConfigError, UsageError
-from segment_duo.stores.base import Store
+from segment_duo.stores.base import Store, checked_path
 from segment_duo.stores.local import LocalStore
-from segment_duo.stores.versions import drops_path
 from segment_duo.types import DROPS_PREFIX, ImageRef, StoreKind
 
 if TYPE_CHECKING:
@@ -74,3 +73,11 @@ def open_store(kind: StoreKind, config: Config, paths: Paths) -> Store:
     password = config.drops_password.get_secret_value() if config.drops_password else ""
     cache = ContentCache(paths.content_dir, config.content_cache_mib * _MIB) if config.content_cache_mib else None
     return DropsStore(config.drops_url, config.drops_username or "", password, cache)
+
+
+def drops_path(text: str) -> str:
+    """A path on Drops as users write it (``/drops/labdaq``, ``drops:/labdaq``, ``/labdaq``) -> the server's path (``/labdaq``). Raises UsageError."""
+    path = checked_path("/" + text.removeprefix("drops:"))
+    return (
+        "/" + path.removeprefix(DROPS_PREFIX) if path.startswith(DROPS_PREFIX) else ("/" if path == "/drops" else path)
+    )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from segment_duo.types import Box, Mask, Point, Prompt
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import Candidate
+    from segment_duo.results import Candidate
 
 T = TypeVar("T")
 UNDO_STEPS = 500

@@ -17,7 +17,8 @@ from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import AutoParameters, Box, Point
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.results import AutoResult, PredictedObject
 
 
 class Editing:
@@ -91,7 +92,7 @@ class Editing:
             with self.desk.engine_lock:
                 if job.superseded():
                     raise Cancelled("superseded")
-                return self.desk.session.predict(image, [prompt], multimask=multimask)
+                return self.desk.session.predict(image, [prompt], multimask_output=multimask)
 
         def done(objects: list[PredictedObject]) -> None:
             self.doc.offer(objects[0].candidates if objects else ())

@@ -1,4 +1,4 @@
-"""What the engine keeps in memory besides embeddings: images' pixels and low-res logits, each bounded in bytes. No torch here."""
+"""Values kept until their bytes pass a bound, the longest unused dropped first; and low-res logits by handle. No torch here."""
 
 from __future__ import annotations
 
@@ -66,6 +66,12 @@ class BoundedLru(Generic[K, V]):
             self._held[key] = _Held(value, size, time.monotonic())
             self._used += size
             while self._used > self.bound and len(self._held) > 1:
+                self._drop(next(iter(self._held)))
+
+    def make_room(self, size: int) -> None:
+        """Drop the longest unused values until ``size`` more bytes fit."""
+        with self._lock:
+            while self._used + size > self.bound and self._held:
                 self._drop(next(iter(self._held)))
 
     def drop(self, key: K) -> int:

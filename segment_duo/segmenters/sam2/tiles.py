@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_duo.engine.candidates import MAX_BYTES, Candidates, CropCandidates, lowest_level
-from segment_duo.engine.fullsize import Region
+from segment_duo.masks.cropped import CroppedMask
+from segment_duo.segmenters.base import AutomaticRun
+from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates, CropCandidates, lowest_level
+from segment_duo.segmenters.sam2.grid import GridRun
+from segment_duo.segmenters.sam2.segments import Segment, inclusive_box
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.engine.automatic import AutoRun, Run, Segment
 
 Rectangle = tuple[int, int, int, int]
 """XYXY, ends exclusive."""
@@ -73,12 +75,12 @@ class Piece:
 
     @classmethod
     def of(cls, segment: Segment, window: Window, height: int, width: int) -> Piece:
-        region = segment.region
-        rows, cols = region.pixels.shape
-        rectangle = (region.left, region.top, region.left + cols, region.top + rows)
-        bits = np.packbits(region.pixels, axis=1)
+        mask = segment.mask
+        rows, cols = mask.pixels.shape
+        rectangle = (mask.left, mask.top, mask.left + cols, mask.top + rows)
+        bits = np.packbits(mask.pixels, axis=1)
         # The bits replace the segment's own pixels, which take eight times as much.
-        light = replace(segment, region=Region(region.pixels[:0, :0].copy(), region.left, region.top))
+        light = replace(segment, mask=CroppedMask(mask.pixels[:0, :0].copy(), mask.left, mask.top))
         return cls(light, window, rectangle, bits, _sides(rectangle, window.box, height, width))
 
     @property
@@ -106,10 +108,8 @@ class Piece:
         return out
 
 
-def generate_tiled(run: Run, known: Candidates | None) -> AutoRun:
+def generate_tiled(run: GridRun, known: Candidates | None) -> AutomaticRun:
     """Segment window by window and merge. ``known``: candidates of an earlier run that can answer, else None."""
-    from segment_duo.engine.automatic import AutoRun
-
     p = run.parameters
     plan = windows(run.height, run.width, p.tile, p.halo)
     kept: Candidates | None = Candidates(run.height, run.width, p, lowest_level(p))
@@ -135,12 +135,10 @@ def generate_tiled(run: Run, known: Candidates | None) -> AutoRun:
         run.notes.append(
             f"{dropped} masks that ended at a tile's edge without a continuation in the next tile were dropped"
         )
-    return AutoRun(
-        run.records(segments), kept, tuple(run.notes), run.clock.seconds, run.points_decoded, known is not None
-    )
+    return run.result(run.records(segments), kept, reused=known is not None)
 
 
-def _crops(run: Run, plan: Sequence[Window], known: Candidates | None) -> Iterator[CropCandidates]:
+def _crops(run: GridRun, plan: Sequence[Window], known: Candidates | None) -> Iterator[CropCandidates]:
     if known is not None:
         yield from known.crops
         return
@@ -198,18 +196,18 @@ def _join(fragments: Sequence[Piece]) -> tuple[list[tuple[Piece, Segment]], int]
         groups.setdefault(root(i), []).append(fragment)
     joined, dropped = [], 0
     for group in groups.values():
-        region = _union(group)
-        if _continues(group, region):
-            joined.append((group[0], _joined_segment(group, region)))
+        mask = _union(group)
+        if _continues(group, mask):
+            joined.append((group[0], _joined_segment(group, mask)))
         else:
             dropped += len(group)
     return joined, dropped
 
 
-def _continues(group: Sequence[Piece], region: Region) -> bool:
+def _continues(group: Sequence[Piece], mask: CroppedMask) -> bool:
     """Whether the union goes on (or ends) beyond every window edge that one of its parts touched."""
-    rows, cols = region.pixels.shape
-    left, top, right, bottom = region.left, region.top, region.left + cols, region.top + rows
+    rows, cols = mask.pixels.shape
+    left, top, right, bottom = mask.left, mask.top, mask.left + cols, mask.top + rows
     for piece in group:
         x0, y0, x1, y1 = piece.window.box
         passed = {"l": left < x0, "t": top < y0, "r": right > x1, "b": bottom > y1}
@@ -224,26 +222,24 @@ def _continues(group: Sequence[Piece], region: Region) -> bool:
     return True
 
 
-def _joined_segment(group: Sequence[Piece], region: Region) -> Segment:
+def _joined_segment(group: Sequence[Piece], mask: CroppedMask) -> Segment:
     """The best part's record with the union's pixels."""
-    from segment_duo.engine.automatic import region_box
-
     best = max(group, key=lambda p: (p.segment.predicted_iou, -p.rectangle[0]))
-    return replace(best.segment, region=region, box=region_box(region))
+    return replace(best.segment, mask=mask, box=inclusive_box(mask))
 
 
 def _restored(piece: Piece) -> Segment:
-    return replace(piece.segment, region=Region(piece.pixels, piece.rectangle[0], piece.rectangle[1]))
+    return replace(piece.segment, mask=CroppedMask(piece.pixels, piece.rectangle[0], piece.rectangle[1]))
 
 
-def _union(group: Sequence[Piece]) -> Region:
+def _union(group: Sequence[Piece]) -> CroppedMask:
     x0, y0 = min(p.rectangle[0] for p in group), min(p.rectangle[1] for p in group)
     x1, y1 = max(p.rectangle[2] for p in group), max(p.rectangle[3] for p in group)
     out = np.zeros((y1 - y0, x1 - x0), dtype=bool)
     for p in group:
         left, top, right, bottom = p.rectangle
         out[top - y0 : bottom - y0, left - x0 : right - x0] |= p.pixels
-    return Region(out, x0, y0)
+    return CroppedMask(out, x0, y0)
 
 
 def _same(a: Piece, b: Piece) -> bool:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import AlreadyExists, NotFound, StoreError, UsageError
-from segment_duo.stores.base import Store, checked_path, join_path, split_path
-from segment_duo.types import DROPS_PREFIX, Entry, ImageRef, StoreKind, Version
+from segment_duo.stores.base import Store, join_path, split_path
+from segment_duo.stores.locate import drops_path
+from segment_duo.types import Entry, ImageRef, StoreKind, Version
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
@@ -189,14 +190,6 @@ def masks_folder(ref: ImageRef, config: Config) -> tuple[StoreKind, str]:
         return StoreKind.DROPS, drops_path(root) if root else join_path(ref.folder, "masks")
     place = ref.folder / Path(config.local_masks_dir).expanduser()
     return StoreKind.LOCAL, os.path.realpath(place) if ".." in place.parts else str(place)
-
-
-def drops_path(text: str) -> str:
-    """A path on Drops as users write it (``/drops/labdaq``, ``drops:/labdaq``, ``/labdaq``) -> the server's path (``/labdaq``). Raises UsageError."""
-    path = checked_path("/" + text.removeprefix("drops:"))
-    return (
-        "/" + path.removeprefix(DROPS_PREFIX) if path.startswith(DROPS_PREFIX) else ("/" if path == "/drops" else path)
-    )
 
 
 def list_versions(store: Store, folder: str, stem: str) -> list[Version]:

@@ -25,11 +25,11 @@ from segment_duo.errors import (
     StoreError,
     UsageError,
 )
-from segment_duo.stores import versions as version_names
+from segment_duo.library import versions as version_names
+from segment_duo.library.spool import Delivered, Failed, Spool
+from segment_duo.library.versions import VersionRequest
 from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
-from segment_duo.stores.spool import Delivered, Failed, Spool
-from segment_duo.stores.versions import VersionRequest
 from segment_duo.types import (
     ImageFacts,
     ImageIdentity,

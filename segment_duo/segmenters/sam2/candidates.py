@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segment_duo.engine.fullsize import LowRes, Measured
+from segment_duo.segmenters.sam2.upsample import LowRes, Measured
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_BYTES = 512 * 2**20
 
 
 @dataclass(eq=False, slots=True)
-class Candidate:
+class GridCandidate:
     """One mask before thresholds.
 
     Attributes:
@@ -53,7 +53,7 @@ class CropCandidates:
     box: tuple[int, int, int, int]
     layer: int
     low_size: tuple[int, int]
-    masks: list[Candidate] = field(default_factory=list)
+    masks: list[GridCandidate] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +71,7 @@ class Candidates:
     level: float
     crops: list[CropCandidates] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator[Candidate]:
+    def __iter__(self) -> Iterator[GridCandidate]:
         for crop in self.crops:
             yield from crop.masks
 

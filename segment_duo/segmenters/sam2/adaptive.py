@@ -4,7 +4,7 @@ The grid is decoded from coarse to fine: every fourth point of a row and column,
 a mask of an earlier level that passed the thresholds, that another prompt answered with nearly the same mask, and that is small against
 the image. A mask nobody confirmed may be a poor first answer: the exact mode would find the better one that a neighbouring point gives. And
 a large one (a plate, the ground) says little about what lies on it. So the saving is large where the model is sure, and small where it is
-not. The decoder takes its products in another order (:class:`~segment_duo.engine.decoder.ReassociatedDecoder`), and in half precision
+not. The decoder takes its products in another order (:class:`~segment_duo.segmenters.sam2.reassociated.ReassociatedDecoder`), and in half precision
 where the device has it. All of it is written into the run's notes. Everything else is the exact mode's own code.
 """
 
@@ -19,7 +19,7 @@ import torch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.engine.candidates import Candidate, CropCandidates
+    from segment_duo.segmenters.sam2.candidates import CropCandidates, GridCandidate
     from segment_duo.types import AutoParameters
 
 STRIDES = (4, 2, 1)
@@ -54,7 +54,7 @@ class Coverage:
         self.points = np.zeros((0, 2), dtype=np.float32)
         """The prompt of each."""
 
-    def add(self, fresh: Iterable[Candidate]) -> None:
+    def add(self, fresh: Iterable[GridCandidate]) -> None:
         """Take in candidates, and mark what those cover that a mask of another prompt confirms."""
         from pycocotools import mask as coco
 

@@ -1,8 +1,9 @@
-"""What the engine's jobs do: pixels to embeddings, prompts and parameters to masks. Joins models, caches and the predictor.
+"""What the engine's operations do: pixels to embeddings, prompts and parameters to masks. Joins models, caches and segmenters.
 
-    request -> choice of model -> embedding (memory, disk, or the encoder) -> predictor / generator -> wire objects
+    request -> choice of model -> embedding (memory, disk, or the segmenter's own) -> the segmenter's answer -> wire objects
 
-torch is imported by the jobs and by ``prepare``, never when this module is: the engine answers ``status`` before torch is loaded.
+A handler has the name of its operation in the table (:data:`segment_duo.engine.protocol.OPERATIONS`). Models are reached through
+``segmenters.base`` only. torch is imported by ``prepare`` and by the jobs, never when this module is: the engine answers ``status`` before that.
 """
 
 from __future__ import annotations
@@ -14,31 +15,34 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from segment_duo.engine.allocator import trim as trim_allocator
+from segment_duo.engine import status
 from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
-from segment_duo.engine.holdings import BoundedLru, LogitsStore
+from segment_duo.engine.lru import BoundedLru, LogitsStore
 from segment_duo.engine.protocol import (
+    A,
     AutoEvent,
     AutoRequest,
     AvailableModel,
-    CacheUse,
-    Candidate,
-    HeldImage,
+    EmbedRequest,
     ImageState,
     ModelList,
     ModelRequest,
-    PredictedObject,
+    Operation,
     PredictRequest,
     PredictResponse,
+    Q,
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job
-from segment_duo.errors import ModelError, PromptError
+from segment_duo.errors import ModelError, PromptError, UsageError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice
+from segment_duo.results import Candidate, PredictedObject
+from segment_duo.segmenters.allocator import trim as trim_allocator
+from segment_duo.segmenters.base import Capability, Embedding
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
 
@@ -46,8 +50,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from segment_duo.engine.predictor import CandidateMask, Embedding, PromptArrays
-    from segment_duo.engine.shelf import ModelShelf, ShelfModel
+    from segment_duo.engine.loaded_models import HeldModel, LoadedModels
+    from segment_duo.segmenters.base import CandidateMask, PromptArrays
 
 MIB = 2**20
 PIXELS_SHARE = 4
@@ -58,8 +62,8 @@ candidates of some 85 clicks); the rest is for embeddings and candidates."""
 log = logging.getLogger("segduo.engine")
 
 
-class TorchCompute:
-    """Computes with torch. Implements :class:`segment_duo.engine.worker.Compute`."""
+class Operations:
+    """Computes. Implements :class:`segment_duo.engine.worker.Compute`."""
 
     def __init__(self, settings: EngineSettings) -> None:
         config = settings.config
@@ -73,7 +77,7 @@ class TorchCompute:
             memory - pixels - logits, settings.paths.embeddings_dir, config.disk_cache_mib * MIB
         )
         self._making = threading.Lock()
-        self._shelf: ModelShelf | None = None
+        self._models: LoadedModels | None = None
         self._device_name = ""
         self._threads = 0
         self._release_wanted = False
@@ -81,13 +85,16 @@ class TorchCompute:
     # -- any thread, at once ------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        self._ready_shelf()
+        self._ready_models()
 
     def state(self, image_id: str, model: ModelRequest) -> ImageState:
         return self._state(image_id, self._choose(model))
 
     def put_pixels(self, image_id: str, pixels: npt.NDArray[np.uint8]) -> None:
         self._pixels.put(image_id, pixels, pixels.nbytes)
+
+    def handler(self, operation: Operation[Q, A]) -> Callable[[Job, str, Q], Any]:
+        return cast("Callable[[Job, str, Q], Any]", getattr(self, operation.name))
 
     def release(self, image_id: str | None) -> ReleaseReport:
         in_memory = {held[0] for held in self._cache.held()} | {key for key, *_ in self._pixels.items()}
@@ -102,7 +109,7 @@ class TorchCompute:
     def models(self) -> ModelList:
         paths, config = self._settings.paths, self._settings.config
         default = registry.resolve_model(config, paths).id
-        loaded = {model.sha256 for model in self._shelf.loaded()} if self._shelf else set()
+        loaded = {model.sha256 for model in self._models.loaded()} if self._models else set()
         return ModelList(
             models=[
                 AvailableModel(
@@ -112,6 +119,9 @@ class TorchCompute:
                     loaded=model.sha256 in loaded,
                     default=model.id == default,
                     auto_defaults=registry.auto_defaults(model),
+                    capabilities=sorted(model.capabilities),
+                    licence=model.licence,
+                    input_size=model.input_size,
                 )
                 for model in registry.known_models(paths, config)
                 if model.usable
@@ -119,35 +129,36 @@ class TorchCompute:
         )
 
     def status_fields(self) -> dict[str, Any]:
-        shelf = self._shelf
+        models = self._models
+        names = {model.sha256: model.id for model in models.loaded()} if models else {}
         fields: dict[str, Any] = {
-            "images": self._held_images(),
-            "memory_cache": self._memory_use(),
+            "images": status.held_images(self._pixels, self._cache, names),
+            "memory_cache": status.memory_use(self._memory_bound, self._pixels, self._cache, self._logits.used),
             "disk_cache": self._cache.disk_use(),
         }
-        if shelf is not None:
+        if models is not None:
             fields |= {
-                "device": shelf.device.type,
+                "device": models.device.type,
                 "device_name": self._device_name,
                 "threads": self._threads,
-                "models": shelf.loaded(),
-                "device_memory": shelf.device_memory(),
+                "models": models.loaded(),
+                "device_memory": models.device_memory(),
             }
         return fields
 
     def trim(self) -> None:
-        if self._shelf is not None:
+        if self._models is not None:
             if self._release_wanted:
                 self._release_wanted = False
-                self._shelf.release_projections()
-            self._shelf.empty_device_cache()
+                self._models.release_prepared()
+            self._models.empty_device_cache()
         trim_allocator()
 
-    # -- the worker's thread ------------------------------------------------------------------------------------------
+    # -- handlers, in the worker's thread -----------------------------------------------------------------------------
 
-    def embed(self, job: Job, image_id: str, model: ModelRequest) -> ImageState:
+    def embed(self, job: Job, image_id: str, request: EmbedRequest) -> ImageState:
         started = time.monotonic()
-        choice = self._choose(model)
+        choice = self._choose(request.model)
         self._tell_begin(job, image_id, choice)
         known = self._cache.where(self._key(image_id, choice))
         if known is None:
@@ -158,13 +169,14 @@ class TorchCompute:
     def predict(self, job: Job, image_id: str, request: PredictRequest) -> PredictResponse:
         started = time.monotonic()
         choice = self._choose(request.model)
+        _check_capabilities(choice, request.prompts)
         self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
         embedding = self._embedding(job, image_id, model)
         scope = self._scope(image_id, model.choice)
         arrays, lost = self._prompt_arrays(request, scope, embedding)
         job.progress("decoder", 0, len(arrays))
-        answers = model.predictor.predict(embedding, arrays, preview_max_side=request.preview_max_side, check=job.check)
+        answers = model.segmenter.predict(embedding, arrays, preview_max_side=request.preview_max_side, check=job.check)
         objects = [
             PredictedObject(
                 prompt.object_id,
@@ -175,16 +187,14 @@ class TorchCompute:
         ]
         return PredictResponse(objects=objects, seconds=time.monotonic() - started, model=model.identity)
 
-    def auto(self, job: Job, image_id: str, request: AutoRequest, emit: Callable[[AutoEvent], None]) -> AutoEvent:
-        from segment_duo.engine.automatic import AutomaticMaskGenerator
-
+    def auto(self, job: Job, image_id: str, request: AutoRequest) -> AutoEvent:
         started = time.monotonic()
         choice = self._choose(request.model)
+        require(choice, Capability.AUTOMATIC)
         parameters = request.parameters
         self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
-        whole = not parameters.tile
-        embedding = self._embedding(job, image_id, model) if whole else None
+        embedding = self._embedding(job, image_id, model) if not parameters.tile else None
         pixels = self._pixels.get(image_id)
         if pixels is None:
             if embedding is None or parameters.crop_n_layers:
@@ -195,8 +205,9 @@ class TorchCompute:
             job.check()
             return self._cached(EmbeddingKey(image_id, choice.sha256, box), model, compute)
 
-        run = AutomaticMaskGenerator(model.predictor, parameters).generate(
+        run = model.segmenter.automatic(
             pixels,
+            parameters,
             embedding=embedding,
             embed_crop=embed_crop,
             on_progress=job.progress,
@@ -206,7 +217,7 @@ class TorchCompute:
         if run.candidates is not None:
             self._cache.put_candidates(image_id, choice.sha256, run.candidates)
         for mask in run.masks:
-            emit(AutoEvent("mask", mask=_storable(mask)))
+            job.emit(AutoEvent("mask", mask=_storable(mask)))
         return AutoEvent(
             "done",
             seconds=time.monotonic() - started,
@@ -241,34 +252,35 @@ class TorchCompute:
             )
         return choice
 
-    def _load(self, job: Job, choice: ModelChoice) -> ShelfModel:
+    def _load(self, job: Job, choice: ModelChoice) -> HeldModel:
         job.model = choice.id
         job.progress("loading the model")
-        model = self._ready_shelf().load(choice)
+        model = self._ready_models().load(choice)
         job.check()
         return model
 
-    def _ready_shelf(self) -> ModelShelf:
+    def _ready_models(self) -> LoadedModels:
         """Import torch, choose the device, set the threads: once. Jobs that come meanwhile wait here."""
         with self._making:
-            if self._shelf is None:
+            if self._models is None:
                 import torch
 
-                from segment_duo.engine import shelf
+                from segment_duo.engine.device import choose_device, device_name
+                from segment_duo.engine.loaded_models import LoadedModels
 
                 config = self._settings.config
-                device = shelf.choose_device(config.device)
+                device = choose_device(config.device)
                 if config.threads:
                     torch.set_num_threads(config.threads)
                 self._threads = torch.get_num_threads()
-                self._device_name = shelf.device_name(device)
-                self._shelf = shelf.ModelShelf(device, self._settings.paths)
+                self._device_name = device_name(device)
+                self._models = LoadedModels(device, self._threads, self._settings.paths)
                 log.info("computing on %s (%s), %d threads", device.type, self._device_name, self._threads)
-            return self._shelf
+            return self._models
 
     # -- embeddings ---------------------------------------------------------------------------------------------------
 
-    def _embedding(self, job: Job, image_id: str, model: ShelfModel) -> Embedding:
+    def _embedding(self, job: Job, image_id: str, model: HeldModel) -> Embedding:
         """The embedding of a whole image: from the cache, or computed from the pixels.
 
         Raises:
@@ -280,14 +292,14 @@ class TorchCompute:
             if pixels is None:
                 raise ImageMissing
             job.progress("encoder")
-            return model.predictor.embed(pixels)
+            return model.segmenter.embed(pixels)
 
         embedding = self._cached(self._key(image_id, model.choice), model, compute)
         job.check()
         return embedding
 
-    def _cached(self, key: EmbeddingKey, model: ShelfModel, compute: Callable[[], Embedding]) -> Embedding:
-        held = self._cache.get(key, model.predictor.device)
+    def _cached(self, key: EmbeddingKey, model: HeldModel, compute: Callable[[], Embedding]) -> Embedding:
+        held = self._cache.get(key, model.segmenter.restore)
         if held is None:
             held = compute()
             self._cache.put(key, held)
@@ -308,7 +320,7 @@ class TorchCompute:
             embedding=self._cache.where(key),
             candidates=self._cache.has_candidates(image_id, choice.sha256),
             model=ModelIdentity(choice.id, choice.sha256),
-            device=self._shelf.device.type if self._shelf else "",
+            device=self._models.device.type if self._models else "",
         )
 
     # -- prompts ------------------------------------------------------------------------------------------------------
@@ -318,21 +330,21 @@ class TorchCompute:
     ) -> tuple[list[PromptArrays], list[bool]]:
         import numpy as np
 
-        from segment_duo.engine.predictor import PromptArrays
+        from segment_duo.segmenters.base import PromptArrays
 
         arrays, lost = [], []
         for prompt in request.prompts:
             _check_inside(prompt, embedding.width, embedding.height)
-            previous = self._logits.get(scope, prompt.previous) if prompt.previous else None
-            lost.append(prompt.previous is not None and previous is None)
+            mask_input = self._logits.get(scope, prompt.previous) if prompt.previous else None
+            lost.append(prompt.previous is not None and mask_input is None)
             box = prompt.box
             arrays.append(
                 PromptArrays(
                     points=np.array([(p.x, p.y) for p in prompt.points], dtype=np.float32).reshape(-1, 2),
                     labels=np.array([p.label for p in prompt.points], dtype=np.int64),
                     box=None if box is None else (box.x0, box.y0, box.x1, box.y1),
-                    previous=previous,
-                    multimask=request.multimask,
+                    mask_input=mask_input,
+                    multimask_output=request.multimask_output,
                 )
             )
         return arrays, lost
@@ -350,56 +362,33 @@ class TorchCompute:
             crop_box=(0.0, 0.0, float(found.width), float(found.height)),
             source="prompt",
         )
-        return Candidate(_storable(mask), self._logits.add(scope, found.low_res))
+        logits = "" if found.low_res is None else self._logits.add(scope, found.low_res)
+        return Candidate(_storable(mask), logits)
 
     @staticmethod
     def _scope(image_id: str, choice: ModelChoice) -> str:
         return f"{image_id}/{choice.sha256}"
 
-    # -- status -------------------------------------------------------------------------------------------------------
 
-    def _held_images(self) -> list[HeldImage]:
-        names = {model.sha256: model.id for model in self._shelf.loaded()} if self._shelf else {}
-        found: dict[str, dict[str, Any]] = {}
+def require(choice: ModelChoice, capability: Capability) -> None:
+    """Refuse what a model cannot, before anything is computed.
 
-        def entry(image_id: str) -> dict[str, Any]:
-            return found.setdefault(
-                image_id,
-                {
-                    "id": image_id,
-                    "width": 0,
-                    "height": 0,
-                    "bytes": 0,
-                    "models": [],
-                    "candidates": False,
-                    "idle_seconds": 1e9,
-                },
-            )
-
-        for image_id, pixels, size, idle in self._pixels.items():
-            held = entry(image_id)
-            held["height"], held["width"] = pixels.shape[:2]
-            held["bytes"] += size
-            held["idle_seconds"] = min(held["idle_seconds"], idle)
-        for image_id, weights, size, is_candidates, idle in self._cache.held():
-            held = entry(image_id)
-            held["bytes"] += size
-            held["candidates"] |= is_candidates
-            held["idle_seconds"] = min(held["idle_seconds"], idle)
-            name = names.get(weights, weights[:12])
-            if not is_candidates and name not in held["models"]:
-                held["models"].append(name)
-            if not held["width"] and (whole := self._cache.size_of(EmbeddingKey(image_id, weights))):
-                held["height"], held["width"] = whole
-        return sorted((HeldImage(**fields) for fields in found.values()), key=lambda image: image.idle_seconds)
-
-    def _memory_use(self) -> CacheUse:
-        cache = self._cache.memory_use()
-        return CacheUse(
-            used=cache.used + self._pixels.used + self._logits.used,
-            bound=self._memory_bound,
-            entries=cache.entries + len(self._pixels),
+    Raises:
+        UsageError: the model does not have this capability.
+    """
+    if choice.capabilities and capability not in choice.capabilities:
+        can = ", ".join(sorted(choice.capabilities))
+        raise UsageError(
+            f"the model '{choice.id}' has no '{capability}'",
+            f"It can: {can}. `segduo models ls` shows what others can.",
         )
+
+
+def _check_capabilities(choice: ModelChoice, prompts: list[Prompt]) -> None:
+    if any(prompt.points for prompt in prompts):
+        require(choice, Capability.POINTS)
+    if any(prompt.box is not None for prompt in prompts):
+        require(choice, Capability.BOX)
 
 
 def _check_inside(prompt: Prompt, width: int, height: int) -> None:

@@ -1,14 +1,7 @@
-"""Automatic mask generation: the records of stock ``SAM2AutomaticMaskGenerator``, to the bit, in a fraction of its time and memory.
-
-    grid points --decoder, 64 at a time--> predicted IoU filter --up-scale survivors--> low-res logits, cut out   = Candidates
-    Candidates --stability, box (their rectangle only)--> filters --NMS per crop, NMS across crops--> RLE of what is left
-
-Cancelling and progress are per chunk of prompts. Tiles are put together in ``engine.tiles``, adaptive prompting is in ``engine.fast``.
-"""
+"""One automatic run: grid points to candidates, candidates to segments. Whole image, crops and tiles are built on it."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,63 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segment_duo.engine.candidates import MAX_BYTES, Candidate, Candidates, CropCandidates, lowest_level
-from segment_duo.engine.decoder import Decoded, select_masks
-from segment_duo.engine.fullsize import FullSize, Region, canvas_rle, cut_out, trim
-from segment_duo.engine.nms import suppress
-from segment_duo.errors import Cancelled, UsageError
+from segment_duo.errors import Cancelled
+from segment_duo.masks.cropped import CroppedMask
+from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
+from segment_duo.segmenters.sam2 import adaptive
+from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
+from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
+from segment_duo.segmenters.sam2.nms import suppress
+from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
+from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
 from segment_duo.types import AutoParameters, Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.engine.predictor import Embedding, Predictor
+    from segment_duo.segmenters.sam2.embedding import Embedding
+    from segment_duo.segmenters.sam2.predictor import Predictor
+
 
 STOCK_BATCH = 64
 """``points_per_batch`` of stock. The token side of the decoder rounds by batch size, so ours has the same."""
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); the phase names the unit: ``points`` or ``tiles``."""
-EmbedCrop = Callable[[tuple[int, int, int, int], Callable[[], "Embedding"]], "Embedding"]
-"""Given a crop's XYXY box and a function that computes its embedding, returns the embedding: the place for a cache."""
-
-
-@dataclass(eq=False, slots=True)
-class Segment:
-    """One accepted mask, before it becomes a record.
-
-    Attributes:
-        region: the mask in image coordinates, in its rectangle.
-        box: XYXY in image coordinates, inclusive ends, as stock computes it.
-    """
-
-    region: Region
-    box: tuple[float, float, float, float]
-    predicted_iou: float
-    stability_score: float
-    point: tuple[float, float]
-    crop_box: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class AutoRun:
-    """Result of :meth:`AutomaticMaskGenerator.generate`.
-
-    Attributes:
-        masks: in stock's order, ids 0, 1, 2, ...
-        candidates: to be given to the next run on this image; None when they were too large to keep.
-        notes: every way in which the result may differ from stock's.
-        seconds: wall time by stage.
-        points: prompts that went through the decoder.
-        reused: True when candidates answered and nothing was decoded.
-    """
-
-    masks: tuple[Mask, ...]
-    candidates: Candidates | None
-    notes: tuple[str, ...]
-    seconds: dict[str, float]
-    points: int
-    reused: bool
 
 
 @dataclass(eq=False)
@@ -96,69 +52,7 @@ class Clock:
         return now
 
 
-class AutomaticMaskGenerator:
-    """Generates all masks of an image.
-
-    Args:
-        predictor: the model.
-        parameters: as ``SAM2AutomaticMaskGenerator`` has them, plus ours.
-
-    Raises:
-        UsageError: parameters that contradict each other.
-    """
-
-    def __init__(self, predictor: Predictor, parameters: AutoParameters | None = None) -> None:
-        self.predictor = predictor
-        self.parameters = parameters or AutoParameters()
-        check_parameters(self.parameters)
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        pixels: npt.NDArray[np.uint8],
-        *,
-        embedding: Embedding | None = None,
-        embed_crop: EmbedCrop | None = None,
-        on_progress: OnProgress | None = None,
-        should_cancel: Callable[[], bool] | None = None,
-        candidates: Candidates | None = None,
-    ) -> AutoRun:
-        """Segment everything.
-
-        Args:
-            pixels: uint8 (H, W, 3).
-            embedding: of the whole image, if it is at hand.
-            embed_crop: cache for the embeddings of crops and tiles (and of the whole image when ``embedding`` is None).
-            on_progress: see :data:`OnProgress`.
-            should_cancel: asked between chunks of prompts.
-            candidates: of an earlier run on the same image with the same model; used if they can answer.
-
-        Raises:
-            Cancelled: ``should_cancel`` said so.
-        """
-        from segment_duo.engine.tiles import generate_tiled
-
-        run = Run(
-            self.predictor,
-            self.parameters,
-            pixels,
-            embedding=embedding,
-            embed_crop=embed_crop,
-            on_progress=on_progress,
-            should_cancel=should_cancel,
-        )
-        usable = candidates is not None and candidates.answers(self.parameters) and _fits(candidates, pixels)
-        known = candidates if usable else None
-        if self.parameters.tile:
-            return generate_tiled(run, known)
-        found = known or run.decode_all()
-        run.note_fast()
-        masks = run.records(run.select(found))
-        kept = found if found.nbytes <= MAX_BYTES else None
-        return AutoRun(masks, kept, tuple(run.notes), run.clock.seconds, run.points_decoded, known is not None)
-
-
-class Run:
+class GridRun:
     """State of one run."""
 
     def __init__(
@@ -169,8 +63,8 @@ class Run:
         *,
         embedding: Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
-        on_progress: OnProgress | None = None,
-        should_cancel: Callable[[], bool] | None = None,
+        on_progress: OnProgress = no_progress,
+        should_cancel: Callable[[], bool] = never,
     ) -> None:
         self.predictor = predictor
         self.decoding = predictor.fast() if parameters.fast else predictor
@@ -179,8 +73,8 @@ class Run:
         self.height, self.width = pixels.shape[:2]
         self.embedding = embedding
         self.embed_crop = embed_crop
-        self.on_progress = on_progress or _silent
-        self.should_cancel = should_cancel or _never
+        self.on_progress = on_progress
+        self.should_cancel = should_cancel
         self.clock = Clock()
         self.notes: list[str] = []
         self.points_decoded = 0
@@ -192,10 +86,12 @@ class Run:
 
     def note_fast(self) -> None:
         """Write down what the fast mode changed."""
-        from segment_duo.engine.fast import notes
-
         if self.parameters.fast:
-            self.notes += notes(self.points_decoded, self.points_done, self.decoding.half)
+            self.notes += adaptive.notes(self.points_decoded, self.points_done, self.decoding.half)
+
+    def result(self, masks: tuple[Mask, ...], kept: Candidates | None, *, reused: bool) -> AutomaticRun:
+        """The answer, with what this run took and noted."""
+        return AutomaticRun(masks, tuple(self.notes), kept, self.clock.seconds, self.points_decoded, reused)
 
     # -- prompts to candidates ----------------------------------------------------------------------------------------
 
@@ -229,8 +125,6 @@ class Run:
 
     def _decode_grid(self, crop: CropCandidates, points: npt.NDArray[np.float64], report: Callable[[], None]) -> None:
         """Fill a crop with the candidates of its points (N, 2), in crop pixels."""
-        from segment_duo.engine.fast import Coverage, levels
-
         if not len(points):
             return
         embedding = self.embed(crop.box)
@@ -240,8 +134,8 @@ class Run:
                 self.points_done += len(batch)
                 report()
             return
-        coverage = Coverage(self.parameters, crop)
-        for level in levels(points):
+        coverage = adaptive.Coverage(self.parameters, crop)
+        for level in adaptive.levels(points):
             for batch in batches(coverage.unexplained(level), self.parameters.points_per_batch or STOCK_BATCH):
                 fresh = self.decode(embedding, batch)
                 crop.masks += fresh
@@ -281,7 +175,7 @@ class Run:
         rows, cols = self.predictor.decoder.prompts.mask_input_size
         return int(rows), int(cols)
 
-    def decode(self, embedding: Embedding, points: npt.NDArray[np.float64]) -> list[Candidate]:
+    def decode(self, embedding: Embedding, points: npt.NDArray[np.float64]) -> list[GridCandidate]:
         """Candidates of one batch of points in crop pixels, in stock's order; filtered by predicted IoU only."""
         start = time.perf_counter()
         predictor, p = self.predictor, self.parameters
@@ -301,7 +195,7 @@ class Run:
         self.points_decoded += len(points)
         start = self.clock.add("decoder", start)
         cuts = cut_out(masks, lowest_level(p))
-        out = [Candidate(c, i, q) for c, i, q in zip(cuts, iou.cpu(), at.cpu(), strict=True)]
+        out = [GridCandidate(c, i, q) for c, i, q in zip(cuts, iou.cpu(), at.cpu(), strict=True)]
         up = predictor.full_size(self.low_size, embedding.height, embedding.width)
         for candidate in out:
             self.measure(up, candidate)
@@ -347,7 +241,7 @@ class Run:
 
     # -- candidates to records ----------------------------------------------------------------------------------------
 
-    def measure(self, up: FullSize, candidate: Candidate) -> None:
+    def measure(self, up: Upsampler, candidate: GridCandidate) -> None:
         p = self.parameters
         wanted = (p.mask_threshold, p.stability_score_offset)
         if candidate.measured is None or candidate.measured_for != wanted:
@@ -357,7 +251,7 @@ class Run:
     def select(self, candidates: Candidates) -> list[Segment]:
         """Apply every filter; what is left in stock's order."""
         start = time.perf_counter()
-        kept: list[tuple[CropCandidates, list[Candidate]]] = []
+        kept: list[tuple[CropCandidates, list[GridCandidate]]] = []
         for crop in candidates.crops:
             self.check()
             kept.append((crop, self.select_in_crop(crop)))
@@ -371,7 +265,7 @@ class Run:
         self.clock.add("rle", start)
         return segments
 
-    def select_in_crop(self, crop: CropCandidates, *, drop_at_edge: bool = True) -> list[Candidate]:
+    def select_in_crop(self, crop: CropCandidates, *, drop_at_edge: bool = True) -> list[GridCandidate]:
         """Thresholds, the crop's edge, and NMS within the crop."""
         from sam2.utils.amg import is_box_near_crop_edge
 
@@ -402,7 +296,7 @@ class Run:
         order = suppress(boxes, torch.stack([c.predicted_iou for c in masks]), p.box_nms_thresh)
         return [masks[i] for i in order]
 
-    def _across_crops(self, flat: Sequence[tuple[CropCandidates, Candidate]]) -> list[int]:
+    def _across_crops(self, flat: Sequence[tuple[CropCandidates, GridCandidate]]) -> list[int]:
         """NMS across crops, which prefers the masks of smaller ones."""
         crops = torch.tensor([list(crop.box) for crop, _ in flat])
         areas = (crops[:, 2] - crops[:, 0]) * (crops[:, 3] - crops[:, 1])
@@ -410,17 +304,17 @@ class Run:
         boxes = torch.stack([c.measured.box for _, c in flat if c.measured is not None]) + offsets
         return suppress(boxes, 1 / areas, self.parameters.crop_nms_thresh)
 
-    def segment(self, crop: CropCandidates, candidate: Candidate) -> Segment:
+    def segment(self, crop: CropCandidates, candidate: GridCandidate) -> Segment:
         """Up-sample a survivor once more, this time for its pixels: keeping those of all candidates would take gigabytes."""
         x0, y0, x1, y1 = crop.box
         up = self.predictor.full_size(crop.low_size, y1 - y0, x1 - x0)
-        region = up.binary(candidate.low_res, self.parameters.mask_threshold)
+        mask = up.binary(candidate.low_res, self.parameters.mask_threshold)
         measured = candidate.measured
         assert measured is not None
         box = [float(v) for v in measured.box]
         point = candidate.point + torch.tensor([x0, y0])
         return Segment(
-            region=Region(region.pixels, region.left + x0, region.top + y0),
+            mask=CroppedMask(mask.pixels, mask.left + x0, mask.top + y0),
             box=(box[0] + x0, box[1] + y0, box[2] + x0, box[3] + y0),
             predicted_iou=float(candidate.predicted_iou),
             stability_score=float(measured.stability),
@@ -431,11 +325,11 @@ class Run:
     def clean(self, segments: list[Segment]) -> list[Segment]:
         """Remove small holes and specks, and masks that became duplicates of others by it."""
         size = self.parameters.min_mask_region_area
-        cleaned = [clean_region(s.region, size) for s in segments]
-        untouched = [new is s.region for new, s in zip(cleaned, segments, strict=True)]
-        for s, new in zip(segments, cleaned, strict=True):
-            if new is not s.region:
-                s.region, s.box = new, region_box(new)
+        changed = [cleaned(s.mask, size) for s in segments]
+        untouched = [new is s.mask for new, s in zip(changed, segments, strict=True)]
+        for s, new in zip(segments, changed, strict=True):
+            if new is not s.mask:
+                s.mask, s.box = new, inclusive_box(new)
         if segments and not all(untouched):
             boxes = torch.tensor([s.box for s in segments])
             limit = max(self.parameters.box_nms_thresh, self.parameters.crop_nms_thresh)
@@ -451,84 +345,6 @@ class Run:
         masks = tuple(record(s, i, self.height, self.width) for i, s in enumerate(segments))
         self.clock.add("rle", start)
         return masks
-
-
-def record(segment: Segment, number: int, height: int, width: int) -> Mask:
-    """A segment as a SAM record on the image's canvas."""
-    x0, y0, x1, y1 = segment.box
-    cx0, cy0, cx1, cy1 = (float(v) for v in segment.crop_box)
-    return Mask(
-        rle=canvas_rle(segment.region, height, width),
-        area=segment.region.area,
-        bbox=(x0, y0, x1 - x0, y1 - y0),
-        id=number,
-        predicted_iou=segment.predicted_iou,
-        stability_score=segment.stability_score,
-        point_coords=(segment.point,),
-        point_labels=(1,),
-        crop_box=(cx0, cy0, cx1 - cx0, cy1 - cy0),
-        source="auto",
-    )
-
-
-def clean_region(region: Region, size: int) -> Region:
-    """Fill holes and drop islands of fewer than ``size`` pixels (8-connected); the largest island always stays.
-
-    Returns the same object when nothing changes.
-    """
-    from scipy import ndimage
-
-    if not region.pixels.size:
-        return region
-    eight = np.ones((3, 3), dtype=bool)
-    # One pixel of background around: what is open to the outside is no hole.
-    padded = np.pad(region.pixels, 1)
-    labels, count = ndimage.label(~padded, structure=eight)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    small = sizes < size
-    small[[0, labels[0, 0]]] = False
-    filled = padded | small[labels]
-    labels, count = ndimage.label(filled, structure=eight)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    keep = np.concatenate([[False], (sizes >= size) | (np.arange(count) == int(np.argmax(sizes)))])
-    cleaned = keep[labels]
-    if np.array_equal(cleaned, padded):
-        return region
-    return trim(Region(cleaned[1:-1, 1:-1], region.left, region.top))
-
-
-def region_box(region: Region) -> tuple[float, float, float, float]:
-    """XYXY with inclusive ends; zeros for an empty mask."""
-    rows, cols = region.pixels.shape
-    if not rows:
-        return (0.0, 0.0, 0.0, 0.0)
-    return (float(region.left), float(region.top), float(region.left + cols - 1), float(region.top + rows - 1))
-
-
-def check_parameters(p: AutoParameters) -> None:
-    """Raise :class:`UsageError` for parameters that cannot be."""
-    if p.point_grids is None and p.points_per_side < 1:
-        raise UsageError("points_per_side must be at least 1")
-    if p.points_per_batch < 0 or p.min_mask_region_area < 0:
-        raise UsageError("points_per_batch and min_mask_region_area cannot be negative")
-    if p.crop_n_layers < 0 or p.crop_n_points_downscale_factor < 1:
-        raise UsageError("crop_n_layers cannot be negative, crop_n_points_downscale_factor must be at least 1")
-    if p.point_grids is not None and len(p.point_grids) < p.crop_n_layers + 1:
-        raise UsageError(f"point_grids must hold one grid for each of the {p.crop_n_layers + 1} crop layers")
-    if p.tile and p.crop_n_layers:
-        raise UsageError("tile and crop_n_layers exclude each other", "Tiles are crops already; leave one of them out.")
-    if p.tile < 0 or p.halo < 0:
-        raise UsageError("tile and halo cannot be negative")
-    numbers = (
-        p.pred_iou_thresh,
-        p.stability_score_thresh,
-        p.stability_score_offset,
-        p.mask_threshold,
-        p.box_nms_thresh,
-        p.crop_nms_thresh,
-    )
-    if not all(math.isfinite(v) for v in (*numbers, p.crop_overlap_ratio)):
-        raise UsageError("thresholds must be finite numbers")
 
 
 def point_grids(p: AutoParameters) -> list[npt.NDArray[np.float64]]:
@@ -553,15 +369,3 @@ def crop_boxes(height: int, width: int, p: AutoParameters) -> list[tuple[tuple[i
 def batches(points: npt.NDArray[np.float64], size: int) -> Iterator[npt.NDArray[np.float64]]:
     for i in range(0, len(points), size):
         yield points[i : i + size]
-
-
-def _fits(candidates: Candidates, pixels: npt.NDArray[np.uint8]) -> bool:
-    return (candidates.height, candidates.width) == pixels.shape[:2]
-
-
-def _silent(phase: str, done: int, total: int) -> None:
-    """Nobody asked for progress."""
-
-
-def _never() -> bool:
-    return False

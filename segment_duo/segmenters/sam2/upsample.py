@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segment_duo.types import Rle
+from segment_duo.masks.cropped import CroppedMask, trim
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,19 +54,6 @@ class LowRes:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Region:
-    """A binary mask inside its rectangle. ``pixels``: bool (rows, cols); ``left``, ``top``: place of its first pixel."""
-
-    pixels: npt.NDArray[np.bool_]
-    left: int
-    top: int
-
-    @property
-    def area(self) -> int:
-        return int(self.pixels.sum())
-
-
-@dataclass(frozen=True, eq=False, slots=True)
 class Measured:
     """What the filters of automatic generation need.
 
@@ -99,7 +86,7 @@ def cut_out(logits: Tensor, level: float) -> list[LowRes]:
     return out
 
 
-class FullSize:
+class Upsampler:
     """Up-samples low-res masks (h, w) to an image of (height, width) pixels.
 
     Args:
@@ -129,14 +116,14 @@ class FullSize:
         )
         return Measured(inside / around, _box(_above(window, threshold), left, top))
 
-    def binary(self, mask: LowRes, threshold: float) -> Region:
+    def binary(self, mask: LowRes, threshold: float) -> CroppedMask:
         """The mask at image size, inside its rectangle."""
         import numpy as np
 
         window, left, top = self._window(mask, threshold, (threshold,))
         if window is None:
-            return Region(np.zeros((0, 0), dtype=bool), 0, 0)
-        return trim(Region(_above(window, threshold), left, top))
+            return CroppedMask(np.zeros((0, 0), dtype=bool), 0, 0)
+        return trim(CroppedMask(_above(window, threshold), left, top))
 
     def _window(self, mask: LowRes, level: float, thresholds: tuple[float, ...]) -> tuple[Tensor | None, int, int]:
         """Up-sampled logits around everything above ``level``, on the right side of each threshold; with their left and top."""
@@ -199,44 +186,6 @@ class FullSize:
         scales = (_scale(rows, self.size[0]), _scale(cols, self.size[1]))
         up = torch.ops.aten.upsample_bilinear2d(full[None, None], [bottom, right], False, *scales)
         return up[0, 0, top:, left:]  # type: ignore[no-any-return]
-
-
-def trim(region: Region) -> Region:
-    """The same mask in the smallest rectangle that holds it."""
-    import numpy as np
-
-    rows = np.flatnonzero(region.pixels.any(axis=1))
-    if not len(rows):
-        return Region(region.pixels[:0, :0], 0, 0)
-    cols = np.flatnonzero(region.pixels.any(axis=0))
-    inner = region.pixels[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return Region(inner, region.left + int(cols[0]), region.top + int(rows[0]))
-
-
-def canvas_rle(region: Region, height: int, width: int) -> Rle:
-    """COCO RLE of a mask on a canvas of any size, without ever making the canvas (a 100-megapixel one would take 100 MB a mask)."""
-    import numpy as np
-    from pycocotools import mask as coco
-
-    pixels = region.pixels
-    rows = pixels.shape[0]
-    padded = np.zeros((pixels.shape[1], rows + 2), dtype=np.int8)
-    padded[:, 1:-1] = pixels.T
-    edges = np.diff(padded, axis=1)
-    column, start = np.nonzero(edges == 1)
-    _, stop = np.nonzero(edges == -1)
-    base = (column.astype(np.int64) + region.left) * height + region.top
-    start, stop = base + start, base + stop
-    joined = np.flatnonzero(start[1:] == stop[:-1])  # a run that fills its column goes on in the next one
-    start, stop = np.delete(start, joined + 1), np.delete(stop, joined)
-    bounds = np.empty(2 * len(start) + 2, dtype=np.int64)
-    bounds[0], bounds[-1] = 0, height * width
-    bounds[1:-1:2], bounds[2:-1:2] = start, stop
-    counts = np.diff(bounds)
-    if counts[-1] == 0 and len(counts) > 1:
-        counts = counts[:-1]
-    packed = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return Rle(height=height, width=width, counts=packed["counts"].decode("ascii"))
 
 
 @dataclass(frozen=True, eq=False)

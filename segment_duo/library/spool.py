@@ -30,10 +30,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from segment_duo.durable import create_file, make_folders, sync_folder
 from segment_duo.errors import DropsError, OutOfSpace, SegduoError, StoreError
+from segment_duo.library.versions import check_suffix, list_versions, save_version
 from segment_duo.stores.base import Store
-from segment_duo.stores.local import create_file, make_folders, sync_folder
-from segment_duo.stores.versions import check_suffix, list_versions, save_version
 from segment_duo.types import StoreKind, Version
 
 _FORMAT = 1

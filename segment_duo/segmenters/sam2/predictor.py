@@ -3,14 +3,13 @@
     pixels --embed--> Embedding --predict--> Prediction (candidates best first, masks at image size inside their rectangles, low-res logits)
 
 Prompts of several objects go through the decoder in one batch. Nothing here caches embeddings (``engine.cache``), knows stores, or runs
-automatic generation (``engine.automatic``). torch: only the engine's process imports this module.
+automatic generation (``automatic``). torch: only the engine's process imports this module.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,19 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segment_duo.engine.allocator import trim
-from segment_duo.engine.decoder import PreparedImage, PromptDecoder, ReassociatedDecoder, select_masks
-from segment_duo.engine.fullsize import FullSize, LowRes, Region, canvas_rle, cut_out
 from segment_duo.errors import PromptError
-from segment_duo.models.build import IMAGE_MEAN, IMAGE_STD
-from segment_duo.types import Rle
+from segment_duo.segmenters.allocator import trim
+from segment_duo.segmenters.base import CandidateMask, Prediction, PromptArrays
+from segment_duo.segmenters.sam2.adaptive import half_precision
+from segment_duo.segmenters.sam2.build import IMAGE_MEAN, IMAGE_STD
+from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, select_masks
+from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.reassociated import ReassociatedDecoder
+from segment_duo.segmenters.sam2.upsample import LowRes, Upsampler, cut_out
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from sam2.modeling.sam2_base import SAM2Base
 
-PREPROCESSING = 1
-"""Version of what happens to pixels before the encoder and to features after it; part of the key of cached embeddings."""
 
 MASK_THRESHOLD = 0.0
 STABILITY_OFFSET = 1.0
@@ -39,139 +39,13 @@ PREPARED_IMAGES = 4
 """Images whose shared decoder projections stay in memory, beside their embeddings (14 MiB each with an official model)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """What the image encoder makes of an image.
-
-    Attributes:
-        image_embed: float32 (1, C, h, w).
-        high_res_feats: float32 (1, C / 8, 4h, 4w) and (1, C / 4, 2h, 2w), or empty for a model without them.
-        height, width: of the image in pixels.
-
-    The memory layout of each tensor (plain or channels-last) is kept, also through :meth:`to_tensors`: results depend on it in the last bit.
-    """
-
-    image_embed: Tensor
-    high_res_feats: tuple[Tensor, ...]
-    height: int
-    width: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(t.numel() * t.element_size() for t in (self.image_embed, *self.high_res_feats))
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Contiguous CPU tensors under stable names, for ``safetensors``."""
-        tensors = {"image_embed": self.image_embed}
-        tensors |= {f"high_res_{i}": t for i, t in enumerate(self.high_res_feats)}
-        layout = [int(not t.is_contiguous()) for t in tensors.values()]
-        out = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        out["meta"] = torch.tensor([self.height, self.width, len(self.high_res_feats), *layout], dtype=torch.int64)
-        return out
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Embedding:
-        """Inverse of :meth:`to_tensors`.
-
-        Raises:
-            KeyError, ValueError: the tensors are not those of an embedding.
-        """
-        height, width, levels, *layout = tensors["meta"].tolist()
-        names = ["image_embed", *(f"high_res_{i}" for i in range(levels))]
-        if len(layout) != len(names) or any(tensors[n].dim() != 4 for n in names):
-            raise ValueError("not the tensors of an embedding")
-        formats = [torch.channels_last if last else torch.contiguous_format for last in layout]
-        restored = [tensors[n].to(device).contiguous(memory_format=f) for n, f in zip(names, formats, strict=True)]
-        return cls(restored[0], tuple(restored[1:]), height, width)
-
-
-@dataclass(frozen=True, eq=False)
-class PromptArrays:
-    """What asks for one object, in image pixels.
-
-    Attributes:
-        points: float32 (N, 2), x and y; may be empty.
-        labels: (N,), 1 include, 0 exclude.
-        box: XYXY, or None.
-        previous: low-res logits float32 (h, w) to refine, or None.
-        multimask: three candidates or one; None follows SAM's advice (three for a single point without box or previous logits).
-    """
-
-    points: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    box: tuple[float, float, float, float] | None = None
-    previous: npt.NDArray[np.float32] | None = None
-    multimask: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.box is None and len(self.points) == 0:
-            raise PromptError("a prompt needs a point or a box")
-        if len(self.points) != len(self.labels):
-            raise PromptError("a prompt needs one label per point")
-        if not np.isfinite(self.points).all() or (self.box is not None and not np.isfinite(self.box).all()):
-            raise PromptError("prompt coordinates must be finite numbers")
-
-    @property
-    def wants_multimask(self) -> bool:
-        if self.multimask is not None:
-            return self.multimask
-        return len(self.points) == 1 and self.box is None and self.previous is None
-
-
-@dataclass(frozen=True, eq=False)
-class CandidateMask:
-    """One mask for a prompt.
-
-    Attributes:
-        region: the mask inside its rectangle, at image size or at preview size.
-        height, width: the size that ``region`` refers to.
-        predicted_iou, stability_score: as in SAM records; stability is that of the full-size mask with offset 1 (None for a preview).
-        low_res: float32 (h, w), clamped to +-32 as SAM does, for :attr:`PromptArrays.previous`.
-    """
-
-    region: Region
-    height: int
-    width: int
-    predicted_iou: float
-    stability_score: float | None
-    low_res: npt.NDArray[np.float32]
-
-    @property
-    def rle(self) -> Rle:
-        return canvas_rle(self.region, self.height, self.width)
-
-    @property
-    def area(self) -> int:
-        return self.region.area
-
-    @property
-    def bbox(self) -> tuple[float, float, float, float]:
-        """XYWH with stock's convention: width and height are differences of inclusive pixel indices."""
-        rows, cols = self.region.pixels.shape
-        if not rows:
-            return (0.0, 0.0, 0.0, 0.0)
-        return (float(self.region.left), float(self.region.top), float(cols - 1), float(rows - 1))
-
-    def array(self) -> npt.NDArray[np.bool_]:
-        """The whole mask, bool (height, width)."""
-        full = np.zeros((self.height, self.width), dtype=bool)
-        r = self.region
-        full[r.top : r.top + r.pixels.shape[0], r.left : r.left + r.pixels.shape[1]] = r.pixels
-        return full
-
-
-Prediction = tuple[CandidateMask, ...]
-"""Candidates for one prompt, best predicted IoU first."""
-
-
 class Predictor:
     """Embeds images and answers prompts with one model.
 
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
         half: the decoder computes in this dtype (fast mode): under autocast on an accelerator, on a CPU for the image tokens. None keeps float32.
-        reassociate: use :class:`~segment_duo.engine.decoder.ReassociatedDecoder` (fast mode).
+        reassociate: use :class:`~segment_duo.segmenters.sam2.reassociated.ReassociatedDecoder` (fast mode).
     """
 
     def __init__(self, model: SAM2Base, *, half: torch.dtype | None = None, reassociate: bool = False) -> None:
@@ -188,8 +62,6 @@ class Predictor:
 
         Embeddings always come from the exact predictor, so that cached ones are exact.
         """
-        from segment_duo.engine.fast import half_precision
-
         return Predictor(self.model, half=half_precision(self.device), reassociate=True)
 
     # -- images -------------------------------------------------------------------------------------------------------
@@ -266,27 +138,27 @@ class Predictor:
         size: int = self.model.image_size
         return scaled * size
 
-    def full_size(self, low: tuple[int, int], height: int, width: int) -> FullSize:
+    def full_size(self, low: tuple[int, int], height: int, width: int) -> Upsampler:
         """Up-sampler of low-res masks to an image of this size."""
-        return FullSize(low, (height, width), self.device)
+        return Upsampler(low, (height, width), self.device)
 
     def _decode_group(
         self, embedding: Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         coords, labels = self._prompt_tensors(embedding, group)
-        previous = None
-        if group[0].previous is not None:
-            stacked = np.stack([np.asarray(p.previous, dtype=np.float32) for p in group])
-            previous = torch.from_numpy(stacked)[:, None].to(self.device)
+        mask_input = None
+        if group[0].mask_input is not None:
+            stacked = np.stack([np.asarray(p.mask_input, dtype=np.float32) for p in group])
+            mask_input = torch.from_numpy(stacked)[:, None].to(self.device)
             expected = self.decoder.prompts.mask_input_size
-            if tuple(previous.shape[-2:]) != tuple(expected):
+            if tuple(mask_input.shape[-2:]) != tuple(expected):
                 raise PromptError(
-                    f"previous logits must be {expected[0]} x {expected[1]}, not {previous.shape[-2]} x {previous.shape[-1]}"
+                    f"mask input must be {expected[0]} x {expected[1]}, not {mask_input.shape[-2]} x {mask_input.shape[-1]}"
                 )
         sparse = self.decoder.embed_prompts(coords, labels)
         image = self.prepare(embedding, len(group))
         with self.precision():
-            decoded = self.decoder.decode(image, sparse, mask_input=previous, check=check)
+            decoded = self.decoder.decode(image, sparse, mask_input=mask_input, check=check)
         masks, ious = [], []
         for i, prompt in enumerate(group):
             m, s = select_masks(
@@ -320,7 +192,7 @@ class Predictor:
                 stability = float(up.measure(cuts[i], MASK_THRESHOLD, STABILITY_OFFSET).stability)
             out.append(
                 CandidateMask(
-                    region=up.binary(cuts[i], MASK_THRESHOLD),
+                    mask=up.binary(cuts[i], MASK_THRESHOLD),
                     height=height,
                     width=width,
                     predicted_iou=float(iou[i]),
@@ -349,7 +221,7 @@ def _groups(prompts: Sequence[PromptArrays]) -> Iterable[list[int]]:
     """Indices of prompts that fit one decoder batch: padding with further points would change what the decoder sees."""
     groups: dict[tuple[int, bool, bool], list[int]] = {}
     for i, p in enumerate(prompts):
-        groups.setdefault((len(p.points), p.box is not None, p.previous is not None), []).append(i)
+        groups.setdefault((len(p.points), p.box is not None, p.mask_input is not None), []).append(i)
     return [g[i : i + DECODER_BATCH] for g in groups.values() for i in range(0, len(g), DECODER_BATCH)]
 
 
