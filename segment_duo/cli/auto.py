@@ -29,10 +29,11 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import ProgressReporter, emit, emit_json, note, progress
+from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
 from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, UsageError
 from segment_duo.prompts import parse_box
+from segment_duo.provenance import parameters_record
 from segment_duo.types import AutoParameters, ImageRef
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ class _Run:
         if self.as_json:
             emit_json({"image": str(ref)})
         else:
-            emit(ref)
+            emit_path(ref)
 
     def _is_done(self, ref: ImageRef) -> bool:
         return self.skip_existing and self.session.sets.has_sets(ref, suffix=self.suffix, page=self.reading["page"])
@@ -357,7 +358,9 @@ class _Run:
         image = self.session.open_image(ref, **self.reading)
         self._advise(image)
         with progress(ref.name) as report:
-            result = self.session.auto(image, self.parameters, on_event=lambda event: _show(event, report))
+            result = self.session.auto(
+                image, self.parameters, preset=self.preset, on_event=lambda event: _show(event, report)
+            )
         for line in result.notes:
             note(f"{ref}: {line}")
         if not result.masks:
@@ -380,7 +383,7 @@ class _Run:
             result.masks,
             operation="auto",
             suffix=self.suffix,
-            parameters={"preset": self.preset, **parameters_record(self.parameters)},
+            parameters=parameters_record(self.parameters, self.preset),
             notices=result.notes,
         )
         self.spooled += report_saved(saved, record, as_json=self.as_json)
@@ -411,11 +414,6 @@ class _Run:
             note(
                 f"{image.ref}: {facts.width} x {facts.height} pixels; objects may be too small for one pass: try --tile {advised}"
             )
-
-
-def parameters_record(parameters: AutoParameters) -> dict[str, Any]:
-    """The parameters as JSON values, for a set's provenance."""
-    return {name: value for name, value in dataclasses.asdict(parameters).items() if value is not None}
 
 
 def _show(event: AutoEvent, report: ProgressReporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,12 +21,13 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json, emit_raw, emit_table, note
+from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, emit_table, note
 from segment_duo.cli.saving import deliver_spool, deliver_waiting, finish_saved
 from segment_duo.errors import InputError, NotFound, SavedToSpoolOnly, SomeInputsFailed, UsageError
 from segment_duo.lengths import parse_length
 from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.prompts import parse_box
+from segment_duo.provenance import imported
 from segment_duo.types import ImageRef, Mask, MaskSet
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _listed_row(found: ListedSet) -> dict[str, Any]:
         "masks": found.peek.count,
         "operation": known.operation,
         "parent": known.parent,
-        "model": known.model.id if known.model else None,
+        "model": " + ".join(known.models) or (known.model.id if known.model else None),
         "image": known.image.path if known.image else None,
         "page": known.image.page if known.image else None,
     }
@@ -123,19 +123,14 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
 
       segduo masks show examples/particles.tif@2 --json | jq '.masks[].area'
     """
-    from segment_duo.masks.formats.native import provenance_record, to_record
+    from segment_duo.masks.formats.native import set_records
 
     with open_session(out=out) as session:
         loaded = load_set(session, image)
     mask_set = loaded.mask_set
     if as_json:
-        emit_json(
-            {
-                "version": loaded.version.name,
-                "provenance": provenance_record(mask_set.provenance),
-                "masks": [to_record(mask) for mask in mask_set.masks],
-            }
-        )
+        records, provenance = set_records(mask_set)
+        emit_json({"version": loaded.version.name, "provenance": provenance, "masks": records})
         return
     columns = ("id", "label", "area", "x", "y", "width", "height", "predicted_iou", "stability", "source")
     emit_table(columns, [_mask_row(mask) for mask in mask_set.masks], right=columns[2:9])
@@ -331,7 +326,7 @@ def export(
             emit_raw(render_text(sets, fmt))
         else:
             for file in write(sets, fmt, destination, overlap=overlap, several=several):
-                emit(file)
+                emit_path(file)
         if problem is not None:
             raise problem
 
@@ -396,11 +391,10 @@ def import_set(
         deliver_waiting(session, [opened.ref])
         saved = session.save(
             opened,
-            found.masks,
+            imported(found.masks, file.name, found.format),
             operation="import",
             suffix=suffix,
             parameters={"file": file.name, "format": found.format},
-            with_model=False,
             notices=found.notices,
         )
         finish_saved(saved, {"image": str(opened.ref), "masks": len(found.masks)}, as_json=as_json)
@@ -479,7 +473,7 @@ def push(
         spool = session.sets.spool
         if discard:
             for item in [_waiting(spool.pending(), wanted) for wanted in discard]:
-                emit(spool.set_aside(item))
+                emit_path(spool.set_aside(item))
             return
         if dry_run:
             left = [(item, item.error) for item in spool.pending()]
@@ -528,15 +522,8 @@ def _save_edit(
     as_json: bool,
 ) -> None:
     ref, _ = image_and_version(session, image)
-    if not loaded.belongs:
-        raise InputError(
-            f"set {loaded.version.name} belongs to another image and is not edited as one of {ref}", loaded.notice
-        )
-    provenance = dataclasses.replace(
-        loaded.mask_set.provenance, operation=operation, parameters=parameters, parent=loaded.version.name
-    )
     deliver_waiting(session, [ref])
-    saved = session.sets.save(ref, masks, provenance, suffix=suffix)
+    saved = session.save_edit(ref, loaded, masks, operation=operation, parameters=parameters, suffix=suffix)
     record = {
         "image": str(ref),
         "masks": len(masks),

@@ -19,7 +19,7 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json, emit_raw, note
+from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, note
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
 from segment_duo.lengths import parse_length
 from segment_duo.masks.formats.export import write_new
@@ -102,7 +102,7 @@ def measure(
     table = [(item.name, item.rows) for item in measured]
     if csv is not None:
         write_new(csv, measuring.measures_csv(table).encode())
-        note(f"table: {csv}") if as_json else emit(csv)
+        note(f"table: {csv}") if as_json else emit_path(csv)
     elif not (summary or as_json):
         emit_raw(measuring.measures_csv(table))
     if summary and not as_json:

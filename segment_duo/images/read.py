@@ -92,7 +92,12 @@ def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
 
     original = _without_palette(decoded.samples[: facts.cut_height], decoded.palette)
     stretched = stretch_to_uint8(original)
-    facts = replace(facts, significant_bits=_significant_bits(original), stretch=stretched.description)
+    facts = replace(
+        facts,
+        significant_bits=_significant_bits(original),
+        stretch=stretched.description,
+        warnings=(*facts.warnings, *_not_numbers(original)),
+    )
     return ImageData(_three_channels(stretched.pixels), original, facts)
 
 
@@ -190,6 +195,16 @@ def _three_channels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     out = np.empty((*pixels.shape, 3), np.uint8)
     out[...] = pixels[..., None]
     return out
+
+
+def _not_numbers(samples: npt.NDArray[Any]) -> tuple[str, ...]:
+    import numpy as np
+
+    if samples.dtype.kind != "f":
+        return ()
+    count = samples.size - int(np.count_nonzero(np.isfinite(samples)))
+    many = f"{count} of {samples.size} samples are" if count > 1 else f"1 of {samples.size} samples is"
+    return (f"{many} not finite (NaN is shown as the darkest, infinity as the end of the range)",) if count else ()
 
 
 def _significant_bits(samples: npt.NDArray[Any]) -> int | None:

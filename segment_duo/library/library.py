@@ -6,15 +6,12 @@ Sets are found by the image's name, for that needs one listing; whether a set is
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segment_duo import __version__
 from segment_duo.errors import (
     DropsError,
     DropsUnavailable,
@@ -28,6 +25,7 @@ from segment_duo.errors import (
 from segment_duo.library import versions as version_names
 from segment_duo.library.spool import Delivered, Failed, Spool
 from segment_duo.library.versions import VersionRequest
+from segment_duo.provenance import stamped
 from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
 from segment_duo.types import (
@@ -325,9 +323,7 @@ class SavedSets:
         from segment_duo.masks.formats.native import dumps
         from segment_duo.masks.ids import unique_ids
 
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        provenance = dataclasses.replace(provenance, created=created, program_version=__version__)
-        mask_set = MaskSet(unique_ids(tuple(masks)), provenance)
+        mask_set = MaskSet(unique_ids(tuple(masks)), stamped(provenance))
         content = dumps(mask_set, legacy=self._config.legacy_segmentation)
         kind, folder = self.folder(ref)
         store = self._store(kind)
