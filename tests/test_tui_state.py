@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_duo.results import Candidate
-from segment_duo.tui.state import Document, HandEdit, SizeFilter
-from segment_duo.types import Box, Mask, Point, Prompt, Rle
+from segment_duo.tui.state import Document, SizeFilter
+from segment_duo.types import Box, Mask, Origin, Point, Prompt, Rle
 
 
 def mask(area: int, mask_id: int = 0, source: str = "auto", label: str = "") -> Mask:
@@ -221,51 +223,28 @@ def test_undoing_everything_gives_the_beginning(steps: list[str]) -> None:
     assert not document.pointing
 
 
-# Origins and corrections
+# Corrections
 
 
-def test_origins_follow_their_masks_and_undo_restores_them() -> None:
+def test_correction_is_one_step_and_noted_in_the_origin() -> None:
     document = Document()
-    run = object()
-    document.add_generated([mask(100), mask(200)], "replace-auto", run)
-    document.add_point(Point(1, 1))
-    document.offer([Candidate(mask(7), "a")])
-    click = object()
-    document.accept(click)
-    assert [document.origin(i) for i in range(3)] == [run, run, click]
-    document.delete([2])
-    assert document.origin(2) is None
-    document.undo()
-    assert document.origin(2) is click
-    other = object()
-    document.add_generated([mask(1)], "replace-auto", other)
-    assert [document.origin(m.id) for m in document.masks] == [click, other]
-    loaded = object()
-    document.loaded([mask(5, 9)], "0", origin=loaded)
-    assert document.present.origins == {9: loaded}
-    assert Document().present.origins == {}
-
-
-def test_correction_is_one_step_and_remembers_what_it_was_made_of() -> None:
-    document = Document()
-    run = object()
-    document.add_generated([mask(100), mask(200), mask(300)], "replace-auto", run)
+    run = Origin("auto", parameters={"points_per_side": 32})
+    document.add_generated([replace(mask(area), origin=run) for area in (100, 200, 300)], "replace-auto")
     document.label([1], "grain")
     kept = document.mask(1)
-    assert document.correct("brush", [((1,), [mask(250, label="grain")])]) == (1,)
+    assert document.correct("brush", [((1,), [replace(kept, area=250)])]) == (1,)
     assert [m.id for m in document.masks] == [0, 1, 2]
     assert document.mask(1).area == 250
-    assert document.origin(1) == HandEdit(("brush",), (1,), (run,))
-    document.correct("merge", [((1, 2), [mask(550)])])
+    assert document.mask(1).origin == replace(run, edits=("brush",))
+    document.correct("merged 1 and 2", [((1, 2), [replace(document.mask(1), area=550)])])
     assert [m.id for m in document.masks] == [0, 1]
-    assert document.origin(1) == HandEdit(("brush", "merge"), (1, 2), (run, run))
+    assert document.mask(1).origin.edits == ("brush", "merged 1 and 2")
     # What was corrected is the user's: looking for all objects again leaves it.
     document.add_generated([mask(5)], "replace-auto")
     assert [m.area for m in document.masks] == [550, 5]
     for _ in range(3):
         document.undo()
     assert document.mask(1) == kept
-    assert document.origin(1) is run
 
 
 def test_split_gives_new_ids_in_the_old_place_and_empty_parts_go() -> None:
@@ -287,7 +266,7 @@ def test_refining_goes_on_from_the_logits_and_replaces_the_mask() -> None:
     document = Document()
     document.add_point(Point(3, 4))
     document.offer([Candidate(mask(50), "first")])
-    document.accept("click")
+    document.accept()
     document.label([0], "grain")
     assert document.refine(0)
     assert not document.refine(77)
@@ -296,10 +275,10 @@ def test_refining_goes_on_from_the_logits_and_replaces_the_mask() -> None:
     assert prompt.previous == "first"
     assert [(point.x, point.label) for point in prompt.points] == [(3, 1), (9, 0)]
     document.offer([Candidate(mask(40), "second")])
-    better = document.accept("click")
+    better = document.accept()
     assert (better.id, better.label, better.area) == (0, "grain", 40)
     assert len(document.masks) == 1
-    assert document.origin(0) == HandEdit(("points",), (0,), ("click",))
+    assert better.origin.edits == ("points",)
     assert document.undo() == "mask 0"
     assert document.refining.area == 50
     document.drop_prompt()

@@ -1,11 +1,9 @@
 """The document the user edits: masks, ticks, points, and the way back through every edit.
 
     Snapshot   everything an edit can change, frozen
-    HandEdit   the origin of a mask that was corrected by hand
     Document   the present snapshot, the past and the future ones, the mask candidates of the present points
 
-Where a mask comes from (its *origin*) is whatever the session handed over with it; nothing here looks into it. Origins are part of the
-snapshot, so undo restores them, and they go when another image is opened.
+Where a mask comes from is in the mask itself (``origin``, from the session); a correction notes itself there.
 
 Every edit replaces the snapshot as a whole, so undo cannot miss a field. Pure data: no Textual, no engine, no disk.
 """
@@ -16,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from segment_duo.provenance import edited
 from segment_duo.types import Box, Mask, Point, Prompt
 
 if TYPE_CHECKING:
@@ -50,21 +49,6 @@ class SizeFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class HandEdit:
-    """Origin of a mask that was corrected by hand.
-
-    Attributes:
-        steps: names of the corrections, in order: ``("brush", "merge")``.
-        masks: ids of the masks it was first made from.
-        of: the origins of those masks, none of them a HandEdit; None where nobody said.
-    """
-
-    steps: tuple[str, ...]
-    masks: tuple[int, ...] = ()
-    of: tuple[object | None, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One state of the document.
 
@@ -74,7 +58,6 @@ class Snapshot:
         points, box: the prompt of the mask being made.
         previous: the engine's handle of the low-res logits that this prompt refines.
         refines: id of the mask that the prompt corrects; accepting replaces it.
-        origins: mask id -> where the mask comes from.
         logits: mask id -> the engine's handle of the low-res logits it was made with.
     """
 
@@ -84,7 +67,6 @@ class Snapshot:
     box: Box | None = None
     previous: str | None = None
     refines: int | None = None
-    origins: Mapping[int, object] = field(default_factory=dict)
     logits: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -135,10 +117,6 @@ class Document:
     def refining(self) -> Mask | None:
         """The mask that the points correct."""
         return self.mask(self.present.refines)
-
-    def origin(self, mask_id: int) -> object | None:
-        """Where a mask comes from, as the session handed it over, or a :class:`HandEdit`; None where nobody said."""
-        return self.present.origins.get(mask_id)
 
     @property
     def candidate(self) -> Candidate | None:
@@ -193,12 +171,8 @@ class Document:
         self.current = mask_id
         return True
 
-    def accept(self, origin: object | None = None) -> Mask | None:
-        """Turn the shown candidate into a mask of the list; None when there is none.
-
-        Args:
-            origin: where the candidate comes from.
-        """
+    def accept(self) -> Mask | None:
+        """Turn the shown candidate into a mask of the list, or into the refined mask's new shape; None when there is none."""
         candidate = self.candidate
         if candidate is None:
             return None
@@ -212,41 +186,35 @@ class Document:
             point_labels=tuple(point.label for point in prompt.points),
             source="prompt",
         )
-        made_of = self._hand_edit("points", [old.id]) if old else origin
+        if old is not None:
+            mask = replace(mask, origin=edited(old.origin, "points"))
         masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
         new = Snapshot(
             masks,
             self.ticked,
-            origins=_with(prompt.origins, {mask.id: made_of}),
-            logits=_with(prompt.logits, {mask.id: candidate.logits}),
+            logits={**prompt.logits, mask.id: candidate.logits},
         )
         self._edit(f"mask {mask.id}", new)
         self.current = mask.id
         return mask
 
-    def add_generated(self, masks: Sequence[Mask], addition: Addition, origin: object | None = None) -> int:
-        """Take over automatic masks, renumbered behind those that stay; returns how many were removed.
-
-        Args:
-            origin: where all of them come from.
-        """
+    def add_generated(self, masks: Sequence[Mask], addition: Addition) -> int:
+        """Take over automatic masks, renumbered behind those that stay; returns how many were removed. Corrected ones are the user's and stay."""
         stay = {
             "add": self.masks,
-            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto"),
+            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto" or is_corrected(mask)),
             "replace-all": (),
         }[addition]
         first = max((mask.id for mask in stay), default=-1) + 1
         new = tuple(replace(mask, id=first + index) for index, mask in enumerate(masks))
         kept = self.ticked & {mask.id for mask in stay}
         removed = len(self.masks) - len(stay)
-        origins = _with(_only(self.present.origins, stay), {mask.id: origin for mask in new})
         self._edit(
             counted(len(new), "automatic mask"),
             replace(
                 self.present,
                 masks=(*stay, *new),
                 ticked=kept,
-                origins=origins,
                 logits=_only(self.present.logits, stay),
             ),
         )
@@ -268,7 +236,6 @@ class Document:
                 self.present,
                 masks=rest,
                 ticked=self.ticked - gone,
-                origins=_only(self.present.origins, rest),
                 logits=_only(self.present.logits, rest),
             ),
         )
@@ -280,7 +247,7 @@ class Document:
         """Replace masks by what a correction made of them, as one undo step.
 
         Args:
-            step: the correction's name, for undo and for the origins.
+            step: the correction in a few words, for undo and for the masks' origins.
             results: (ids of the masks that go, the masks that take their place) each; the first new one keeps the first id. Without ids: new
                 masks. Empty masks are left out.
 
@@ -288,16 +255,16 @@ class Document:
             the ids of the masks that are there now in place of the old ones.
         """
         masks = list(self.masks)
-        origins, logits = dict(self.present.origins), dict(self.present.logits)
+        logits = dict(self.present.logits)
         free = self._next_id()
         made: list[int] = []
         lost: set[int] = set()
         for parents, children in results:
-            origin = self._hand_edit(step, parents)
+            first = self.mask(parents[0]) if parents else None
+            origin = edited(first.origin if first else None, step)
             place = next((i for i, mask in enumerate(masks) if mask.id in parents), len(masks))
             masks = [mask for mask in masks if mask.id not in parents]
             for parent in parents:
-                origins.pop(parent, None)
                 logits.pop(parent, None)
             lost |= set(parents)
             names = list(parents[:1])
@@ -306,37 +273,19 @@ class Document:
                     continue
                 number = names.pop() if names else free
                 free = max(free, number + 1)
-                # "prompt": a correction is the user's, so looking for all objects again must not remove it.
-                masks.insert(min(place, len(masks)), replace(child, id=number, source="prompt"))
+                masks.insert(min(place, len(masks)), replace(child, id=number, origin=origin))
                 place += 1
-                origins[number] = origin
                 made.append(number)
         new = replace(
             self.present,
             masks=tuple(masks),
             ticked=self.ticked - (lost - set(made)),
-            origins=origins,
             logits=logits,
         )
         self._edit(step, new)
         if self.mask(self.current) is None:
             self.current = made[0] if made else (masks[0].id if masks else None)
         return tuple(made)
-
-    def _hand_edit(self, step: str, mask_ids: Iterable[int]) -> HandEdit:
-        steps: list[str] = []
-        ids: list[int] = []
-        of: list[object | None] = []
-        for mask_id in mask_ids:
-            origin = self.origin(mask_id)
-            if isinstance(origin, HandEdit):
-                steps += [name for name in origin.steps if name not in steps]
-                ids += origin.masks
-                of += origin.of
-            else:
-                ids.append(mask_id)
-                of.append(origin)
-        return HandEdit((*steps, step), tuple(ids), tuple(of))
 
     def label(self, mask_ids: Iterable[int], text: str) -> int:
         """Label masks; returns how many changed."""
@@ -411,15 +360,9 @@ class Document:
 
     # Saved versions
 
-    def loaded(
-        self, masks: Sequence[Mask], version: str | None, *, saved: bool = True, origin: object | None = None
-    ) -> None:
-        """Replace everything, with no way back: a version was loaded, or (``saved`` False) unsaved work was restored.
-
-        Args:
-            origin: where all of them come from.
-        """
-        self.present = Snapshot(tuple(masks), origins=_with({}, {mask.id: origin for mask in masks}))
+    def loaded(self, masks: Sequence[Mask], version: str | None, *, saved: bool = True) -> None:
+        """Replace everything, with no way back: a version was loaded."""
+        self.present = Snapshot(tuple(masks))
         self._past, self._future = [], []
         self._saved = self.masks if saved else ()
         self.version = version
@@ -470,8 +413,9 @@ def counted(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def _with(known: Mapping[int, T], more: Mapping[int, T | None]) -> dict[int, T]:
-    return {**known, **{mask_id: value for mask_id, value in more.items() if value is not None}}
+def is_corrected(mask: Mask) -> bool:
+    """Whether the user has changed the mask's shape."""
+    return mask.origin is not None and bool(mask.origin.edits)
 
 
 def _only(known: Mapping[int, T], masks: Sequence[Mask]) -> dict[int, T]:

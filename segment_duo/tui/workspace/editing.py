@@ -30,7 +30,6 @@ class Editing:
         self.desk = desk
         self._keep = keep
         self._accept_when_ready = False
-        self.generated_with: AutoChoice | None = None
 
     @property
     def doc(self) -> Document:
@@ -335,7 +334,6 @@ class Editing:
             )
             return
         removed = self.doc.add_generated(result.masks, choice.addition)
-        self.generated_with = choice
         text = f"{len(result.masks)} masks in {result.seconds:.1f} s"
         if removed:
             text += f", {removed} earlier ones replaced"

@@ -11,7 +11,6 @@ from segment_duo.tui.jobs import Job
 from segment_duo.tui.journal import Draft
 from segment_duo.tui.ports import LoadedSet, OpenImage, Saved
 from segment_duo.tui.screens.ask import TypeLine
-from segment_duo.tui.screens.auto import AutoChoice
 from segment_duo.tui.screens.versions import VersionPicker
 from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import short_path
@@ -35,14 +34,12 @@ class Files:
         *,
         listed: Callable[[], None],
         ask_for_mask: Callable[[], None],
-        generated_with: Callable[[], AutoChoice | None],
     ) -> None:
         self.desk = desk
         self.drafts = drafts
         self.engine = engine
         self._listed = listed
         self._ask_for_mask = ask_for_mask
-        self._generated_with = generated_with
         self._banner: Literal["auto", "off"] = "auto"
 
     def open_target(self, target: str) -> None:
@@ -213,13 +210,10 @@ class Files:
             return
         if self.desk.jobs.busy("save"):
             return
-        parameters = self._parameters()
 
         def work(_: Job) -> Saved:
             with self.desk.store_lock:
-                return self.desk.session.save(
-                    image, masks, operation="tui", parameters=parameters, suffix=suffix, parent=parent
-                )
+                return self.desk.session.save(image, masks, operation="tui", suffix=suffix, parent=parent)
 
         def done(saved: Saved) -> None:
             if self.desk.image is not None and self.desk.image.ref == image.ref:
@@ -244,18 +238,6 @@ class Files:
 
         self.desk.say("Saving …")
         self.desk.jobs.start("save", work, done, what="Saving", failed=failed)
-
-    def _parameters(self) -> dict[str, Any]:
-        choice = self._generated_with()
-        if choice is None or not any(mask.source == "auto" for mask in self.desk.doc.masks):
-            return {}
-        values = {
-            field.name: getattr(choice.parameters, field.name)
-            for field in dataclasses.fields(choice.parameters)
-            if field.name not in ("point_grids", "region")
-        }
-        region = choice.parameters.region
-        return {"preset": choice.preset, **values, "region": list(dataclasses.astuple(region)) if region else None}
 
 
 def fitting(masks: tuple[Mask, ...], image: OpenImage) -> tuple[tuple[Mask, ...], int]:

@@ -63,7 +63,6 @@ class Workspace(Screen[None]):
             self.engine,
             listed=self.folders.action_reload,
             ask_for_mask=self.editing.ask_for_mask,
-            generated_with=lambda: self.editing.generated_with,
         )
         for part in (self.viewing, self.editing, self.folders, self.files):
             self._adopt(part)
