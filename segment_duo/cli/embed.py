@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
