@@ -15,14 +15,14 @@ from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.models.build import build_model, make_predictor
 from segment_duo.models.registry import NANO_DIR
 from segment_duo.training import finetune
-from segment_duo.training.batches import make_batch, object_depth, synthetic_views
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
 from segment_duo.training.forward import decode, encode, training_attention
-from segment_duo.training.nano import Auxiliary, Diet, Recipe, Run, dense_targets, export, joint_loss
+from segment_duo.training.nano.batches import make_batch, object_depth, synthetic_views
+from segment_duo.training.nano.pool import Pool
+from segment_duo.training.nano.run import Auxiliary, Diet, Recipe, Run, dense_targets, export, joint_loss
+from segment_duo.training.nano.scenes import generate
 from segment_duo.training.objective import mask_loss, overlap
-from segment_duo.training.pool import Pool
-from segment_duo.training.synthetic import generate
 
 BASE = BaseModel("nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {"pred_iou_thresh": 0.5})
 

@@ -24,7 +24,7 @@ from segment_duo.engine.predictor import Predictor
 from segment_duo.models.build import build_model
 from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
-from segment_duo.training.synthetic import HELD_OUT_SEED, generate
+from segment_duo.training.nano.scenes import HELD_OUT_SEED, generate
 from segment_duo.types import AutoParameters
 
 

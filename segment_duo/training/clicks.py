@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segment_duo.training.layouts import Floats, Labels
-
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    Labels = npt.NDArray[np.int32]
+    Floats = npt.NDArray[np.float64]
 
 STRIDE = 4
 

@@ -11,7 +11,7 @@ import torch
 
 from segment_duo.training.clicks import any_of, away_from_objects, coverage, first_click, loose_box
 from segment_duo.training.forward import normalize
-from segment_duo.training.layouts import Floats, Labels
+from segment_duo.training.nano.layouts import Floats, Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 from segment_duo.models.build import build_model
-from segment_duo.training.batches import Batch, Source, make_batch, mixed, synthetic_views
 from segment_duo.training.clicks import STRIDE, corrections
 from segment_duo.training.forward import Features, decode, encode, training_attention
+from segment_duo.training.nano.batches import Batch, Source, make_batch, mixed, synthetic_views
+from segment_duo.training.nano.pool import Pool
+from segment_duo.training.nano.real import RealPictures
+from segment_duo.training.nano.scenes import contact_sheet, generate
 from segment_duo.training.objective import prompt_loss
-from segment_duo.training.pool import Pool
-from segment_duo.training.real import RealPictures
-from segment_duo.training.synthetic import contact_sheet, generate
 
-CONFIG = Path(__file__).resolve().parent.parent / "models" / "nano" / "nano.yaml"
+CONFIG = Path(__file__).resolve().parent.parent.parent / "models" / "nano" / "nano.yaml"
 
 UNTRAINED = (
     "memory_attention",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.training.layouts import Labels
+from segment_duo.training.nano.layouts import Labels
 
 Grey = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

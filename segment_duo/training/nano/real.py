@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.training.augment import Cutout, Grey, Mask, exposure, letters, pile
-from segment_duo.training.batches import View
-from segment_duo.training.layouts import Labels
+from segment_duo.training.nano.augment import Cutout, Grey, Mask, exposure, letters, pile
+from segment_duo.training.nano.batches import View
+from segment_duo.training.nano.layouts import Labels
 
 IGNORE = 65535
 FRAME = 512
