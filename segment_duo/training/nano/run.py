@@ -425,9 +425,9 @@ class Run:
             whiten(self.model, pool, shared_rng)
         sums: dict[str, list[float]] = {}
         progress, last = before / total, before
-        half = (
-            torch.cpu._is_avx512_bf16_supported()
-        )  # without, bfloat16 is emulated: a step took eight times as long as in float32
+        half = has_bfloat16()
+        if not half:
+            torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # type: ignore[assignment]
         while progress < 1:
             warming = self.step < recipe.warmup_steps
             ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - self.first + 1) / recipe.ramp)
