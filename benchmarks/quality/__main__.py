@@ -1,9 +1,9 @@
 """Score a model: ``python -m benchmarks.quality [FOLDER...] [--model ID] [--names FILE] [--held-out N] [--coins]``.
 
-FOLDER holds ``NAME.png`` or ``NAME.jpg`` and ``NAME_labels.png`` (16 bit: 0 background, 1..n objects, 65535 ignore). ``--names`` scores only the
-pictures listed in a file, as ``benchmarks/quality/emps_validation.txt`` lists those of EMPS that nano is not trained on.
-``--held-out`` scores N scenes of the project's own generator from seeds that training never draws, ``--coins`` the 24 coins of scikit-image (labels: a ``coins_labels.png`` in a
-FOLDER, else they are made by marker-based watershed).
+FOLDER holds ``NAME.png`` or ``NAME.jpg`` and ``NAME_labels.png`` (16 bit: 0 background, 1..n objects, 65535 ignore).
+``--names`` scores only the pictures listed in a file; ``benchmarks/quality/emps_validation.txt`` lists those of EMPS that nano is not trained on.
+``--held-out`` scores N scenes of the project's own generator from seeds that training never draws, ``--coins`` the 24 coins of scikit-image
+(labels: a ``coins_labels.png`` in a FOLDER, else they are made by marker-based watershed).
 """
 
 from __future__ import annotations
