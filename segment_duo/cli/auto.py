@@ -82,7 +82,7 @@ def auto(
       segduo ls -1 images | segduo auto - --json | jq .masks
     """
     check_save(save, as_json)
-    with open_session(out=out, say_model=not dry_run, **engine.flags()) as session:
+    with open_session(out=out, say_model=not dry_run, max_pixels=reading.max_pixels, **engine.flags()) as session:
         request = Request(
             parameters=parameters.onto(session.auto_defaults(preset)),
             preset=preset,

@@ -21,12 +21,12 @@ from segment_duo.cli import (
     measure,
     models,
     point,
+    sets,
     show,
     train,
     tui,
 )
 from segment_duo.cli.output import BROKEN_PIPE_EXIT, NO_ROOM, emit, note, output_error, to_nowhere
-from segment_duo.cli.sets import listing as masks
 from segment_duo.errors import SegduoError
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ for module in (auto, point, embed):
     module.register(app, panel="Segment")
 for module in (ls, info, show, measure, tui):
     module.register(app, panel="Look")
-app.add_typer(masks.app, name="masks", rich_help_panel="Look")
+app.add_typer(sets.app, name="masks", rich_help_panel="Look")
 train.register(app, panel="Set up")
 app.add_typer(models.app, name="models", rich_help_panel="Set up")
 app.add_typer(engine.app, name="engine", rich_help_panel="Set up")

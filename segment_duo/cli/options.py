@@ -99,6 +99,19 @@ InputsArgument = Annotated[
         show_default=False,
     ),
 ]
+SetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE[@VERSION]", help="An image, and which of its sets: @0, @2, @grain_1; the latest without."
+    ),
+]
+SetsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE[@VERSION]...",
+        help="Images, folders or patterns; the latest set of each unless @VERSION says which.",
+    ),
+]
 FromFileOption = Annotated[
     str | None,
     typer.Option(
@@ -130,6 +143,7 @@ class ReadingOptions(Bundle):
     page: PageOption = 0
     banner: BannerOption = "auto"
     pixel_size: PixelSizeOption = None
+    max_pixels: MaxPixelsOption = None
 
     def arguments(self) -> dict[str, Any]:
         """As :meth:`segment_duo.session.Session.open_image` takes them."""
@@ -140,7 +154,6 @@ class ReadingOptions(Bundle):
 class EngineOptions(Bundle):
     """What computes; for :func:`open_session`."""
 
-    max_pixels: MaxPixelsOption = None
     model: ModelOption = None
     device: DeviceOption = None
     socket: SocketOption = None

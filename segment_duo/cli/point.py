@@ -9,20 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from segment_duo.cli.bundles import bundled
 from segment_duo.cli.options import (
-    BannerOption,
-    DeviceOption,
-    InProcessOption,
+    EngineOptions,
     JsonOption,
-    MaxPixelsOption,
-    ModelOption,
     OutOption,
-    PageOption,
-    PixelSizeOption,
-    SocketOption,
+    ReadingOptions,
+    SaveOption,
     SuffixOption,
+    check_save,
     open_session,
-    pixel_size_value,
 )
 from segment_duo.cli.output import note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
@@ -35,8 +31,11 @@ def register(app: typer.Typer, *, panel: str) -> None:
     app.command("point", rich_help_panel=panel)(point)
 
 
+@bundled
 def point(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
+    reading: ReadingOptions,
+    engine: EngineOptions,
     points: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,18 +63,8 @@ def point(
     label: Annotated[str, typer.Option("--label", help="Label for the new masks.")] = "",
     suffix: SuffixOption = "",
     out: OutOption = None,
-    save: Annotated[
-        bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
-    ] = True,
+    save: SaveOption = True,
     as_json: JsonOption = False,
-    page: PageOption = 0,
-    banner: BannerOption = "auto",
-    pixel_size: PixelSizeOption = None,
-    max_pixels: MaxPixelsOption = None,
-    model: ModelOption = None,
-    device: DeviceOption = None,
-    socket: SocketOption = None,
-    in_process: InProcessOption = None,
 ) -> None:
     """Make masks from points or boxes and save them as a new version.
 
@@ -98,22 +87,14 @@ def point(
 
       echo '120 88' | segduo point grain.tif --points - --append
     """
-    if not save and not as_json:
-        raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
+    check_save(save, as_json)
     given = points_text(points_file)
     prompts = gather_prompts(points or [], boxes or [], given)
-    flags: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "socket": socket,
-        "in_process": in_process,
-        "max_pixels": max_pixels,
-    }
-    with open_session(out=out, say_model=True, **flags) as session:
+    with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
         ref = session.reference(image)
         if save:
             session.sets.check_destination([ref])
-        opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
+        opened = session.open_image(ref, **reading.arguments())
         facts = opened.data.facts
         prompts = gather_prompts(points or [], boxes or [], given, within=(facts.width, facts.height))
         before: tuple[Mask, ...] = ()
