@@ -23,41 +23,39 @@ CHOICE_PANEL = "Which masks"
 class FilterOptions(Bundle):
     """Conditions a mask must meet."""
 
-    min_area: Annotated[int | None, typer.Option(help="Smallest area in pixels.")] = (None,)
-    max_area: Annotated[int | None, typer.Option(help="Largest area in pixels.")] = (None,)
-    min_diameter: Annotated[str | None, typer.Option(help="Smallest equivalent diameter: 12 (pixels) or 50nm.")] = (
-        None,
-    )
-    max_diameter: Annotated[str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.")] = (None,)
+    min_area: Annotated[int | None, typer.Option(help="Smallest area in pixels.")] = None
+    max_area: Annotated[int | None, typer.Option(help="Largest area in pixels.")] = None
+    min_diameter: Annotated[str | None, typer.Option(help="Smallest equivalent diameter: 12 (pixels) or 50nm.")] = None
+    max_diameter: Annotated[str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.")] = None
     min_circularity: Annotated[
         float | None, typer.Option(min=0, max=1, callback=finite, help="4 pi area / perimeter^2.")
-    ] = (None,)
+    ] = None
     min_solidity: Annotated[float | None, typer.Option(min=0, max=1, callback=finite, help="Area / convex area.")] = (
-        None,
+        None
     )
     min_predicted_iou: Annotated[
         float | None, typer.Option(min=0, max=1, callback=finite, help="Lowest predicted IoU.")
-    ] = (None,)
+    ] = None
     min_stability_score: Annotated[
         float | None, typer.Option(min=0, max=1, callback=finite, help="Lowest stability score.")
-    ] = (None,)
+    ] = None
     exclude_edge: Annotated[
         bool, typer.Option("--exclude-edge", help="Without masks that touch the image's edge or the banner.")
-    ] = (False,)
+    ] = False
     inside: Annotated[
         str | None,
         typer.Option(
             metavar="X0,Y0,X1,Y1|ID",
             help="Only masks in this box, or in the mask of this id (itself left out).",
         ),
-    ] = (None,)
+    ] = None
     inside_share: Annotated[
         float | None,
         typer.Option(
             min=0, max=1, callback=finite, help="Share of a mask's pixels from which it is inside (default 0.5)."
         ),
-    ] = (None,)
-    label: Annotated[str | None, typer.Option(help="Only masks with this label.")] = (None,)
+    ] = None
+    label: Annotated[str | None, typer.Option(help="Only masks with this label.")] = None
 
     def conditions(self) -> MaskFilter:
         """The conditions; :meth:`MaskFilter.parameters` is empty when none was given.
