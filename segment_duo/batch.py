@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from segment_duo.errors import SegduoError
+from segment_duo.provenance import parameters_record
 from segment_duo.types import AutoParameters, ImageRef, Mask, PixelSize
 
 if TYPE_CHECKING:
@@ -107,12 +108,6 @@ def is_done(session: Session, ref: ImageRef, request: Request) -> bool:
     return request.skip_existing and session.sets.has_sets(ref, suffix=request.suffix, page=request.page)
 
 
-def parameters_record(request: Request) -> dict[str, Any]:
-    """Preset and parameters as JSON values, for a set's provenance."""
-    parameters = dataclasses.asdict(request.parameters) if request.parameters else {}
-    return {"preset": request.preset} | {name: value for name, value in parameters.items() if value is not None}
-
-
 def _session(request: Request, messages: list[str]) -> Session:
     from segment_duo.config import load_config
     from segment_duo.session import Session
@@ -129,7 +124,7 @@ def _segment(session: Session, ref: ImageRef, request: Request, watch: Watch) ->
             state = session.embed(image)
         return Outcome(ref, model=session.model.id, image_id=state.id, computed=state.computed, seconds=state.seconds)
     with watch(image) as on_event:
-        result = session.auto(image, request.parameters, on_event=on_event)
+        result = session.auto(image, request.parameters, preset=request.preset, on_event=on_event)
     outcome = Outcome(
         ref,
         model=session.model.id,
@@ -147,7 +142,7 @@ def _segment(session: Session, ref: ImageRef, request: Request, watch: Watch) ->
             result.masks,
             operation="auto",
             suffix=request.suffix,
-            parameters=parameters_record(request),
+            parameters=parameters_record(request.parameters, request.preset),
             notices=result.notes,
         )
     except SegduoError as error:  # the masks are not lost with it

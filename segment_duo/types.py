@@ -176,6 +176,35 @@ class Rle:
     counts: str
 
 
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights made a mask. ``weights_sha256`` is that of the checkpoint file."""
+
+    id: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a mask comes from; it stays with the mask through every later version.
+
+    Attributes:
+        operation: what made it: ``auto``, ``point``, ``import``, ``track``.
+        model: the weights that made it; None where no model took part.
+        parameters: JSON values.
+        program_version: of this program, when it made the mask; empty if not known.
+        notices: every approximation that was used.
+        edits: what was done to it by hand since, oldest first.
+    """
+
+    operation: str
+    model: ModelIdentity | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    program_version: str = ""
+    notices: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+
+
 MaskSource = Literal["auto", "prompt", "import"]
 
 
@@ -184,7 +213,7 @@ class Mask:
     """One mask with the fields of a SAM record.
 
     ``bbox`` and ``crop_box`` are XYWH in pixels, ``bbox`` the smallest that holds the mask: a single pixel is 1 x 1. Only the engine's
-    answers and records (``masks/files.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
+    answers and records (``masks/formats/native.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
     ``predicted_iou`` and ``stability_score`` are None where nobody computed them (imports).
     """
 
@@ -199,14 +228,7 @@ class Mask:
     crop_box: tuple[float, float, float, float] | None = None
     label: str = ""
     source: MaskSource = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which weights made a mask. ``weights_sha256`` is that of the checkpoint file."""
-
-    id: str
-    weights_sha256: str
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +244,12 @@ class ImageIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How a mask set came to be. ``parameters`` holds JSON values only;
+    """How a mask set came to be; :mod:`segment_duo.provenance` makes it. What made each mask is the mask's own :class:`Origin`.
 
-    ``created`` is ISO 8601 in UTC; ``parent`` is the version it was edited from."""
+    ``model``: the one that made every mask, None where they differ or one is not known. ``operation`` and ``parameters`` (JSON values only) are
+    those of the command that saved the set, ``created`` is ISO 8601 in UTC, ``parent`` the version it was edited from. ``models``: ids of all
+    models that made masks of it, as far as they are known.
+    """
 
     image: ImageIdentity | None = None
     model: ModelIdentity | None = None
@@ -236,6 +261,7 @@ class Provenance:
     banner: Banner | None = None
     pixel_size: PixelSize | None = None
     notices: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

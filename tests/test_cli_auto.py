@@ -77,3 +77,12 @@ def test_a_wrong_value_is_named_with_its_option(
     done = shell.run("auto", shell.image("a.png"), option, value, "--dry-run")
     assert (done.code, done.stdout) == (code, "")
     assert complaint in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tab\there.png", "bidi\u202ex.png"])
+def test_the_path_of_a_saved_set_is_exact_off_a_terminal(shell: Shell, name: str) -> None:
+    shell.image(name)
+    done = shell.run("auto", name, "--points-per-side", "2").ok()
+    saved = Path(done.stdout.removesuffix("\n"))
+    assert saved.is_file()
+    assert saved.name.startswith(Path(name).stem)

@@ -27,7 +27,7 @@ from segment_duo.cli.options import (
     check_save,
     open_session,
 )
-from segment_duo.cli.output import ProgressReporter, emit, emit_json, note, progress
+from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
 from segment_duo.errors import NotFound, SavedToSpoolOnly
 from segment_duo.types import ImageRef
@@ -130,7 +130,7 @@ class _Run:
         if self.as_json:
             emit_json({"image": str(ref)})
         else:
-            emit(ref)
+            emit_path(ref)
 
     def one(self, ref: ImageRef) -> None:
         """Make and save all masks of one image."""
@@ -148,7 +148,7 @@ class _Run:
         if outcome.saved is not None:
             self.spooled += report_saved(outcome.saved, record, as_json=self.as_json)
             return
-        from segment_duo.masks.files import to_record
+        from segment_duo.masks.formats.native import to_record
 
         emit_json(record | {"records": [to_record(mask) for mask in outcome.masks]})
 

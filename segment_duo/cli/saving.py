@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.cli.output import emit, emit_json, note
+from segment_duo.cli.output import emit_json, emit_path, note
 from segment_duo.errors import SavedToSpoolOnly
 from segment_duo.types import ImageRef, StoreKind
 
@@ -50,7 +50,7 @@ def report_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> int:
         version = saved.version.name if saved.version else None
         emit_json(record | {"saved": saved.path, "version": version, "spooled": saved.spooled is not None})
     else:
-        emit(saved.path)
+        emit_path(saved.path)
     if not saved.mask_set.masks:
         note(f"{saved.path}: holds no masks")
     if saved.spooled is None:

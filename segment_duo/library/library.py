@@ -6,15 +6,12 @@ Sets are found by the image's name, for that needs one listing; whether a set is
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segment_duo import __version__
 from segment_duo.errors import (
     DropsError,
     DropsUnavailable,
@@ -28,6 +25,7 @@ from segment_duo.errors import (
 from segment_duo.library import versions as version_names
 from segment_duo.library.spool import Delivered, Failed, Spool
 from segment_duo.library.versions import VersionRequest
+from segment_duo.provenance import stamped
 from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
 from segment_duo.types import (
@@ -43,7 +41,7 @@ from segment_duo.types import (
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
-    from segment_duo.masks.files import Peek
+    from segment_duo.masks.formats.native import Peek
     from segment_duo.paths import Paths
     from segment_duo.stores.base import Store
 
@@ -212,12 +210,22 @@ class SavedSets:
         owner = self._owner(ref, facts)
         if request.name is not None:
             return self._fit(candidates[0], self.read(ref, candidates[0]), owner)
+        unread: list[MaskFileError] = []
         for candidate in candidates:
             try:
                 if owner.has(candidate, self.peek(ref, candidate).provenance):
                     return self._fit(candidate, self.read(ref, candidate), owner)
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
+                unread.append(error)
+        if len(unread) == len(candidates):
+            # Naming a version would only end here again.
+            raise MaskFileError(
+                f"{ref}: none of its {len(unread)} saved sets can be read; the latest: {unread[0].message}"
+                if len(unread) > 1
+                else f"{ref}: its only saved set cannot be read: {unread[0].message}",
+                unread[0].hint or "Make a new one with `segduo auto` or `segduo point`; nothing is overwritten.",
+            )
         raise NotFound(
             f"{ref}: none of the saved sets of this name belongs to this image",
             "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
@@ -225,14 +233,18 @@ class SavedSets:
 
     def read(self, ref: ImageRef, version: Version) -> MaskSet:
         """Read and check the file of a version."""
-        from segment_duo.masks.files import loads
+        from segment_duo.masks.formats.native import loads
 
         kind, _ = self.folder(ref)
-        return loads(self._store(kind).read(version.path), name=self._shown(ref, version))
+        return loads(
+            self._store(kind).read(version.path),
+            name=self._shown(ref, version),
+            max_pixels=self._config.max_pixels,
+        )
 
     def peek(self, ref: ImageRef, version: Version) -> Peek:
         """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
-        from segment_duo.masks.files import peek
+        from segment_duo.masks.formats.native import peek
 
         kind, _ = self.folder(ref)
         return peek(self._store(kind).read(version.path), name=self._shown(ref, version))
@@ -271,7 +283,13 @@ class SavedSets:
         owner = self._owner(ref, page=page)
         for version in self.versions(ref):
             try:
-                if version.suffix == suffix and owner.has(version, self.peek(ref, version).provenance):
+                if version.suffix != suffix:
+                    continue
+                peek = self.peek(ref, version)
+                if owner.has(version, peek.provenance):
+                    if peek.generation != "segment_duo":
+                        # A look does not tell whether the masks of another program's file can be read; one that cannot is no set.
+                        self.read(ref, version)
                     return True
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
@@ -302,12 +320,10 @@ class SavedSets:
                 machine all the same; the hint tells where.
             StoreError: a local folder cannot be written.
         """
-        from segment_duo.masks.files import dumps
-        from segment_duo.masks.importers import unique_ids
+        from segment_duo.masks.formats.native import dumps
+        from segment_duo.masks.ids import unique_ids
 
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        provenance = dataclasses.replace(provenance, created=created, program_version=__version__)
-        mask_set = MaskSet(unique_ids(tuple(masks)), provenance)
+        mask_set = MaskSet(unique_ids(tuple(masks)), stamped(provenance))
         content = dumps(mask_set, legacy=self._config.legacy_segmentation)
         kind, folder = self.folder(ref)
         store = self._store(kind)

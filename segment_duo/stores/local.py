@@ -19,7 +19,8 @@ from segment_duo.durable import (
     remove_stale_temporaries,
 )
 from segment_duo.errors import AlreadyExists, InputError, NotFound, OutOfSpace, SegduoError, StoreError
-from segment_duo.stores.base import Entries, checked_path, expand, join_path, newest_first, split_path
+from segment_duo.stores.base import Entries, Store, checked_path, expand, join_path, newest_first, split_path
+from segment_duo.text import is_utf8
 from segment_duo.types import Entry, StoreKind
 
 _LEAST_READ = 1 << 16
@@ -55,9 +56,9 @@ class LocalStore:
         folder = checked_path(folder)
         entries = []
         try:
-            with os.scandir(self._on_disk(folder)) as items:
+            with os.scandir(self.on_disk(folder)) as items:
                 for item in items:
-                    if not _is_text(item.name) or (item.name.startswith(".") and not hidden):
+                    if not is_utf8(item.name) or (item.name.startswith(".") and not hidden):
                         continue
                     try:
                         facts = item.stat()
@@ -73,7 +74,7 @@ class LocalStore:
     def stat(self, path: str) -> Entry | None:
         path = checked_path(path)
         try:
-            return _entry(path, self._on_disk(path).stat())
+            return _entry(path, self.on_disk(path).stat())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -83,7 +84,7 @@ class LocalStore:
         path = checked_path(path)
         try:
             # Without O_NONBLOCK opening a named pipe would wait for a writer that never comes.
-            descriptor = os.open(self._on_disk(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.on_disk(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 facts = os.fstat(descriptor)
                 if stat_module.S_ISDIR(facts.st_mode):
@@ -104,7 +105,7 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> None:
         path = checked_path(path)
-        target = self._on_disk(path)
+        target = self.on_disk(path)
         if self._root is not None and not self._root.is_dir():
             raise self._not_mounted()  # else the set would land on this machine's disk, below the empty mount point
         try:
@@ -125,7 +126,8 @@ class LocalStore:
             "Mount it, or set use_local_files to false.",
         )
 
-    def _on_disk(self, path: str) -> Path:
+    def on_disk(self, path: str) -> Path:
+        """Where a checked path is on this machine."""
         return Path(path) if self._root is None else self._root / path.lstrip("/")
 
     def _shown(self, path: str) -> str:
@@ -148,10 +150,11 @@ class LocalStore:
         return StoreError(f"cannot {verb} '{shown}': {error.strerror or error}")
 
 
-def too_large(shown: str, size: int, limit: int) -> InputError:
-    """Only images are read with a limit, and theirs comes from the largest number of pixels."""
+def too_large(shown: str, size: int | None, limit: int) -> InputError:
+    """Only images are read with a limit, and theirs comes from the largest number of pixels. ``size`` None: not known."""
+    has = f"{size} bytes, more" if size is not None else "more bytes"
     return InputError(
-        f"'{shown}' has {size} bytes, more than the limit of {limit}",
+        f"'{shown}' has {has} than the limit of {limit}",
         "Is it the right file? --max-pixels N (or the setting max_pixels) allows larger ones.",
     )
 
@@ -171,10 +174,15 @@ def _entry(path: str, facts: os.stat_result, *, is_link: bool = False) -> Entry:
     return Entry(split_path(path)[1], path, is_folder, 0 if is_folder else facts.st_size, facts.st_mtime, is_link)
 
 
-def _is_text(name: str) -> bool:
-    """False for names whose bytes are not UTF-8: no message, JSON or mask set could hold them."""
+def names_not_utf8(store: Store, folder: str) -> list[str]:
+    """Names in ``folder`` that :meth:`LocalStore.list` leaves out because their bytes are not UTF-8, sorted; hidden ones do not count.
+
+    Lone surrogates stand for the bytes (``os.fsdecode``). None where the folder cannot be read, and never on a server.
+    """
+    if not isinstance(store, LocalStore):
+        return []
     try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        names = [item.name for item in store.on_disk(checked_path(folder)).iterdir()]
+    except OSError:
+        return []
+    return sorted(name for name in names if not (is_utf8(name) or name.startswith(".")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,15 +120,8 @@ def _save_edit(
     as_json: bool,
 ) -> None:
     ref, _ = image_and_version(session, image)
-    if not loaded.belongs:
-        raise InputError(
-            f"set {loaded.version.name} belongs to another image and is not edited as one of {ref}", loaded.notice
-        )
-    provenance = dataclasses.replace(
-        loaded.mask_set.provenance, operation=operation, parameters=parameters, parent=loaded.version.name
-    )
     deliver_waiting(session, [ref])
-    saved = session.sets.save(ref, masks, provenance, suffix=suffix)
+    saved = session.save_edit(ref, loaded, masks, operation=operation, parameters=parameters, suffix=suffix)
     record = {
         "image": str(ref),
         "masks": len(masks),

@@ -22,9 +22,10 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_raw, note
+from segment_duo.cli.output import emit_path, emit_raw, note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.errors import InputError, SomeInputsFailed, UsageError
+from segment_duo.provenance import imported
 from segment_duo.types import ImageRef, MaskSet
 
 
@@ -60,8 +61,8 @@ def export(
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
     """
-    from segment_duo.masks.export import FORMATS, render_text
-    from segment_duo.masks.export import export as write
+    from segment_duo.masks.formats.export import FORMATS, render_text
+    from segment_duo.masks.formats.export import export as write
 
     form = FORMATS.get(fmt)
     if form is None:
@@ -97,7 +98,7 @@ def export(
             emit_raw(render_text(sets, fmt))
         else:
             for file in write(sets, fmt, destination, overlap=overlap, several=several):
-                emit(file)
+                emit_path(file)
         if problem is not None:
             raise problem
 
@@ -130,7 +131,7 @@ def import_set(
 
       segduo masks import examples/particles.tif labels.tif --suffix manual
     """
-    from segment_duo.masks import importers
+    from segment_duo.masks.formats import importers
 
     with open_session(out=out, max_pixels=reading.max_pixels) as session:
         session.sets.check_destination([session.reference(image)])
@@ -147,6 +148,8 @@ def import_set(
                     width=facts.width,
                     height=facts.height,
                     image_name=opened.ref.name,
+                    page=facts.page,
+                    pages=facts.pages,
                 )
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}") from None
@@ -155,11 +158,10 @@ def import_set(
         deliver_waiting(session, [opened.ref])
         saved = session.save(
             opened,
-            found.masks,
+            imported(found.masks, file.name, found.format),
             operation="import",
             suffix=suffix,
             parameters={"file": file.name, "format": found.format},
-            with_model=False,
             notices=found.notices,
         )
         finish_saved(saved, {"image": str(opened.ref), "masks": len(found.masks)}, as_json=as_json)

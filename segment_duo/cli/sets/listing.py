@@ -73,7 +73,7 @@ def _listed_row(found: ListedSet) -> dict[str, Any]:
         "masks": found.peek.count,
         "operation": known.operation,
         "parent": known.parent,
-        "model": known.model.id if known.model else None,
+        "model": " + ".join(known.models) or (known.model.id if known.model else None),
         "image": known.image.path if known.image else None,
         "page": known.image.page if known.image else None,
     }
@@ -88,19 +88,14 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
 
       segduo masks show examples/particles.tif@2 --json | jq '.masks[].area'
     """
-    from segment_duo.masks.files import provenance_record, to_record
+    from segment_duo.masks.formats.native import set_records
 
     with open_session(out=out) as session:
         loaded = load_set(session, image)
     mask_set = loaded.mask_set
     if as_json:
-        emit_json(
-            {
-                "version": loaded.version.name,
-                "provenance": provenance_record(mask_set.provenance),
-                "masks": [to_record(mask) for mask in mask_set.masks],
-            }
-        )
+        records, provenance = set_records(mask_set)
+        emit_json({"version": loaded.version.name, "provenance": provenance, "masks": records})
         return
     columns = ("id", "label", "area", "x", "y", "width", "height", "predicted_iou", "stability", "source")
     emit_table(columns, [_mask_row(mask) for mask in mask_set.masks], right=columns[2:9])

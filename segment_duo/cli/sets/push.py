@@ -8,7 +8,7 @@ import typer
 
 from segment_duo.cli.human import when
 from segment_duo.cli.options import open_session
-from segment_duo.cli.output import emit, emit_table
+from segment_duo.cli.output import emit_path, emit_table
 from segment_duo.cli.saving import deliver_spool
 from segment_duo.errors import NotFound, SavedToSpoolOnly
 from segment_duo.types import ImageRef
@@ -44,7 +44,7 @@ def push(
         spool = session.sets.spool
         if discard:
             for item in [_waiting(spool.pending(), wanted) for wanted in discard]:
-                emit(spool.set_aside(item))
+                emit_path(spool.set_aside(item))
             return
         if dry_run:
             left = [(item, item.error) for item in spool.pending()]

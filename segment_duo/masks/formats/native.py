@@ -9,6 +9,7 @@ fields. Nothing here knows where files lie.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +17,21 @@ from typing import Any, Literal, TypeVar, cast
 
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.load_masks import (
+    LEGACY_CLASS,
+    MAX_BYTES,
+    MAX_PIXELS,
     ArrayData,
     DamagedMaskFile,
     Instance,
     boolean_array,
     checked_shape,
     fields_of,
-    flat_indices,
+    inflated,
     read_objects,
     records_of,
+    spans_of,
 )
+from segment_duo.provenance import derived, origins
 from segment_duo.types import (
     Banner,
     ImageIdentity,
@@ -33,6 +39,7 @@ from segment_duo.types import (
     MaskSet,
     MaskSource,
     ModelIdentity,
+    Origin,
     PixelSize,
     Provenance,
     Rle,
@@ -70,9 +77,52 @@ def dumps(mask_set: MaskSet, *, legacy: bool = False) -> bytes:
         raise MaskFileError("masks of one set must have the size of its image, here are " + _sizes(sizes))
     if len({mask.id for mask in mask_set.masks}) != len(mask_set.masks):
         raise MaskFileError("masks of one set must have different ids")
-    records = [to_record(mask, legacy=legacy) for mask in mask_set.masks]
-    provenance = provenance_record(mask_set.provenance)
+    records, provenance = set_records(mask_set, legacy=legacy)
     return pickle.dumps(records, PICKLE_PROTOCOL) + pickle.dumps(provenance, PICKLE_PROTOCOL)
+
+
+def set_records(mask_set: MaskSet, *, legacy: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records of a set, each with the number of its origin, and the provenance that lists the origins."""
+    found = origins(mask_set.masks)
+    numbers = {id(mask.origin): found.index(mask.origin) for mask in mask_set.masks if mask.origin is not None}
+    records = [to_record(mask, legacy=legacy) | {"origin": numbers.get(id(mask.origin))} for mask in mask_set.masks]
+    return records, provenance_record(mask_set.provenance) | {"origins": [origin_record(one) for one in found]}
+
+
+def origin_record(origin: Origin) -> dict[str, Any]:
+    """An origin as a dict of plain builtins; :func:`read_origin` is the inverse."""
+    return {
+        "operation": str(origin.operation),
+        "model": _model_record(origin.model),
+        "parameters": plain_json(dict(origin.parameters)),
+        "program_version": str(origin.program_version),
+        "notices": [str(notice) for notice in origin.notices],
+        "edits": [str(edit) for edit in origin.edits],
+    }
+
+
+def read_origin(value: Mapping[str, Any]) -> Origin:
+    """The inverse of :func:`origin_record`.
+
+    Raises:
+        DamagedMaskFile, KeyError, TypeError, AttributeError: it is something else.
+    """
+    return Origin(
+        operation=_text(value["operation"]),
+        model=_read_model(value.get("model")),
+        parameters=dict(plain_json(value.get("parameters") or {})),
+        program_version=_text(value.get("program_version", "")),
+        notices=tuple(_text(notice) for notice in value.get("notices") or ()),
+        edits=tuple(_text(edit) for edit in value.get("edits") or ()),
+    )
+
+
+def _model_record(model: ModelIdentity | None) -> dict[str, str] | None:
+    return None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)}
+
+
+def _read_model(value: Any) -> ModelIdentity | None:
+    return None if value is None else ModelIdentity(_text(value["id"]), _text(value["weights_sha256"]))
 
 
 def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
@@ -132,7 +182,8 @@ def provenance_record(provenance: Provenance) -> dict[str, Any]:
             "height": int(image.height),
             "page": int(image.page),
         },
-        "model": None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)},
+        "model": _model_record(model),
+        "models": [str(name) for name in provenance.models],
         "created": str(provenance.created),
         "program_version": str(provenance.program_version),
         "operation": str(provenance.operation),
@@ -193,10 +244,12 @@ def peek(data: bytes, *, name: str = "") -> Peek:
     Raises:
         MaskFileError: as :func:`loads`, short of the masks themselves.
     """
-    return _guarded(_peek, data, name)
+    return _guarded(lambda: _peek(data), data, name)
 
 
-def loads(data: bytes, *, name: str = "") -> MaskSet:
+def loads(
+    data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS, left_out: list[tuple[str, str]] | None = None
+) -> MaskSet:
     """Read a mask set of ours, of either generation of the predecessor, or a pickled list of stock SAM 2 records.
 
     Areas and boxes are those of the masks themselves; in a file of ours a differing area is damage. The predecessor's ``predicted_iou`` of -1
@@ -205,20 +258,29 @@ def loads(data: bytes, *, name: str = "") -> MaskSet:
     Args:
         data: the file's bytes.
         name: how the user calls it, for messages.
+        max_pixels: larger masks are refused before memory is taken for them.
+        left_out: where masks that cannot be read are noted ("mask 3" and why), in files that are not ours; without it, or in a file of
+            ours, they end the reading.
 
     Raises:
         MaskFileError: it is something else, damaged, hostile, too large or inconsistent; the message names what was found.
     """
-    return _guarded(_loads, data, name)
+    return _guarded(lambda: _loads(data, max_pixels, left_out), data, name)
 
 
-def _guarded(reader: Callable[[bytes], _T], data: bytes, name: str) -> _T:
+def _guarded(reader: Callable[[], _T], data: bytes, name: str) -> _T:
     try:
-        return reader(data)
+        return reader()
+    except MemoryError:
+        raise MaskFileError(
+            f"{name or 'the mask file'} needs more memory than there is", "Read it on a larger machine."
+        ) from None
     except (DamagedMaskFile, MaskFileError) as error:
         said = error.message if isinstance(error, MaskFileError) else str(error)
         hint = error.hint if isinstance(error, MaskFileError) else ""
         said = _found(data) or said
+        if LEGACY_CLASS in said:
+            hint = "Its own program no longer saves it: make the masks anew with `segduo auto` or `segduo point`."
         # Most messages are a sentence without its subject ("is truncated"); the others ("mask 3: ...") stand for themselves.
         joint = " " if said.partition(" ")[0] in _VERBS else ": "
         raise MaskFileError(f"{name or 'the mask file'}{joint}{said}", hint) from None
@@ -241,6 +303,10 @@ def _found(data: bytes) -> str:
     for signature, what in signatures.items():
         if head.startswith(signature):
             return f"is {what}, not a mask set"
+    if head[:1] == b"x" and data[:2] in (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda"):
+        with contextlib.suppress(DamagedMaskFile):
+            if LEGACY_CLASS.encode() in next(inflated(data, MAX_BYTES), b""):
+                return f"holds the web app's oldest form of masks ({LEGACY_CLASS}), which is not read"
     return ""
 
 
@@ -255,20 +321,47 @@ def _peek(data: bytes) -> Peek:
     return Peek(len(records), Provenance(), "web" if web else "records")
 
 
-def _loads(data: bytes) -> MaskSet:
+def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None) -> MaskSet:
     objects = read_objects(data)
     ours = len(objects) > 1
     provenance = _read_provenance(objects[1]) if ours else Provenance()
+    origin_of = _origins(objects[1], provenance) if ours else (lambda _number: None)
     masks = []
     for position, record in enumerate(records_of(objects)):
         try:
-            masks.append(_read_record(fields_of(record), position, ours=ours))
+            fields = fields_of(record)
+            mask = _read_record(fields, position, ours=ours, max_pixels=max_pixels)
+            masks.append(replace(mask, origin=origin_of(fields.get("origin"))))
         except (DamagedMaskFile, MaskFileError) as error:
+            if left_out is not None and not ours:
+                left_out.append((f"mask {position + 1}", str(error)))
+                continue
             raise DamagedMaskFile(f"mask {position + 1}: {error}") from None
     if not ours:
         masks = [replace(mask, id=position) for position, mask in enumerate(masks)]
     _check_consistent(masks, provenance)
     return MaskSet(tuple(masks), provenance)
+
+
+def _origins(value: Mapping[str, Any], provenance: Provenance) -> Callable[[object], Origin | None]:
+    """Tells the origin of a record by its number; in files of before there were origins, the one that the whole set has."""
+    listed = value.get("origins")
+    if listed is None:
+        whole = derived(provenance)
+        return lambda _number: whole
+    try:
+        known = [read_origin(one) for one in listed]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedMaskFile(f"its origins are damaged ({type(error).__name__}: {str(error)[:80]})") from None
+
+    def of(number: object) -> Origin | None:
+        if number is None:
+            return None
+        if type(number) is not int or not 0 <= number < len(known):
+            raise DamagedMaskFile(f"its origin is {str(number)[:20]}, the set lists {len(known)}")
+        return known[number]
+
+    return of
 
 
 def _check_consistent(masks: list[Mask], provenance: Provenance) -> None:
@@ -286,10 +379,10 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
     return ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:4])
 
 
-def _read_record(fields: dict[str, Any], position: int, *, ours: bool) -> Mask:
+def _read_record(fields: dict[str, Any], position: int, *, ours: bool, max_pixels: int) -> Mask:
     from segment_duo.masks.rle import area, bounding_box
 
-    rle = _read_segmentation(fields)
+    rle = _read_segmentation(fields, max_pixels)
     pixels = area(rle)
     if ours and fields.get("area") != pixels:
         raise DamagedMaskFile(f"its area is said to be {str(fields.get('area'))[:20]}, it has {pixels} pixels")
@@ -316,12 +409,12 @@ def _read_record(fields: dict[str, Any], position: int, *, ours: bool) -> Mask:
     )
 
 
-def _read_segmentation(fields: dict[str, Any]) -> Rle:
+def _read_segmentation(fields: dict[str, Any], max_pixels: int) -> Rle:
     from segment_duo.masks import rle as codec
 
     value = fields["segmentation"]
     if isinstance(value, dict):
-        height, width = checked_shape(value.get("size"))
+        height, width = checked_shape(value.get("size"), max_pixels)
         counts = value.get("counts")
         if isinstance(counts, list):
             return codec.from_counts(_numbers(counts) or [], height, width)
@@ -330,10 +423,11 @@ def _read_segmentation(fields: dict[str, Any]) -> Rle:
             raise DamagedMaskFile(f"its run-length code is a {type(counts).__name__}")
         # Through the spans: another writer's empty runs become the one spelling that ours are compared by.
         return codec.from_spans(*codec.spans(Rle(height, width, text)), height, width)
-    if isinstance(value, str):
-        height, width = checked_shape(fields.get("shape"))
-        return codec.from_indices(flat_indices(value, height, width), height, width)
-    array = boolean_array(value, fields)
+    found = spans_of(fields, max_pixels)
+    if found is not None:
+        (starts, ends), height, width = found
+        return codec.from_row_spans(starts, ends, height, width)
+    array = boolean_array(value, fields, max_pixels)
     shape = fields.get("shape")
     if shape is not None and checked_shape(shape) != array.shape:
         raise DamagedMaskFile(f"its array has the shape {array.shape}, its record says {str(shape)[:40]}")
@@ -408,7 +502,8 @@ def _read_provenance(value: object) -> Provenance:
                 height=_integer(image["height"], "image's height"),
                 page=_integer(image.get("page", 0), "page"),
             ),
-            model=None if model is None else ModelIdentity(_text(model["id"]), _text(model["weights_sha256"])),
+            model=_read_model(model),
+            models=tuple(_text(name) for name in value.get("models", [model["id"]] if model else ())),
             created=_text(value.get("created", "")),
             program_version=_text(value.get("program_version", "")),
             operation=_text(value.get("operation", "")),
