@@ -23,41 +23,60 @@ CHOICE_PANEL = "Which masks"
 class FilterOptions(Bundle):
     """Conditions a mask must meet."""
 
-    min_area: Annotated[int | None, typer.Option(help="Smallest area in pixels.")] = None
-    max_area: Annotated[int | None, typer.Option(help="Largest area in pixels.")] = None
-    min_diameter: Annotated[str | None, typer.Option(help="Smallest equivalent diameter: 12 (pixels) or 50nm.")] = None
-    max_diameter: Annotated[str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.")] = None
-    min_circularity: Annotated[
-        float | None, typer.Option(min=0, max=1, callback=finite, help="4 pi area / perimeter^2.")
+    min_area: Annotated[int | None, typer.Option(help="Smallest area in pixels.", rich_help_panel=CHOICE_PANEL)] = None
+    max_area: Annotated[int | None, typer.Option(help="Largest area in pixels.", rich_help_panel=CHOICE_PANEL)] = None
+    min_diameter: Annotated[
+        str | None,
+        typer.Option(help="Smallest equivalent diameter: 12 (pixels) or 50nm.", rich_help_panel=CHOICE_PANEL),
     ] = None
-    min_solidity: Annotated[float | None, typer.Option(min=0, max=1, callback=finite, help="Area / convex area.")] = (
-        None
-    )
+    max_diameter: Annotated[
+        str | None, typer.Option(help="Largest equivalent diameter: 80 (pixels) or 2um.", rich_help_panel=CHOICE_PANEL)
+    ] = None
+    min_circularity: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="4 pi area / perimeter^2.", rich_help_panel=CHOICE_PANEL),
+    ] = None
+    min_solidity: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="Area / convex area.", rich_help_panel=CHOICE_PANEL),
+    ] = None
     min_predicted_iou: Annotated[
-        float | None, typer.Option(min=0, max=1, callback=finite, help="Lowest predicted IoU.")
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="Lowest predicted IoU.", rich_help_panel=CHOICE_PANEL),
     ] = None
     min_stability_score: Annotated[
-        float | None, typer.Option(min=0, max=1, callback=finite, help="Lowest stability score.")
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="Lowest stability score.", rich_help_panel=CHOICE_PANEL),
     ] = None
     exclude_edge: Annotated[
-        bool, typer.Option("--exclude-edge", help="Without masks that touch the image's edge or the banner.")
+        bool,
+        typer.Option(
+            "--exclude-edge",
+            help="Without masks that touch the image's edge or the banner.",
+            rich_help_panel=CHOICE_PANEL,
+        ),
     ] = False
     inside: Annotated[
         str | None,
         typer.Option(
             metavar="X0,Y0,X1,Y1|ID",
             help="Only masks in this box, or in the mask of this id (itself left out).",
+            rich_help_panel=CHOICE_PANEL,
         ),
     ] = None
     inside_share: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=finite, help="Share of a mask's pixels from which it is inside (default 0.5)."
+            min=0,
+            max=1,
+            callback=finite,
+            help="Share of a mask's pixels from which it is inside (default 0.5).",
+            rich_help_panel=CHOICE_PANEL,
         ),
     ] = None
-    label: Annotated[str | None, typer.Option(help="Only masks with this label.")] = None
+    label: Annotated[str | None, typer.Option(help="Only masks with this label.", rich_help_panel=CHOICE_PANEL)] = None
 
-    def conditions(self) -> MaskFilter:
+    def wanted(self) -> MaskFilter:
         """The conditions; :meth:`MaskFilter.parameters` is empty when none was given.
 
         Raises:

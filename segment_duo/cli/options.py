@@ -74,16 +74,25 @@ OutOption = Annotated[
 ]
 
 
-def _checked_suffix(suffix: str) -> str:
+def _checked_suffix(suffix: str | None) -> str | None:
     """Refuse a bad suffix before anything is computed."""
     from segment_duo.library.versions import check_suffix
 
-    return check_suffix(suffix)
+    return None if suffix is None else check_suffix(suffix)
 
 
 SuffixOption = Annotated[
     str,
     typer.Option("--suffix", "-s", help="Save as <image>_<suffix>.pkl, a series of its own.", callback=_checked_suffix),
+]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--suffix",
+        "-s",
+        help="Save as <image>_<suffix>.pkl, a series of its own (default: the plain one, or that of the set it adds to).",
+        callback=_checked_suffix,
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
@@ -102,14 +111,15 @@ InputsArgument = Annotated[
 SetArgument = Annotated[
     str,
     typer.Argument(
-        metavar="IMAGE[@VERSION]", help="An image, and which of its sets: @0, @2, @grain_1; the latest without."
+        metavar="IMAGE[@VERSION]",
+        help="An image, and which of its sets: @0, @2, @grain_1; the latest without. Or the .pkl file of a set.",
     ),
 ]
 SetsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="IMAGE[@VERSION]...",
-        help="Images, folders or patterns; the latest set of each unless @VERSION says which.",
+        help="Images, folders or patterns; the latest set of each unless @VERSION says which. Or .pkl files of sets.",
     ),
 ]
 FromFileOption = Annotated[

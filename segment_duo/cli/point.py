@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from segment_duo.cli.bundles import bundled
+from segment_duo.cli.chosen import masks
 from segment_duo.cli.options import (
     EngineOptions,
     JsonOption,
     OutOption,
     ReadingOptions,
     SaveOption,
-    SuffixOption,
+    SeriesOption,
     check_save,
     open_session,
 )
@@ -56,13 +57,16 @@ def point(
         typer.Option("--multimask/--no-multimask", help="Keep all three candidates / ask for one mask only."),
     ] = None,
     append: Annotated[
-        bool, typer.Option("--append", "-a", help="Put the masks after those of the latest version.")
+        bool,
+        typer.Option(
+            "--append", "-a", help="Put the masks after those of the latest version, in a new version of its series."
+        ),
     ] = False,
     onto: Annotated[
         str | None, typer.Option("--onto", metavar="VERSION", help="Put the masks after those of this version.")
     ] = None,
     label: Annotated[str, typer.Option("--label", help="Label for the new masks.")] = "",
-    suffix: SuffixOption = "",
+    suffix: SeriesOption = None,
     out: OutOption = None,
     save: SaveOption = True,
     as_json: JsonOption = False,
@@ -72,6 +76,8 @@ def point(
     x runs to the right, y down, from the top-left corner, in pixels. A single point gets the best of three candidates.
 
     All -p make one object together, within the box if there is one; several boxes make an object each.
+
+    The new version holds the new masks only, unless --append or --onto puts them after those of another.
 
     A points file may hold many objects. Text: a line x,y or x,y,label or x,y,label,object for each point (commas, blanks, tabs or
     semicolons; with a header in any order); lines with the same object make one mask. Labels: 1, +, include, positive; 0, -, exclude,
@@ -103,6 +109,7 @@ def point(
         if append or onto is not None:
             loaded = session.sets.load(opened.ref, onto, facts)
             before, parent = loaded.mask_set.masks, loaded.version.name
+            suffix = loaded.version.suffix if suffix is None else suffix
             if loaded.notice:
                 note(loaded.notice)
         found = session.predict(opened, prompts, multimask_output=multimask)
@@ -124,14 +131,17 @@ def point(
             emit_json(record)
             return
         deliver_waiting(session, [opened.ref])
+        earlier = session.sets.latest(opened.ref, facts) if parent is None else None
         saved = session.save(
             opened,
             [*before, *made],
             operation="point",
-            suffix=suffix,
+            suffix=suffix or "",
             parent=parent,
             parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask_output": multimask},
         )
+        if earlier is not None and earlier.peek is not None and earlier.peek.count:
+            note(f"{masks(len(made))}; the set before has {earlier.peek.count}: --append adds to it")
         finish_saved(saved, record, as_json=as_json)
 
 
@@ -168,6 +178,12 @@ def gather_prompts(
         prompts.extend(parse_prompts(given[1], name=given[0], within=within))
     if not prompts:
         raise UsageError("no prompt given", "Give -p x,y, --box x0,y0,x1,y1 or --points FILE.")
+    for prompt in prompts:
+        if prompt.box is None and all(point.label == 0 for point in prompt.points):
+            where = "" if prompt.object_id == "0" else f"object {prompt.object_id}: "
+            raise PromptError(
+                f"{where}a prompt of excludes alone asks for nothing", "Add a point on the object, x,y, or a --box."
+            )
     return prompts
 
 

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from segment_duo.cli.inputs import load_set_or_file
+from segment_duo.cli.chosen import load_pair
 from segment_duo.cli.options import JsonOption, OutOption, SetArgument, open_session
 from segment_duo.cli.output import emit, emit_json
-from segment_duo.library.versions import split_version
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +36,7 @@ def diff(
     from segment_duo.masks.compare import diff as compare
 
     with open_session(out=out) as session:
-        one = load_set_or_file(session, first)
-        other = load_set_or_file(session, split_version(first)[0] + second if second.startswith("@") else second)
+        one, other = load_pair(session, first, second)
     result = compare(one, other, iou=iou)
     if as_json:
         emit_json(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli.bundles import bundled
+from segment_duo.cli.chosen import Choice, image_of, load_one
 from segment_duo.cli.filter_options import FilterOptions
-from segment_duo.cli.inputs import image_and_version, load_set
 from segment_duo.cli.options import (
     JsonOption,
     OutOption,
@@ -63,7 +63,7 @@ def keep(
 @bundled
 def filter_masks(
     image: SetArgument,
-    choice: FilterOptions,
+    conditions: FilterOptions,
     pixel_size: PixelSizeOption = None,
     suffix: SuffixOption = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many masks would stay.")] = False,
@@ -78,12 +78,12 @@ def filter_masks(
     """
     from segment_duo.masks import filters
 
-    wanted = choice.conditions()
+    wanted = conditions.wanted()
     parameters = wanted.parameters()
     if not parameters:
         raise UsageError("no condition given", "For example --min-area 50 or --exclude-edge.")
     with open_session(out=out) as session:
-        loaded = load_set(session, image)
+        loaded, choice = load_one(session, image)
         scale = pixel_size_value(pixel_size)
         if scale is not None:
             parameters["pixel_size_nm"] = [scale.x_nm, scale.y_nm]
@@ -92,12 +92,12 @@ def filter_masks(
             counts = {"masks": len(masks), "before": len(loaded.mask_set.masks)}
             emit_json(counts) if as_json else emit(f"{counts['masks']} of {counts['before']}")
             return
-        _save_edit(session, image, loaded, masks, "filter", parameters, suffix, as_json)
+        _save_edit(session, choice, loaded, masks, "filter", parameters, suffix, as_json)
 
 
 def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: bool, out: str | None) -> None:
     with open_session(out=out) as session:
-        loaded = load_set(session, image)
+        loaded, choice = load_one(session, image)
         known = {mask.id for mask in loaded.mask_set.masks}
         unknown = sorted(set(ids) - known)
         if unknown:
@@ -106,12 +106,12 @@ def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: boo
             )
         masks = [mask for mask in loaded.mask_set.masks if (mask.id in ids) is keep]
         operation = "keep" if keep else "rm-mask"
-        _save_edit(session, image, loaded, masks, operation, {"ids": sorted(set(ids))}, suffix, as_json)
+        _save_edit(session, choice, loaded, masks, operation, {"ids": sorted(set(ids))}, suffix, as_json)
 
 
 def _save_edit(
     session: Session,
-    image: str,
+    choice: Choice,
     loaded: LoadedSet,
     masks: list[Mask] | tuple[Mask, ...],
     operation: str,
@@ -119,7 +119,7 @@ def _save_edit(
     suffix: str,
     as_json: bool,
 ) -> None:
-    ref, _ = image_and_version(session, image)
+    ref = image_of(session, choice, loaded)
     deliver_waiting(session, [ref])
     saved = session.save_edit(ref, loaded, masks, operation=operation, parameters=parameters, suffix=suffix)
     record = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from segment_duo.cli.bundles import bundled
+from segment_duo.cli.chosen import Choice, expand_choices, load, load_with_image, tell_taken
 from segment_duo.cli.each import run_batch
-from segment_duo.cli.inputs import expand_sets
 from segment_duo.cli.options import (
     BannerOption,
     JsonOption,
@@ -22,11 +22,11 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit_path, emit_raw, note
+from segment_duo.cli.output import emit_bytes, emit_path, emit_raw, note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.errors import InputError, SomeInputsFailed, UsageError
 from segment_duo.provenance import imported
-from segment_duo.types import ImageRef, MaskSet
+from segment_duo.types import ImageData, MaskSet
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def export(
 
     Formats: coco, coco-rle, sam1, labels-tiff, labels-png, png, npz, imagej, geojson, labelme, yolo, svg, overlay, csv.
 
-    docs/formats.md tells what each of them cannot hold.
+    docs/formats.md tells what each of them cannot hold. A set is named with @VERSION or by its file; else the latest is taken, and told on stderr.
 
     [bold]Examples[/bold]
 
@@ -61,41 +61,41 @@ def export(
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
     """
-    from segment_duo.masks.formats.export import FORMATS, render_text
+    from segment_duo.masks.formats.export import FORMATS, render
     from segment_duo.masks.formats.export import export as write
 
     form = FORMATS.get(fmt)
     if form is None:
         raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
     to_stdout = str(destination) == "-"
-    if to_stdout and not form.is_text:
-        names = ", ".join(name for name, known in FORMATS.items() if known.is_text)
-        raise UsageError(f"the format {fmt} does not go to stdout", f"Name a file. Text formats do: {names}.")
+    if to_stdout and form.layout == "folder":
+        raise UsageError(f"the format {fmt} is a folder of files and does not go to stdout", "Name a folder with --to.")
     with open_session(out=out, max_pixels=max_pixels) as session:
-        wanted, failures = expand_sets(session, images)
+        wanted, failures = expand_choices(session, images)
         several = len(wanted) + len(failures) > 1
         if to_stdout and several and form.layout != "joint":
             raise UsageError(f"stdout takes one set in the format {fmt}", "Name a folder with --to.")
-        sets: list[tuple[MaskSet, Any]] = []
+        sets: list[tuple[MaskSet, ImageData | None]] = []
 
-        def load(item: tuple[ImageRef, str | None]) -> None:
+        def take(choice: Choice) -> None:
             # A table's intensities come from the image's own bit depth.
+            opened = None
             if form.needs_image or form.name == "csv":
-                loaded, opened = session.load_with_image(*item, banner=banner, pixel_size=pixel_size_value(pixel_size))
-                sets.append((loaded.mask_set, opened.data))
+                scale = pixel_size_value(pixel_size)
+                loaded, opened = load_with_image(session, choice, banner=banner, pixel_size=scale)
             else:
-                loaded = session.sets.load(*item)
-                sets.append((loaded.mask_set, None))
-            if loaded.notice:
-                note(loaded.notice)
+                loaded = load(session, choice)
+            tell_taken(session, choice, loaded)
+            sets.append((loaded.mask_set, opened.data if opened else None))
 
         problem: SomeInputsFailed | None = None
         try:
-            run_batch(wanted, load, as_json=False, failures=failures, name=lambda item: str(item[0]))
+            run_batch(wanted, take, as_json=False, failures=failures)
         except SomeInputsFailed as error:  # the others are still written
             problem = error
         if to_stdout:
-            emit_raw(render_text(sets, fmt))
+            content = render(sets, fmt, overlap=overlap)
+            emit_raw(content.decode()) if form.is_text else emit_bytes(content)
         else:
             for file in write(sets, fmt, destination, overlap=overlap, several=several):
                 emit_path(file)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segment_duo.cli.chosen import Choice, load_one, look_at_file, parse_choice
 from segment_duo.cli.human import size, timestamp, when
-from segment_duo.cli.inputs import image_and_version, load_set
 from segment_duo.cli.options import JsonOption, OutOption, SetArgument, open_session
 from segment_duo.cli.output import emit_json, emit_table, note
 from segment_duo.library.versions import LATEST, VersionRequest
@@ -15,6 +15,7 @@ from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     from segment_duo.library.library import ListedSet
+    from segment_duo.session import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -36,11 +37,7 @@ def list_versions(
       segduo masks ls examples/particles.tif
     """
     with open_session(out=out) as session:
-        ref, version = image_and_version(session, image)
-        found = session.sets.listed(ref, version=None if version == LATEST else version)
-        if not found and not (as_json and session.store(ref.store).stat(ref.path)):
-            session.sets.chosen(ref, VersionRequest())
-        found = found[:1] if version == LATEST else found
+        found = _found(session, parse_choice(session, image), missing_is_empty=as_json)
     rows = [_listed_row(item) for item in found]
     if as_json:
         emit_json([row | {"modified": timestamp(row["modified"])} for row in rows], indent=1)
@@ -56,6 +53,17 @@ def list_versions(
     for item in found:
         if item.belongs is False:
             note(item.notice)
+
+
+def _found(session: Session, choice: Choice, *, missing_is_empty: bool) -> list[ListedSet]:
+    """The sets that are meant, newest first; that there are none is an error, but for an image that is there and ``missing_is_empty``."""
+    ref, version = choice.ref, choice.version
+    if choice.is_file:
+        return [look_at_file(session, ref)]
+    found = session.sets.listed(ref, version=None if version == LATEST else version)
+    if not found and not (missing_is_empty and session.store(ref.store).stat(ref.path)):
+        session.sets.chosen(ref, VersionRequest())
+    return found[:1] if version == LATEST else found
 
 
 def _listed_row(found: ListedSet) -> dict[str, Any]:
@@ -86,16 +94,23 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
 
       segduo masks show examples/particles.tif
 
-      segduo masks show examples/particles.tif@2 --json | jq '.masks[].area'
+      segduo masks show examples/particles.tif@2 --json | jq '.records[].area'
     """
     from segment_duo.masks.formats.native import set_records
 
     with open_session(out=out) as session:
-        loaded = load_set(session, image)
+        loaded, _ = load_one(session, image)
     mask_set = loaded.mask_set
     if as_json:
         records, provenance = set_records(mask_set)
-        emit_json({"version": loaded.version.name, "provenance": provenance, "masks": records})
+        emit_json(
+            {
+                "version": loaded.version.name,
+                "provenance": provenance,
+                "masks": len(records),
+                "records": records,
+            }
+        )
         return
     columns = ("id", "label", "area", "x", "y", "width", "height", "predicted_iou", "stability", "source")
     emit_table(columns, [_mask_row(mask) for mask in mask_set.masks], right=columns[2:9])
