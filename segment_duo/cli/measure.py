@@ -15,6 +15,7 @@ from segment_duo.cli.each import run_batch
 from segment_duo.cli.filter_options import FilterOptions
 from segment_duo.cli.options import (
     BannerOption,
+    JsonLinesOption,
     JsonOption,
     MaxPixelsOption,
     OutOption,
@@ -48,7 +49,7 @@ def measure(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the table to a file instead of stdout (-).")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
     summary: Annotated[
         bool, typer.Option("--summary", help="Only counts, densities and the size distribution.")
     ] = False,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segment_duo.cli import completion
 from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.output import note
 from segment_duo.errors import UsageError
@@ -27,11 +28,21 @@ IMAGE_PANEL = "Reading the image"
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="nano, sam2.1-tiny, ..., custom, or a trained model.", rich_help_panel=ENGINE_PANEL
+        "--model",
+        "-m",
+        help="nano, sam2.1-tiny, sam2.1-small, sam2.1-base-plus, sam2.1-large, custom, or a trained model (segduo models ls).",
+        rich_help_panel=ENGINE_PANEL,
+        autocompletion=completion.models,
     ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cuda, mps or cpu.", rich_help_panel=ENGINE_PANEL)
+    str | None,
+    typer.Option(
+        "--device",
+        help="auto, cuda, mps or cpu.",
+        rich_help_panel=ENGINE_PANEL,
+        autocompletion=completion.devices,
+    ),
 ]
 SocketOption = Annotated[
     Path | None,
@@ -55,6 +66,7 @@ BannerOption = Annotated[
     typer.Option(
         "--banner",
         help="Cut the info banner at the bottom: auto, off, or its height in rows.",
+        autocompletion=completion.banners,
         rich_help_panel=IMAGE_PANEL,
     ),
 ]
@@ -94,8 +106,9 @@ SeriesOption = Annotated[
         callback=_checked_suffix,
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to stdout; docs/json.md names the keys.")]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON to stdout, one line an image; docs/json.md names the keys.")
 ]
 SaveOption = Annotated[
     bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
@@ -113,6 +126,7 @@ SetArgument = Annotated[
     typer.Argument(
         metavar="IMAGE[@VERSION]",
         help="An image, and which of its sets: @0, @2, @grain_1; the latest without. Or the .pkl file of a set.",
+        autocompletion=completion.versions,
     ),
 ]
 SetsArgument = Annotated[
@@ -120,6 +134,7 @@ SetsArgument = Annotated[
     typer.Argument(
         metavar="IMAGE[@VERSION]...",
         help="Images, folders or patterns; the latest set of each unless @VERSION says which. Or .pkl files of sets.",
+        autocompletion=completion.versions,
     ),
 ]
 FromFileOption = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from segment_duo.cli import completion
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.chosen import Choice, expand_choices, load, load_with_image, tell_taken
 from segment_duo.cli.each import run_batch
@@ -37,12 +38,18 @@ def register(app: typer.Typer) -> None:
 
 def export(
     images: SetsArgument,
-    fmt: Annotated[str, typer.Option("--format", "-f", help="One of the formats above.")],
+    fmt: Annotated[
+        str, typer.Option("--format", "-f", help="One of the formats above.", autocompletion=completion.export_formats)
+    ],
     destination: Annotated[
         Path, typer.Option("--to", "-t", help="File or folder to write, never over another; - for stdout.")
     ],
     overlap: Annotated[
-        str, typer.Option(help="Who owns a pixel that several masks claim: small-on-top, score or area.")
+        str,
+        typer.Option(
+            help="Who owns a pixel that several masks claim: small-on-top, score or area.",
+            autocompletion=completion.overlap_rules,
+        ),
     ] = "small-on-top",
     banner: BannerOption = "auto",
     pixel_size: PixelSizeOption = None,
@@ -119,6 +126,7 @@ def import_set(
             "--format",
             "-f",
             help="coco, labels, imagej, labelme, geojson, yolo, npz or pkl; told by the content without.",
+            autocompletion=completion.import_formats,
         ),
     ] = None,
     suffix: SuffixOption = "",
