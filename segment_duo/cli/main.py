@@ -50,7 +50,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _program(
     context: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback answers
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
