@@ -321,7 +321,7 @@ def test_records_have_sams_box_in_a_set_and_in_its_edited_copy(run: Run, empty_h
     assert boxes == [[8.0, 5.0, 21.0, 9.0]] * 2
     shown = run("masks", "show", "g.png").ok().stdout.split("\t")
     assert shown[3:7] == ["8", "5", "22", "10"]
-    assert json.loads(run("masks", "show", "g.png", "--json").ok().stdout)["masks"][0]["bbox"] == boxes[0]
+    assert json.loads(run("masks", "show", "g.png", "--json").ok().stdout)["records"][0]["bbox"] == boxes[0]
 
 
 def test_an_empty_top_folder_of_drops_may_be_a_mistyped_one(run: Run, drops: DropsServer) -> None:
