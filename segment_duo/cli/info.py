@@ -25,7 +25,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit, emit_json
 from segment_duo.lengths import describe_nm
-from segment_duo.types import ImageRef, Instrument, PixelSize
+from segment_duo.types import FrameAxes, ImageRef, Instrument, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.session import OpenImage, Session
@@ -88,6 +88,7 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
         ("samples", f"{facts.dtype}, {facts.channels} channel{'s' * (facts.channels > 1)}{bits}"),
         ("shown", facts.stretch),
         ("page", f"{facts.page} of {facts.pages}" if facts.pages > 1 else ""),
+        ("frames", _frames(facts.frames) if facts.frames else ""),
         ("banner", f"{facts.banner.height} rows cut (by {facts.banner.source})" if facts.banner.height else "none"),
         ("pixel size", _scale(facts.pixel_size, facts.width)),
         *_instrument(facts.instrument),
@@ -108,6 +109,18 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
         emit(f"{name:<12}{version.name:<{widest}}  {facts_of_file}")
         if found.notice:
             emit(f"{'':<12}{found.notice}")
+
+
+def _frames(frames: FrameAxes) -> str:
+    """``5 along T; T 5, Z 3, C 2; 0.2 s a frame; 300 nm between slices``"""
+    parts = [f"{frames.count} along {frames.axis}"]
+    if len(frames.sizes) > 1:
+        parts.append(", ".join(f"{axis} {size}" for axis, size in frames.sizes))
+    if frames.frame_seconds is not None:
+        parts.append(f"{frames.frame_seconds:.4g} s a frame")
+    if frames.spacing_nm is not None:
+        parts.append(f"{describe_nm(frames.spacing_nm)} between slices")
+    return "; ".join(parts)
 
 
 def _scale(scale: PixelSize | None, width: int) -> str:
