@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 import threading
 import tracemalloc
@@ -138,6 +139,7 @@ def test_what_a_stack_does_not_have_is_said() -> None:
         (imagej(HYPER[:, 0, 0], axes="TYX", finterval=3.0, tunit="min"), "T", {"T": 5}, 180),
         (imagej(HYPER[:, 0, 0], axes="ZYX"), "Z", {"Z": 5}, None),
         (imagej(HYPER[:3, 0, 0], axes="CYX"), "C", {"C": 3}, None),
+        (tiff(HYPER[:, 0, 0], imagej=True, truncate=True, metadata={"axes": "TYX"}), "T", {"T": 5}, None),
         (tiff(HYPER[:, 0, 0]), "page", {"page": 5}, None),
         (tiff(HYPER[:, 0, 0], compression="lzw"), "page", {"page": 5}, None),
         (tiff(HYPER[0, 0, 0]), "page", {"page": 1}, None),
@@ -287,9 +289,9 @@ def test_one_stretch_for_all_frames() -> None:
     with StackSequence(tiff(eight), "a.tif") as sequence:
         assert np.array_equal(sequence.frame(20).pixels[..., 0], eight[20])
         assert sequence.frame(20).facts.stretch == "none"
-    with StackSequence(tiff(np.full((3, 8, 8), 700, np.uint16)), "a.tif") as sequence:
+    with StackSequence(tiff(np.full((5, 8, 8), 700, np.uint16)), "a.tif") as sequence:
         assert sequence.frame(2).pixels.max() == 0
-        assert "constant in 3 of 3 frames, value 700" in sequence.frame(2).facts.stretch
+        assert "constant in 5 of 5 frames, value 700" in sequence.frame(2).facts.stretch
 
 
 def test_the_banner_is_cut_once_and_alike() -> None:
@@ -386,6 +388,27 @@ def test_a_folder_reads_one_file_a_frame(folder: Path) -> None:
         assert int(sequence.frame(4).pixels[0, 0, 0]) == 11
         with pytest.raises(ImageError, match=r"f10\.png: not an image"):
             sequence.frame(3)
+
+
+def test_sidecars_and_names_that_are_not_utf8(folder: Path) -> None:
+    (folder / "f1.txt").write_text("[SemImageFile]\nDataSize=32x24\nPixelSize=3,5\n")
+    with open_at(folder) as sequence:
+        assert sequence.pixel_size is not None
+        assert sequence.frame(3).facts.pixel_size == sequence.pixel_size
+        assert sequence.pixel_size.x_nm == 3.5
+        assert sequence.warnings == ()
+    try:
+        (folder / os.fsdecode(b"f3\xf6.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with open_at(folder) as sequence:
+        assert len(sequence) == 5
+        assert "1 name is not UTF-8" in sequence.warnings[0]
+    (folder / "a-tif.hdr").write_text("[MAIN]\nPixelSizeX=1,25e-8\n")
+    (folder / "a.tif").write_bytes(tiff(HYPER[:, 0, 0]))
+    with open_at(folder / "a.tif") as sequence:
+        assert sequence.pixel_size is not None
+        assert sequence.pixel_size.x_nm == pytest.approx(12.5)
 
 
 def test_nothing_there(folder: Path) -> None:

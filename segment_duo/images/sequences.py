@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -33,6 +33,7 @@ from segment_duo.images.axes import page_of, page_order
 from segment_duo.images.decode import FILM, IMAGE_SUFFIXES, decode, explained, sniff
 from segment_duo.images.decoded import Decoded
 from segment_duo.images.film import FILM_SUFFIXES, Film
+from segment_duo.images.instruments import sidecar_names
 from segment_duo.images.read import (
     DEFAULT_MAX_PIXELS,
     choose_banner,
@@ -43,8 +44,8 @@ from segment_duo.images.read import (
     without_palette,
 )  # fmt: skip
 from segment_duo.images.stretch import Limits, limits_of
-from segment_duo.stores.base import Store, has_magic
-from segment_duo.stores.local import LocalStore
+from segment_duo.stores.base import Store, has_magic, split_path
+from segment_duo.stores.local import LocalStore, names_not_utf8
 from segment_duo.types import Banner, FrameAxes, ImageData, ImageFacts, ImageRef, PixelSize
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ SAMPLED_FRAMES = 16
 
 _SAMPLES_A_FRAME = 250_000
 _HEAD = 4096
+_LARGEST_SIDECAR = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,13 @@ class FrameSequence(ABC):
         self._reading = reading
         self._banner = requested_banner(reading.banner)
         self._lock = threading.RLock()
+        self._find_sidecars: Callable[[], Mapping[str, bytes]] | None = None
         self._open = ExitStack()
         self._bytes = 0
+        # Not cached_property: up to Python 3.11 it has a lock of its own, which two threads could take in another order than ours.
+        self._known: _Common | None = None
+        self._stretch: tuple[Limits | None] | None = None
+        self._digest = ""
 
     def __len__(self) -> int:
         return self.axes.count
@@ -119,6 +126,11 @@ class FrameSequence(ABC):
     def close(self) -> None:
         """Close the file; frames cannot be read afterwards."""
         self._open.close()
+
+    @property
+    def _first_name(self) -> str:
+        """The name that sidecars belong to."""
+        return self.name
 
     @property
     def width(self) -> int:
@@ -148,9 +160,14 @@ class FrameSequence(ABC):
         return self.axes.frame_seconds if self.axes.axis in {"T", "page"} else None
 
     @property
-    @abstractmethod
     def sha256(self) -> str:
         """SHA-256 of the file, or of the list of names in a folder. Computed once, in pieces."""
+        with self._lock:
+            self._digest = self._digest or self._hashed()
+            return self._digest
+
+    @abstractmethod
+    def _hashed(self) -> str: ...
 
     @abstractmethod
     def label(self, number: int) -> str:
@@ -205,11 +222,19 @@ class FrameSequence(ABC):
                 "frames of a sequence have one depth, so that brightness means the same in all; leave the others out",
             )
 
-    @cached_property
+    @property
     def _common(self) -> _Common:
         with self._lock:
-            decoded, content = self._decode(0)
-        finding = facts_of_instrument(decoded, content, self.name, 0, self._reading.sidecars)
+            if self._known is None:
+                self._known = self._look()
+            return self._known
+
+    def _look(self) -> _Common:
+        decoded, content = self._decode(0)
+        name = self._first_name
+        finding = facts_of_instrument(decoded, content, name, 0, self._reading.sidecars)
+        if finding.pixel_size is None and self._reading.sidecars is None and self._find_sidecars is not None:
+            finding = facts_of_instrument(decoded, content, name, 0, self._find_sidecars())
         banner, notes = choose_banner(decoded, self._banner, finding.banner_rows, self.name)
         size, more = choose_pixel_size(finding.pixel_size, self._reading.pixel_size, sideways=decoded.sideways)
         height, width = decoded.samples.shape[:2]
@@ -220,23 +245,28 @@ class FrameSequence(ABC):
         )  # fmt: skip
         return _Common(width, height, facts)
 
-    @cached_property
+    @property
     def _limits(self) -> Limits | None:
         """One stretch for all frames; None where none is needed (8 bits, black and white)."""
         with self._lock:
-            parts: list[npt.NDArray[Any]] = []
-            for number in _spread(len(self), SAMPLED_FRAMES):
-                try:
-                    decoded, _ = self._decode(number)
-                    self._check_like_first(decoded, number)
-                except ImageError:  # one bad frame is told when it is asked for
-                    continue
-                samples = without_palette(decoded.samples[: self._common.facts.cut_height], decoded.palette)
-                if samples.dtype.kind == "b" or samples.dtype == "uint8":
-                    return None
-                flat = samples.reshape(-1)
-                parts.append(flat[:: max(1, -(-flat.size // _SAMPLES_A_FRAME))].copy())
-            return limits_of(parts, f"{len(parts)} of {len(self)} frames")
+            if self._stretch is None:
+                self._stretch = (self._sampled(),)
+            return self._stretch[0]
+
+    def _sampled(self) -> Limits | None:
+        parts: list[npt.NDArray[Any]] = []
+        for number in _spread(len(self), SAMPLED_FRAMES):
+            try:
+                decoded, _ = self._decode(number)
+                self._check_like_first(decoded, number)
+            except ImageError:  # one bad frame is told when it is asked for
+                continue
+            samples = without_palette(decoded.samples[: self._common.facts.cut_height], decoded.palette)
+            if samples.dtype.kind == "b" or samples.dtype == "uint8":
+                return None
+            flat = samples.reshape(-1)
+            parts.append(flat[:: max(1, -(-flat.size // _SAMPLES_A_FRAME))].copy())
+        return limits_of(parts, f"{len(parts)} of {len(self)} frames")
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -258,14 +288,13 @@ class _OneFile(FrameSequence):
         self._open.callback(self._file.close)
         self._bytes = self._file.seek(0, io.SEEK_END)
 
-    @cached_property
-    def sha256(self) -> str:
+    def _hashed(self) -> str:
         digest = hashlib.sha256()
-        with self._lock:
-            position, _ = self._file.tell(), self._file.seek(0)
-            while part := self._file.read(1 << 20):
-                digest.update(part)
-            self._file.seek(position)
+        position = self._file.tell()
+        self._file.seek(0)
+        while part := self._file.read(1 << 20):
+            digest.update(part)
+        self._file.seek(position)
         return digest.hexdigest()
 
 
@@ -294,13 +323,12 @@ class StackSequence(_OneFile):
         at: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(file, name, reading)
-        from segment_duo.images.axes import read_axes
         from segment_duo.images.tiff import TiffStack
 
         try:
             with explained(name, "TIFF"):
                 self._stack = self._open.enter_context(TiffStack(self._file, name, reading.max_pixels))
-                found = read_axes(self._stack.tif, self._stack.pages)
+                found = self._stack.axes
                 self._order = page_order(self._stack.tif, found)
             self.axes, self._at = _placed(found, axis, at, name)
         except SegduoError:
@@ -357,17 +385,41 @@ class FilmSequence(_OneFile):
 
 
 class FolderSequence(FrameSequence):
-    """Images of one size, one file a frame, in the order given; see :func:`natural_order`."""
+    """Images of one size, one file a frame, in the order given; see :func:`natural_order`.
 
-    def __init__(self, files: Sequence[FrameFile], name: str, reading: Reading = Reading()) -> None:
+    Args:
+        files: the frames.
+        name: for messages.
+        reading: how to read the frames.
+        left_out: names that no frame can have, told in ``warnings``.
+
+    Raises:
+        NotFound: no files.
+    """
+
+    def __init__(
+        self, files: Sequence[FrameFile], name: str, reading: Reading = Reading(), *, left_out: Sequence[str] = ()
+    ) -> None:
         super().__init__(name, reading)
+        self._left_out = tuple(left_out)
         if not files:
             raise NotFound(f"{name}: no images", f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
         self._files = list(files)
         self.axes = FrameAxes("file", (("file", len(self._files)),))
 
-    @cached_property
-    def sha256(self) -> str:
+    @property
+    def _first_name(self) -> str:
+        return self._files[0].name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        count = len(self._left_out)
+        told = (
+            f"{count} {'name is' if count == 1 else 'names are'} not UTF-8, left out: {', '.join(self._left_out[:3])}"
+        )
+        return (*super().warnings, *((told,) if count else ()))
+
+    def _hashed(self) -> str:
         return hashlib.sha256(
             "\0".join(file.path for file in self._files).encode("utf-8", "surrogateescape")
         ).hexdigest()
@@ -424,21 +476,42 @@ def sequence_of(
         UsageError: ``axis`` or ``at`` do not fit.
     """
     entry = store.stat(ref.path)
-    if entry is None and has_magic(ref.path):
-        return _folder(store, ref, (item.path for item in store.glob(ref.path) if not item.is_folder), reading)
-    if entry is None:
+    if entry is None and not has_magic(ref.path):
         raise NotFound(f"no such file or folder: '{ref}'")
-    if entry.is_folder:
-        return _folder(store, ref, (item.path for item in store.list(ref.path) if not item.is_folder), reading)
+    if entry is None or entry.is_folder:
+        if axis is not None or at:
+            raise UsageError(f"{ref}: only TIFF stacks have axes to choose from")
+        found = store.list(ref.path) if entry is not None else store.glob(ref.path)
+        left_out = names_not_utf8(store, ref.path if entry is not None else ref.folder)
+        return _folder(store, ref, [item.path for item in found if not item.is_folder], reading, left_out)
     file: Path | bytes = store.on_disk(ref.path) if isinstance(store, LocalStore) else store.read(ref.path)
     kind = sniff(_head(file, str(ref)))
-    if kind == "TIFF":
-        return StackSequence(file, ref.name, reading, axis=axis, at=at)
-    if axis is not None or at:
+    if kind != "TIFF" and (axis is not None or at):
         raise UsageError(f"{ref}: only TIFF stacks have axes to choose from")
-    if kind == FILM or PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES:
-        return FilmSequence(file, ref.name, reading)
-    return _folder(store, ref, [ref.path], reading)
+    sequence: FrameSequence
+    if kind == "TIFF":
+        sequence = StackSequence(file, ref.name, reading, axis=axis, at=at)
+    elif kind == FILM or PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES:
+        sequence = FilmSequence(file, ref.name, reading)
+    else:
+        return _folder(store, ref, [ref.path], reading)
+    sequence._find_sidecars = partial(_sidecars, store, ref.path)
+    return sequence
+
+
+def _sidecars(store: Store, path: str) -> dict[str, bytes]:
+    """Maker's text files beside an image, by name; none where the folder cannot be listed."""
+    folder, name = split_path(path)
+    wanted = {candidate.casefold() for candidate in sidecar_names(name)}
+    try:
+        entries = store.list(folder) if wanted else []
+        return {
+            entry.name: store.read(entry.path, max_bytes=_LARGEST_SIDECAR)
+            for entry in entries
+            if entry.name.casefold() in wanted and not entry.is_folder and entry.size <= _LARGEST_SIDECAR
+        }
+    except SegduoError:
+        return {}
 
 
 def _head(file: Path | bytes, shown: str) -> bytes:
@@ -451,13 +524,17 @@ def _head(file: Path | bytes, shown: str) -> bytes:
         raise ImageError(f"{shown}: cannot be read ({error.strerror or error})") from None
 
 
-def _folder(store: Store, ref: ImageRef, paths: Iterable[str], reading: Reading) -> FolderSequence:
+def _folder(
+    store: Store, ref: ImageRef, paths: Iterable[str], reading: Reading, left_out: Sequence[str] = ()
+) -> FolderSequence:
     images = natural_order(
         path for path in paths if path == ref.path or PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
     )
     limit = reading.max_pixels * 16  # four channels of 32 bit
     files = [
-        FrameFile(path.rsplit("/", 1)[-1], str(ImageRef(ref.store, path)), partial(store.read, path, max_bytes=limit))
+        FrameFile(split_path(path)[1], str(ImageRef(ref.store, path)), partial(store.read, path, max_bytes=limit))
         for path in images
     ]
-    return FolderSequence(files, str(ref), reading)
+    sequence = FolderSequence(files, str(ref), reading, left_out=left_out)
+    sequence._find_sidecars = partial(_sidecars, store, images[0])
+    return sequence

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from segment_duo.errors import ImageError
@@ -29,6 +30,7 @@ from segment_duo.images.lzw import expand_lzw
 from segment_duo.images.mended import MendedFile
 from segment_duo.images.promises import read_promise
 from segment_duo.images.segments import is_incomplete, mend_byte_counts, too_few_bytes
+from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +92,12 @@ class TiffStack:
     def __exit__(self, *_: object) -> None:
         self.tif.close()
 
+    @cached_property
+    def axes(self) -> FrameAxes:
+        """How the planes are arranged; read once, for the XML of a long OME-TIFF has megabytes."""
+        with _quiet_tifffile():
+            return read_axes(self.tif, self.pages)
+
     def decode(self, number: int) -> Decoded:
         """Plane ``number``, counted from 0. Not for several threads at once."""
         import tifffile
@@ -116,7 +124,7 @@ class TiffStack:
                 format="BigTIFF" if self.tif.is_bigtiff else "TIFF",
                 pages=self.pages,
                 tags=_tiff_tags(page, self.tif, self._file),
-                frames=read_axes(self.tif, self.pages) if self.pages > 1 else None,
+                frames=self.axes if self.pages > 1 else None,
             )
             orientation = page.tags.valueof(274, default=1)
         samples, sideways = upright(first.samples, int(orientation) if isinstance(orientation, int) else 1)
