@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from .cli_shell import Shell
+from .test_sequences import LEVELS, film
 
 STACK = np.zeros((5, 3, 2, 24, 32), np.uint16)
 
@@ -54,3 +55,17 @@ def test_lengths_are_shown_in_a_unit_that_fits(alone: Shell) -> None:
     tifffile.imwrite(alone.folder / "a.tif", np.zeros((20, 3942), np.uint8))
     shown = rows(alone.run("info", "a.tif", "--pixel-size", "50nm").ok().stdout)
     assert shown["pixel size"].endswith("field width 197.1 um")
+
+
+def test_films_are_told_with_their_frames(alone: Shell) -> None:
+    (alone.folder / "a.avi").write_bytes(film(LEVELS, "avi", "ffv1", "gray"))
+    shown = rows(alone.run("info", "a.avi").ok().stdout)
+    assert shown["size"].startswith("64 x 48 pixels")
+    assert shown["frames"] == "20 along T; 0.1 s a frame"
+    assert "embedding" not in shown
+    record = json.loads(alone.run("info", "a.avi", "--json").ok().stdout)
+    assert (record["pages"], record["frames"]["axis"]) == (20, "T")
+    (alone.folder / "b.mp4").write_bytes(b"nothing")
+    broken = alone.run("info", "b.mp4")
+    assert broken.code == 7
+    assert "b.mp4" in broken.stderr

@@ -249,6 +249,7 @@ def test_threads_may_share_a_sequence(tmp_path: Path) -> None:
         def work(start: int) -> None:
             for step in range(10):
                 number = (start + step) % 5
+                assert (sequence.width, len(sequence.sha256)) == (48, 64)
                 found[start * 10 + step] = np.array_equal(sequence.frame(number).original, HYPER[number, 0, 0])
 
         threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
