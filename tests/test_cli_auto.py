@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segment_duo.models.registry import NANO_DIR
-from segment_duo.presets import preset_parameters
+from segment_duo.segmenters.presets import preset_parameters
 from segment_duo.types import AutoParameters
 
 from .cli_shell import Shell

@@ -20,6 +20,7 @@ from PIL import Image
 
 from segment_duo.config import load_config
 from segment_duo.errors import ImageError, NotFound, UsageError
+from segment_duo.frames import sequence_of
 from segment_duo.images import read_image
 from segment_duo.images.axes import parse_seconds
 from segment_duo.images.frame_range import parse_frames
@@ -30,7 +31,6 @@ from segment_duo.images.sequences import (
     Reading,
     StackSequence,
     natural_order,
-    sequence_of,
 )  # fmt: skip
 from segment_duo.paths import Paths
 from segment_duo.session import Session

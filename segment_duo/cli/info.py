@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
@@ -92,7 +92,8 @@ def _is_film(ref: ImageRef) -> bool:
 
 def _tell_film(session: Session, ref: ImageRef, *, as_json: bool, blank: bool) -> None:
     """The facts of a film's first frame, and how many there are; a film as a whole has neither an embedding nor sets."""
-    from segment_duo.images.sequences import Reading, sequence_of
+    from segment_duo.frames import sequence_of
+    from segment_duo.images.sequences import Reading
 
     reading = Reading(banner="off", max_pixels=session.config.max_pixels)
     with sequence_of(session.store(ref.store), ref, reading) as film:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
+from segment_duo.library.versions import LATEST, VersionRequest, split_version, version_hint
 from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
 from segment_duo.stores.local import names_not_utf8
-from segment_duo.stores.versions import LATEST, VersionRequest, split_version, version_hint
 from segment_duo.text import is_utf8, safe
 from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import LoadedSet
+    from segment_duo.library.library import LoadedSet
     from segment_duo.session import Session
     from segment_duo.stores.base import Store
 
@@ -259,7 +259,7 @@ def load_set(session: Session, text: str) -> LoadedSet:
 def load_set_or_file(session: Session, text: str) -> MaskSet:
     """A set by image and version, or the file of a set itself."""
     if text.endswith(".pkl"):
-        from segment_duo.masks.files import loads
+        from segment_duo.masks.formats.native import loads
 
         ref = session.reference(text)
         return loads(session.store(ref.store).read(ref.path), name=text)

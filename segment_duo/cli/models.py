@@ -131,10 +131,11 @@ def _load_problem(model: KnownModel) -> str:
     """Why a model without a known checksum cannot be used, or an empty text."""
     if not model.usable:
         return model.description
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters import plugins
+    from segment_duo.segmenters.base import LoadRequest
 
     try:
-        build_model(model.config, model.checkpoint)
+        plugins.family(model.family).load(LoadRequest(model.id, model.config, str(model.checkpoint)))
     except ModelError as error:
         return error.message
     return ""

@@ -10,9 +10,9 @@ from segment_duo.errors import SavedToSpoolOnly
 from segment_duo.types import ImageRef, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import Saved
+    from segment_duo.library.library import Saved
+    from segment_duo.library.spool import Failed
     from segment_duo.session import Session
-    from segment_duo.stores.spool import Failed
 
 NEXT_DELIVERY = "The next run that saves to Drops tries again, or"
 """Local runs do not wait for a server, so they deliver nothing."""
@@ -30,7 +30,7 @@ def deliver_spool(session: Session, *, wait: bool) -> list[Failed]:
     Args:
         wait: until another process that delivers has ended; without, what is left is told in one line, for the user came for something else.
     """
-    from segment_duo.stores.spool import Delivered
+    from segment_duo.library.spool import Delivered
 
     left: list[Failed] = []
     for outcome in session.sets.deliver_spool(wait=wait):

@@ -87,7 +87,7 @@ def train(
 
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
-    from segment_duo.engine.shelf import choose_device
+    from segment_duo.engine.device import choose_device
     from segment_duo.training.finetune import BaseModel, FineTuneOptions, TrainingExample, fine_tune
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)

@@ -1,17 +1,17 @@
 """Stacks, folders of images and films as one thing: frames that are decoded one at a time, when asked for.
 
-    sequence_of(store, ref) ─┬─> StackSequence    TIFF stack, ImageJ hyperstack, OME-TIFF   (one file, never read whole)
-                             ├─> FolderSequence   images in natural order                   (one file a frame)
-                             └─> FilmSequence     MP4, AVI ... through PyAV                 (extra ``[video]``)
+    FrameSequence ─┬─ StackSequence    TIFF stack, ImageJ hyperstack, OME-TIFF   (one file, never read whole)
+                   ├─ FolderSequence   images in natural order                   (one file a frame)
+                   └─ FilmSequence     MP4, AVI ... through PyAV                 (extra ``[video]``)
 
 What holds for all frames is decided once: the banner and the pixel size from the first frame, the stretch to 8 bits from the percentiles of frames
 sampled over the whole sequence, so that brightness means the same everywhere. No more than one frame is kept, and nothing is decoded ahead.
 
-    with sequence_of(store, ref) as sequence:
+    with segment_duo.frames.sequence_of(store, ref) as sequence:      # or StackSequence(path, name), ...
         for number in parse_frames("10:200:2", len(sequence)):
             image = sequence.frame(number)      # ImageData, as read_image gives it
 
-This module must not know of masks, models or front ends.
+This module must not know of stores, masks, models or front ends.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from segment_duo.errors import ImageError, NotFound, SegduoError, UsageError
 from segment_duo.images.axes import page_of, page_order
-from segment_duo.images.decode import FILM, IMAGE_SUFFIXES, decode, explained, sniff
+from segment_duo.images.decode import IMAGE_SUFFIXES, decode, explained
 from segment_duo.images.decoded import Decoded
-from segment_duo.images.film import FILM_SUFFIXES, Film
-from segment_duo.images.instruments import sidecar_names
+from segment_duo.images.film import Film
 from segment_duo.images.read import (
     DEFAULT_MAX_PIXELS,
+    Sidecars,
     choose_banner,
     choose_pixel_size,
     cut_and_stretch,
@@ -44,9 +43,7 @@ from segment_duo.images.read import (
     without_palette,
 )  # fmt: skip
 from segment_duo.images.stretch import Limits, limits_of
-from segment_duo.stores.base import Store, has_magic, split_path
-from segment_duo.stores.local import LocalStore, names_not_utf8
-from segment_duo.types import Banner, FrameAxes, ImageData, ImageFacts, ImageRef, PixelSize
+from segment_duo.types import Banner, FrameAxes, ImageData, ImageFacts, PixelSize
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -55,8 +52,6 @@ SAMPLED_FRAMES = 16
 """Frames that the common stretch is taken from, evenly spaced, the first and the last among them."""
 
 _SAMPLES_A_FRAME = 250_000
-_HEAD = 4096
-_LARGEST_SIDECAR = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +60,12 @@ class Reading:
 
     banner: str | int = "auto"
     pixel_size: PixelSize | None = None
-    sidecars: Mapping[str, bytes] | None = None
+    sidecars: Sidecars | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+AS_IS = Reading()
+"""Nothing special: the banner found, the scale of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,6 @@ class FrameSequence(ABC):
         self._reading = reading
         self._banner = requested_banner(reading.banner)
         self._lock = threading.RLock()
-        self._find_sidecars: Callable[[], Mapping[str, bytes]] | None = None
         self._open = ExitStack()
         self._bytes = 0
         # Not cached_property: up to Python 3.11 it has a lock of its own, which two threads could take in another order than ours.
@@ -232,9 +230,9 @@ class FrameSequence(ABC):
     def _look(self) -> _Common:
         decoded, content = self._decode(0)
         name = self._first_name
-        finding = facts_of_instrument(decoded, content, name, 0, self._reading.sidecars)
-        if finding.pixel_size is None and self._reading.sidecars is None and self._find_sidecars is not None:
-            finding = facts_of_instrument(decoded, content, name, 0, self._find_sidecars())
+        finding = facts_of_instrument(decoded, content, name, 0, {})
+        if finding.pixel_size is None and self._reading.sidecars is not None and (beside := self._reading.sidecars()):
+            finding = facts_of_instrument(decoded, content, name, 0, beside)
         banner, notes = choose_banner(decoded, self._banner, finding.banner_rows, self.name)
         size, more = choose_pixel_size(finding.pixel_size, self._reading.pixel_size, sideways=decoded.sideways)
         height, width = decoded.samples.shape[:2]
@@ -317,7 +315,7 @@ class StackSequence(_OneFile):
         self,
         file: Path | bytes,
         name: str,
-        reading: Reading = Reading(),
+        reading: Reading = AS_IS,
         *,
         axis: str | None = None,
         at: Mapping[str, int] | None = None,
@@ -364,7 +362,7 @@ def _placed(
 class FilmSequence(_OneFile):
     """Frames of a film; needs the extra ``[video]``. Arguments and errors as :class:`StackSequence`."""
 
-    def __init__(self, file: Path | bytes, name: str, reading: Reading = Reading()) -> None:
+    def __init__(self, file: Path | bytes, name: str, reading: Reading = AS_IS) -> None:
         super().__init__(file, name, reading)
         try:
             with explained(name, "film"):
@@ -398,7 +396,7 @@ class FolderSequence(FrameSequence):
     """
 
     def __init__(
-        self, files: Sequence[FrameFile], name: str, reading: Reading = Reading(), *, left_out: Sequence[str] = ()
+        self, files: Sequence[FrameFile], name: str, reading: Reading = AS_IS, *, left_out: Sequence[str] = ()
     ) -> None:
         super().__init__(name, reading)
         self._left_out = tuple(left_out)
@@ -450,91 +448,3 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def natural_order(names: Iterable[str]) -> list[str]:
     """``names`` as people count; equal ones (``a1``, ``a01``) by their characters."""
     return sorted(names, key=lambda name: (natural_key(name), name))
-
-
-def sequence_of(
-    store: Store,
-    ref: ImageRef,
-    reading: Reading = Reading(),
-    *,
-    axis: str | None = None,
-    at: Mapping[str, int] | None = None,
-) -> FrameSequence:
-    """The sequence that ``ref`` means: a stack or film, a folder of images, or a pattern (``scan_*.tif``).
-
-    A file of this machine is read in place; one on a server is fetched whole, once. A file with a single image is a sequence of one frame.
-
-    Args:
-        store: the store of ``ref``.
-        ref: a file, a folder or a pattern.
-        reading: how to read the frames.
-        axis, at: for hyperstacks; see :class:`StackSequence`.
-
-    Raises:
-        NotFound: no such file, or no images there.
-        ImageError: not a stack, film or image, or a damaged one.
-        UsageError: ``axis`` or ``at`` do not fit.
-    """
-    entry = store.stat(ref.path)
-    if entry is None and not has_magic(ref.path):
-        raise NotFound(f"no such file or folder: '{ref}'")
-    if entry is None or entry.is_folder:
-        if axis is not None or at:
-            raise UsageError(f"{ref}: only TIFF stacks have axes to choose from")
-        found = store.list(ref.path) if entry is not None else store.glob(ref.path)
-        left_out = names_not_utf8(store, ref.path if entry is not None else ref.folder)
-        return _folder(store, ref, [item.path for item in found if not item.is_folder], reading, left_out)
-    file: Path | bytes = store.on_disk(ref.path) if isinstance(store, LocalStore) else store.read(ref.path)
-    kind = sniff(_head(file, str(ref)))
-    if kind != "TIFF" and (axis is not None or at):
-        raise UsageError(f"{ref}: only TIFF stacks have axes to choose from")
-    sequence: FrameSequence
-    if kind == "TIFF":
-        sequence = StackSequence(file, ref.name, reading, axis=axis, at=at)
-    elif kind == FILM or PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES:
-        sequence = FilmSequence(file, ref.name, reading)
-    else:
-        return _folder(store, ref, [ref.path], reading)
-    sequence._find_sidecars = partial(_sidecars, store, ref.path)
-    return sequence
-
-
-def _sidecars(store: Store, path: str) -> dict[str, bytes]:
-    """Maker's text files beside an image, by name; none where the folder cannot be listed."""
-    folder, name = split_path(path)
-    wanted = {candidate.casefold() for candidate in sidecar_names(name)}
-    try:
-        entries = store.list(folder) if wanted else []
-        return {
-            entry.name: store.read(entry.path, max_bytes=_LARGEST_SIDECAR)
-            for entry in entries
-            if entry.name.casefold() in wanted and not entry.is_folder and entry.size <= _LARGEST_SIDECAR
-        }
-    except SegduoError:
-        return {}
-
-
-def _head(file: Path | bytes, shown: str) -> bytes:
-    if isinstance(file, bytes):
-        return file[:_HEAD]
-    try:
-        with file.open("rb") as stream:
-            return stream.read(_HEAD)
-    except OSError as error:
-        raise ImageError(f"{shown}: cannot be read ({error.strerror or error})") from None
-
-
-def _folder(
-    store: Store, ref: ImageRef, paths: Iterable[str], reading: Reading, left_out: Sequence[str] = ()
-) -> FolderSequence:
-    images = natural_order(
-        path for path in paths if path == ref.path or PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
-    )
-    limit = reading.max_pixels * 16  # four channels of 32 bit
-    files = [
-        FrameFile(split_path(path)[1], str(ImageRef(ref.store, path)), partial(store.read, path, max_bytes=limit))
-        for path in images
-    ]
-    sequence = FolderSequence(files, str(ref), reading, left_out=left_out)
-    sequence._find_sidecars = partial(_sidecars, store, images[0])
-    return sequence

@@ -69,12 +69,12 @@ def newest_first(entries: Entries) -> Entries:
 
 
 def usable_name(name: str) -> bool:
-    """Whether a name from a listing may become a path component.
+    """Whether a name from a server may become a path component.
 
-    Empty names, ``.``, ``..``, separators of either kind, NUL and text that is not valid Unicode (lone surrogates) are refused.
-    Control characters and markup are allowed: they are real names, and are escaped where they are printed.
+    Empty names, ``.``, ``..`` (also between backslashes, which separate elsewhere), ``/``, NUL and text that is not valid Unicode (lone
+    surrogates) are refused. Backslashes, control characters and markup are allowed: they are in real names, and are escaped where they are printed.
     """
-    if name in ("", ".", "..") or any(char in name for char in "/\\\0"):
+    if name in ("", ".") or ".." in name.split("\\") or "/" in name or "\0" in name:
         return False
     try:
         name.encode("utf-8")

@@ -9,31 +9,24 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat as stat_module
-import sys
-import time
 from pathlib import Path
 from typing import BinaryIO
 
+from segment_duo.durable import (
+    create_file,
+    make_folders,
+    remove_stale_temporaries,
+)
 from segment_duo.errors import AlreadyExists, InputError, NotFound, OutOfSpace, SegduoError, StoreError
 from segment_duo.stores.base import Entries, Store, checked_path, expand, join_path, newest_first, split_path
 from segment_duo.text import is_utf8
 from segment_duo.types import Entry, StoreKind
 
-_TEMPORARY_PREFIX = ".segduo-"
-_TEMPORARY_SUFFIX = ".tmp"
-_STALE_SECONDS = 24 * 3600.0
-"""Only a killed process leaves a temporary file; no write takes a day, so an older one has no owner."""
-
 _LEAST_READ = 1 << 16
 """Bytes asked for at once of a file that does not tell its size, or has grown since."""
 
-_NO_LINKS = frozenset(
-    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
 
 class LocalStore:
@@ -157,10 +150,11 @@ class LocalStore:
         return StoreError(f"cannot {verb} '{shown}': {error.strerror or error}")
 
 
-def too_large(shown: str, size: int, limit: int) -> InputError:
-    """Only images are read with a limit, and theirs comes from the largest number of pixels."""
+def too_large(shown: str, size: int | None, limit: int) -> InputError:
+    """Only images are read with a limit, and theirs comes from the largest number of pixels. ``size`` None: not known."""
+    has = f"{size} bytes, more" if size is not None else "more bytes"
     return InputError(
-        f"'{shown}' has {size} bytes, more than the limit of {limit}",
+        f"'{shown}' has {has} than the limit of {limit}",
         "Is it the right file? --max-pixels N (or the setting max_pixels) allows larger ones.",
     )
 
@@ -173,122 +167,6 @@ def _read_at_most(file: BinaryIO, limit: int, expected: int) -> bytes:
         parts.append(part)
         limit -= len(part)
     return b"".join(parts)
-
-
-def make_folders(folder: Path) -> None:
-    """``mkdir -p`` whose new names survive a power loss. Raises ``OSError``."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-        sync_folder(new.parent)
-
-
-def create_file(target: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Create ``target`` with ``data``, complete and durable on return.
-
-    Args:
-        target: the file; its folder exists.
-        data: what it shall hold; compared with what the file holds afterwards.
-        mode: permission bits, narrowed by the process's umask.
-
-    Raises:
-        FileExistsError: the name is taken, be it by a link to nowhere.
-        OSError: anything else; then no file of that name and no temporary file is left.
-    """
-    temporary = target.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
-    try:
-        _write_new(temporary, data, mode)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _write_or_remove(target, data, mode)
-    finally:
-        temporary.unlink(missing_ok=True)
-    try:
-        sync_folder(target.parent)
-    except OSError:
-        target.unlink(missing_ok=True)
-        raise
-
-
-def replace_file(target: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write one of the program's own files (never a user's) so that readers see the old or the new content. Not flushed. Raises ``OSError``."""
-    temporary = target.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable. File systems that cannot are left alone."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def remove_stale_temporaries(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in ``folder`` more than a day ago."""
-    limit = time.time() - _STALE_SECONDS
-    try:
-        with os.scandir(folder) as items:
-            for item in items:
-                if not (item.name.startswith(_TEMPORARY_PREFIX) and item.name.endswith(_TEMPORARY_SUFFIX)):
-                    continue
-                if item.is_file(follow_symlinks=False) and item.stat(follow_symlinks=False).st_mtime < limit:
-                    Path(item.path).unlink(missing_ok=True)
-    except OSError:
-        return  # tidying must not turn a finished save into a failure
-
-
-def _write_new(file: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        _sync_file(descriptor)
-        if os.pread(descriptor, len(data) + 1, 0) != data:
-            raise OSError(errno.EIO, "the file does not hold what was written")
-    finally:
-        os.close(descriptor)
-
-
-def _write_or_remove(target: Path, data: bytes, mode: int) -> None:
-    try:
-        _write_new(target, data, mode)
-    except FileExistsError:
-        raise
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-
-
-def _sync_file(descriptor: int) -> None:
-    if sys.platform == "darwin":
-        import fcntl
-
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync alone leaves the data in the drive's own cache there
-        except OSError:
-            os.fsync(descriptor)
-    else:
-        os.fsync(descriptor)
 
 
 def _entry(path: str, facts: os.stat_result, *, is_link: bool = False) -> Entry:
