@@ -27,6 +27,8 @@ _PANEL = 900
 """Height of both panels in pixels."""
 _LEFT, _TOP = 20, 60
 """Where the image lies on the sheet."""
+_STROKE = 3
+"""Width of outlines on the sheet."""
 FORMATS = {
     ".png": "PNG",
     ".svg": "SVG",
