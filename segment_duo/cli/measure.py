@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import expand_sets, load_set_or_file
 from segment_duo.cli.options import (
     BannerOption,
@@ -19,15 +19,15 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json, emit_raw, note
+from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, note
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
 from segment_duo.lengths import describe_nm, parse_length
 from segment_duo.masks.formats.export import check_extension, write_new
 from segment_duo.types import ImageRef, PixelSize
 
 if TYPE_CHECKING:
+    from segment_duo.library.library import LoadedSet
     from segment_duo.masks.measure import Measures, Summary
-    from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import OpenImage
 
 
@@ -111,7 +111,7 @@ def measure(
     table = [(item.name, item.rows) for item in measured]
     if csv is not None:
         write_new(csv, measuring.measures_csv(table).encode())
-        note(f"table: {csv}") if as_json else emit(csv)
+        note(f"table: {csv}") if as_json else emit_path(csv)
     elif not (summary or as_json):
         emit_raw(measuring.measures_csv(table))
     if summary and not as_json:

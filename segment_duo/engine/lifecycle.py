@@ -164,7 +164,7 @@ def run_in_foreground(settings: EngineSettings) -> NoReturn:
 
 def spawn_environment() -> dict[str, str]:
     """The environment of the engine's process: ours, the allocator's settings, and where to import this very package from."""
-    from segment_duo.engine import allocator
+    from segment_duo.segmenters import allocator
 
     environment = {**os.environ, **allocator.allocator_environment()}
     root = str(Path(__file__).resolve().parents[2])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from segment_duo.durable import create_file, make_folders
 from segment_duo.errors import AlreadyExists, InputError, OutOfSpace, StoreError, UsageError
 from segment_duo.masks.overlap import OVERLAP_RULES
-from segment_duo.stores.local import create_file, make_folders
 from segment_duo.types import MaskSet
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from segment_duo.masks.load_masks import (
     records_of,
     spans_of,
 )
+from segment_duo.provenance import derived, origins
 from segment_duo.types import (
     Banner,
     ImageIdentity,
@@ -38,6 +39,7 @@ from segment_duo.types import (
     MaskSet,
     MaskSource,
     ModelIdentity,
+    Origin,
     PixelSize,
     Provenance,
     Rle,
@@ -75,9 +77,52 @@ def dumps(mask_set: MaskSet, *, legacy: bool = False) -> bytes:
         raise MaskFileError("masks of one set must have the size of its image, here are " + _sizes(sizes))
     if len({mask.id for mask in mask_set.masks}) != len(mask_set.masks):
         raise MaskFileError("masks of one set must have different ids")
-    records = [to_record(mask, legacy=legacy) for mask in mask_set.masks]
-    provenance = provenance_record(mask_set.provenance)
+    records, provenance = set_records(mask_set, legacy=legacy)
     return pickle.dumps(records, PICKLE_PROTOCOL) + pickle.dumps(provenance, PICKLE_PROTOCOL)
+
+
+def set_records(mask_set: MaskSet, *, legacy: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records of a set, each with the number of its origin, and the provenance that lists the origins."""
+    found = origins(mask_set.masks)
+    numbers = {id(mask.origin): found.index(mask.origin) for mask in mask_set.masks if mask.origin is not None}
+    records = [to_record(mask, legacy=legacy) | {"origin": numbers.get(id(mask.origin))} for mask in mask_set.masks]
+    return records, provenance_record(mask_set.provenance) | {"origins": [origin_record(one) for one in found]}
+
+
+def origin_record(origin: Origin) -> dict[str, Any]:
+    """An origin as a dict of plain builtins; :func:`read_origin` is the inverse."""
+    return {
+        "operation": str(origin.operation),
+        "model": _model_record(origin.model),
+        "parameters": plain_json(dict(origin.parameters)),
+        "program_version": str(origin.program_version),
+        "notices": [str(notice) for notice in origin.notices],
+        "edits": [str(edit) for edit in origin.edits],
+    }
+
+
+def read_origin(value: Mapping[str, Any]) -> Origin:
+    """The inverse of :func:`origin_record`.
+
+    Raises:
+        DamagedMaskFile, KeyError, TypeError, AttributeError: it is something else.
+    """
+    return Origin(
+        operation=_text(value["operation"]),
+        model=_read_model(value.get("model")),
+        parameters=dict(plain_json(value.get("parameters") or {})),
+        program_version=_text(value.get("program_version", "")),
+        notices=tuple(_text(notice) for notice in value.get("notices") or ()),
+        edits=tuple(_text(edit) for edit in value.get("edits") or ()),
+    )
+
+
+def _model_record(model: ModelIdentity | None) -> dict[str, str] | None:
+    return None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)}
+
+
+def _read_model(value: Any) -> ModelIdentity | None:
+    return None if value is None else ModelIdentity(_text(value["id"]), _text(value["weights_sha256"]))
 
 
 def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
@@ -137,7 +182,8 @@ def provenance_record(provenance: Provenance) -> dict[str, Any]:
             "height": int(image.height),
             "page": int(image.page),
         },
-        "model": None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)},
+        "model": _model_record(model),
+        "models": [str(name) for name in provenance.models],
         "created": str(provenance.created),
         "program_version": str(provenance.program_version),
         "operation": str(provenance.operation),
@@ -279,10 +325,13 @@ def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None)
     objects = read_objects(data)
     ours = len(objects) > 1
     provenance = _read_provenance(objects[1]) if ours else Provenance()
+    origin_of = _origins(objects[1], provenance) if ours else (lambda _number: None)
     masks = []
     for position, record in enumerate(records_of(objects)):
         try:
-            masks.append(_read_record(fields_of(record), position, ours=ours, max_pixels=max_pixels))
+            fields = fields_of(record)
+            mask = _read_record(fields, position, ours=ours, max_pixels=max_pixels)
+            masks.append(replace(mask, origin=origin_of(fields.get("origin"))))
         except (DamagedMaskFile, MaskFileError) as error:
             if left_out is not None and not ours:
                 left_out.append((f"mask {position + 1}", str(error)))
@@ -292,6 +341,27 @@ def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None)
         masks = [replace(mask, id=position) for position, mask in enumerate(masks)]
     _check_consistent(masks, provenance)
     return MaskSet(tuple(masks), provenance)
+
+
+def _origins(value: Mapping[str, Any], provenance: Provenance) -> Callable[[object], Origin | None]:
+    """Tells the origin of a record by its number; in files of before there were origins, the one that the whole set has."""
+    listed = value.get("origins")
+    if listed is None:
+        whole = derived(provenance)
+        return lambda _number: whole
+    try:
+        known = [read_origin(one) for one in listed]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedMaskFile(f"its origins are damaged ({type(error).__name__}: {str(error)[:80]})") from None
+
+    def of(number: object) -> Origin | None:
+        if number is None:
+            return None
+        if type(number) is not int or not 0 <= number < len(known):
+            raise DamagedMaskFile(f"its origin is {str(number)[:20]}, the set lists {len(known)}")
+        return known[number]
+
+    return of
 
 
 def _check_consistent(masks: list[Mask], provenance: Provenance) -> None:
@@ -432,7 +502,8 @@ def _read_provenance(value: object) -> Provenance:
                 height=_integer(image["height"], "image's height"),
                 page=_integer(image.get("page", 0), "page"),
             ),
-            model=None if model is None else ModelIdentity(_text(model["id"]), _text(model["weights_sha256"])),
+            model=_read_model(model),
+            models=tuple(_text(name) for name in value.get("models", [model["id"]] if model else ())),
             created=_text(value.get("created", "")),
             program_version=_text(value.get("program_version", "")),
             operation=_text(value.get("operation", "")),
