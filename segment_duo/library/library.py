@@ -6,6 +6,7 @@ Sets are found by the image's name, for that needs one listing; whether a set is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
