@@ -115,6 +115,9 @@ def test_crowds_are_taken_and_said() -> None:
 
 
 def test_classes_without_a_name_keep_their_number() -> None:
+    numbered = coco({"iscrowd": True}, categories=[{"id": 1, "name": 3}])
+    assert read(numbered).masks[0].label == "3"
+    assert read(numbered).notices[0].startswith("1 of 1 are marked iscrowd")
     found = read(coco({"category_id": 1}, {"category_id": 5.0}, {"category_id": None}))
     assert [mask.label for mask in found.masks] == ["grain", "class 5", ""]
 
@@ -540,6 +543,8 @@ def test_broken_records_of_other_programs_are_left_out() -> None:
     assert areas(found) == [4]
     assert found.notices[0] == "mask 2 is left out: holds a mask as int"
     assert found.notices[-1] == "2 of 3 masks are left out"
+    with pytest.raises(MaskFileError, match="mask 1: is for an image of 4 x 3, the image is 90 x 60"):
+        read(pickle.dumps([{"segmentation": np.ones((3, 4), bool)}]), "a.pkl")
     with pytest.raises(MaskFileError, match="nothing that can be used: mask 1: holds a mask as int"):
         read(pickle.dumps([{"segmentation": 3}]), "a.pkl")
 

@@ -262,7 +262,7 @@ def load_set_or_file(session: Session, text: str) -> MaskSet:
         from segment_duo.masks.formats.native import loads
 
         ref = session.reference(text)
-        return loads(session.store(ref.store).read(ref.path), name=text)
+        return loads(session.store(ref.store).read(ref.path), name=text, max_pixels=session.config.max_pixels)
     return load_set(session, text).mask_set
 
 
