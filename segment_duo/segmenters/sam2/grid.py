@@ -80,6 +80,28 @@ class GridRun:
         self.points_decoded = 0
         self.points_done = 0
 
+    def with_parameters(self, parameters: AutoParameters) -> GridRun:
+        """A run over the same picture with other parameters, and with notes and counts of its own."""
+        return GridRun(
+            self.predictor,
+            parameters,
+            self.pixels,
+            embedding=self.embedding,
+            embed_crop=self.embed_crop,
+            on_progress=self.on_progress,
+            should_cancel=self.should_cancel,
+        )
+
+    def absorb(self, *parts: GridRun) -> None:
+        """Add up what runs over parts of the work took and noted."""
+        for part in parts:
+            self.points_decoded += part.points_decoded
+            self.points_done += part.points_done
+            self.notes += [note for note in part.notes if note not in self.notes]
+            for stage, seconds in part.clock.seconds.items():
+                self.clock.seconds[stage] = self.clock.seconds.get(stage, 0.0) + seconds
+        self.note_fast()
+
     def check(self) -> None:
         if self.should_cancel():
             raise Cancelled("automatic mask generation was cancelled")
