@@ -108,23 +108,3 @@ def test_a_set_that_cannot_be_read_does_not_count_as_done(empty_home: Path, run:
     assert "holds a mask as int" in told[0]
     file.write_bytes(web_set(True))
     assert session.sets.has_sets(ref)
-
-
-def squares(count: int) -> bytes:
-    array = np.zeros((HEIGHT, WIDTH), bool)
-    array[3:9, 4:14] = True
-    return pickle.dumps([{"segmentation": np.roll(array, n)} for n in range(count)])
-
-
-def test_a_small_latest_set_names_the_large_one_before_it(run: Run, empty_home: Path) -> None:
-    (empty_home / "masks").mkdir()
-    (empty_home / "masks" / "a.pkl").write_bytes(squares(57))
-    (empty_home / "masks" / "a_1.pkl").write_bytes(squares(1))
-    said = "took the latest set, 1, with 1 mask; set 0 has 57 (@0 takes that one)"
-    for arguments in (("measure", "a.png"), ("masks", "export", "a.png", "-f", "csv", "-t", "-")):
-        assert said in run(*arguments).stderr, arguments
-    assert said not in run("measure", "a.png@1").stderr, "asked for by name"
-    (empty_home / "masks" / "a_2.pkl").write_bytes(squares(50))
-    assert "took the latest" not in run("measure", "a.png").stderr
-    (empty_home / "masks" / "a_3.pkl").write_bytes(squares(0))
-    assert "with 0 masks; set 2 has 50" in run("masks", "show", "a.png").stderr

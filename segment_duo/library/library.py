@@ -6,7 +6,6 @@ Sets are found by the image's name, for that needs one listing; whether a set is
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,11 +44,6 @@ if TYPE_CHECKING:
     from segment_duo.masks.formats.native import Peek
     from segment_duo.paths import Paths
     from segment_duo.stores.base import Store
-
-
-_FAR_MORE = 3
-"""How many times the masks of the latest set another must have to be mentioned."""
-_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -201,7 +195,7 @@ class SavedSets:
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet:
         """Load one saved set: by version name, or else the latest that belongs to this image.
 
-        When the latest is wanted, damaged sets are passed over with a message, and a set that is small beside another of the image is named.
+        Damaged sets are passed over with a message when the latest is wanted.
 
         Args:
             version: ``0``, ``2``, ``grain_1``; None or ``latest`` for the latest.
@@ -220,9 +214,7 @@ class SavedSets:
         for candidate in candidates:
             try:
                 if owner.has(candidate, self.peek(ref, candidate).provenance):
-                    loaded = self._fit(candidate, self.read(ref, candidate), owner)
-                    self._tell_of_larger(ref, loaded, candidates, owner)
-                    return loaded
+                    return self._fit(candidate, self.read(ref, candidate), owner)
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
                 unread.append(error)
@@ -238,22 +230,6 @@ class SavedSets:
             f"{ref}: none of the saved sets of this name belongs to this image",
             "`segduo masks ls` shows them; IMAGE@VERSION loads one all the same.",
         )
-
-    def _tell_of_larger(self, ref: ImageRef, loaded: LoadedSet, versions: Sequence[Version], owner: _Owner) -> None:
-        """Say so when another set of the image has far more masks: "latest" may be the one mask of a click after the 57 of `auto`."""
-        count = len(loaded.mask_set.masks)
-        # Only files that are much larger are looked into, for each look is a read from the server.
-        others = [version for version in versions if version.size > 2 * loaded.version.size]
-        for version in others[:_LOOKS]:
-            with contextlib.suppress(MaskFileError):
-                peek = self.peek(ref, version)
-                if peek.count >= max(_FAR_MORE * count, count + 5) and owner.has(version, peek.provenance):
-                    masks = "1 mask" if count == 1 else f"{count} masks"
-                    self._tell(
-                        f"{ref}: took the latest set, {loaded.version.name}, with {masks}; "
-                        f"set {version.name} has {peek.count} (@{version.name} takes that one)"
-                    )
-                    return
 
     def read(self, ref: ImageRef, version: Version) -> MaskSet:
         """Read and check the file of a version."""
