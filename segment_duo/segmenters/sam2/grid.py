@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
-from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
+from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
 from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
@@ -111,7 +111,7 @@ class GridRun:
         if self.parameters.fast:
             self.notes += adaptive.notes(self.points_decoded, self.points_done, self.decoding.half)
 
-    def result(self, masks: tuple[Mask, ...], kept: Candidates | None, *, reused: bool) -> AutomaticRun:
+    def result(self, masks: tuple[Mask, ...], kept: Reusable | None, *, reused: bool) -> AutomaticRun:
         """The answer, with what this run took and noted."""
         return AutomaticRun(masks, tuple(self.notes), kept, self.clock.seconds, self.points_decoded, reused)
 
