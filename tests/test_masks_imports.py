@@ -584,3 +584,12 @@ def test_masks_labels_and_numbers_come_back(fmt: str, drawn: list[tuple[int, str
     assert [mask.label for mask in found.masks] == [mask.label for mask in masks]
     if fmt not in ("imagej",):
         assert [mask.id for mask in found.masks] == [mask.id for mask in masks]
+
+
+def test_words_in_odd_places_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    assert areas(read(labelme({"points": square(1, 1)}, {"shape_type": [0], "points": square(1, 1)}))) == [400]
+    data = bytearray(freehand(10, 10).tobytes())
+    data[6] = 102
+    with pytest.raises(MaskFileError, match="a ROI of the kind unknown has no area"):
+        read(bytes(data), "a.roi")
+    assert capfd.readouterr().err == "", "remarks of the ROI library"
