@@ -8,6 +8,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -549,6 +550,21 @@ def test_broken_records_of_other_programs_are_left_out() -> None:
         read(pickle.dumps([{"segmentation": 3}]), "a.pkl")
 
 
+def test_a_folder_of_sam1_with_gaps(tmp_path: Path) -> None:
+    code = rle.encode_crop(np.ones((5, 5), bool), 3, 3, HEIGHT, WIDTH)
+    masks = tuple(Mask(code, 25, rle.bounding_box(code), id=n) for n in range(4))
+    mask_set = MaskSet(masks, Provenance(image=ImageIdentity("img.png", "", WIDTH, HEIGHT)))
+    (folder,) = export.export([(mask_set, None)], "sam1", tmp_path)
+    (folder / "1.png").unlink()
+    (folder / "2.png").write_bytes(b"junk")
+    (folder / "._0.png").write_bytes(b"junk of the Finder")
+    found = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
+    assert areas(found) == [25, 25]
+    assert [notice[:17] for notice in found.notices] == ["1.png is left out", "2.png is left out", "2 of 4 masks are "]
+    with pytest.raises(MaskFileError, match=r"nothing that can be used: 0\.png: is for an image of 90 x 60"):
+        importers.import_folder(folder, width=WIDTH, height=HEIGHT + 1)
+
+
 # --- what we write comes back -----------------------------------------------------------------------------------------------
 
 
@@ -564,7 +580,6 @@ def test_broken_records_of_other_programs_are_left_out() -> None:
 )
 def test_masks_labels_and_numbers_come_back(fmt: str, drawn: list[tuple[int, str]], first: int) -> None:
     import tempfile
-    from pathlib import Path
 
     from segment_duo.masks.formats.common import canvas
 
