@@ -689,8 +689,9 @@ def test_masks_of_more_pixels_than_allowed_are_refused() -> None:
             MaskFileError, match=f"masks of {shape[1]} x {shape[0]} pixels, the limit .max_pixels. is 10"
         ):
             native.loads(dump_records({"segmentation": value, "shape": shape}), max_pixels=10)
-    with pytest.raises(MaskFileError, match="is 10"):
+    with pytest.raises(MaskFileError, match="is 10") as caught:
         native.loads(native.dumps(full_set()), max_pixels=10)
+    assert "--max-pixels" in caught.value.hint
 
 
 def test_running_out_of_memory_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -285,6 +285,8 @@ def _guarded(reader: Callable[[], _T], data: bytes, name: str) -> _T:
         said = error.message if isinstance(error, MaskFileError) else str(error)
         hint = error.hint if isinstance(error, MaskFileError) else ""
         said = _found(data) or said
+        if "(max_pixels)" in said:
+            hint = "Allow it with --max-pixels N or the setting max_pixels."
         if LEGACY_CLASS in said:
             hint = "Its own program no longer saves it: make the masks anew with `segduo auto` or `segduo point`."
         # Most messages are a sentence without its subject ("is truncated"); the others ("mask 3: ...") stand for themselves.
