@@ -8,6 +8,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,9 @@ def test_crowds_are_taken_and_said() -> None:
 
 
 def test_classes_without_a_name_keep_their_number() -> None:
+    numbered = coco({"iscrowd": True}, categories=[{"id": 1, "name": 3}])
+    assert read(numbered).masks[0].label == "3"
+    assert read(numbered).notices[0].startswith("1 of 1 are marked iscrowd")
     found = read(coco({"category_id": 1}, {"category_id": 5.0}, {"category_id": None}))
     assert [mask.label for mask in found.masks] == ["grain", "class 5", ""]
 
@@ -540,8 +544,25 @@ def test_broken_records_of_other_programs_are_left_out() -> None:
     assert areas(found) == [4]
     assert found.notices[0] == "mask 2 is left out: holds a mask as int"
     assert found.notices[-1] == "2 of 3 masks are left out"
+    with pytest.raises(MaskFileError, match="mask 1: is for an image of 4 x 3, the image is 90 x 60"):
+        read(pickle.dumps([{"segmentation": np.ones((3, 4), bool)}]), "a.pkl")
     with pytest.raises(MaskFileError, match="nothing that can be used: mask 1: holds a mask as int"):
         read(pickle.dumps([{"segmentation": 3}]), "a.pkl")
+
+
+def test_a_folder_of_sam1_with_gaps(tmp_path: Path) -> None:
+    code = rle.encode_crop(np.ones((5, 5), bool), 3, 3, HEIGHT, WIDTH)
+    masks = tuple(Mask(code, 25, rle.bounding_box(code), id=n) for n in range(4))
+    mask_set = MaskSet(masks, Provenance(image=ImageIdentity("img.png", "", WIDTH, HEIGHT)))
+    (folder,) = export.export([(mask_set, None)], "sam1", tmp_path)
+    (folder / "1.png").unlink()
+    (folder / "2.png").write_bytes(b"junk")
+    (folder / "._0.png").write_bytes(b"junk of the Finder")
+    found = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
+    assert areas(found) == [25, 25]
+    assert [notice[:17] for notice in found.notices] == ["1.png is left out", "2.png is left out", "2 of 4 masks are "]
+    with pytest.raises(MaskFileError, match=r"nothing that can be used: 0\.png: is for an image of 90 x 60"):
+        importers.import_folder(folder, width=WIDTH, height=HEIGHT + 1)
 
 
 # --- what we write comes back -----------------------------------------------------------------------------------------------
@@ -559,7 +580,6 @@ def test_broken_records_of_other_programs_are_left_out() -> None:
 )
 def test_masks_labels_and_numbers_come_back(fmt: str, drawn: list[tuple[int, str]], first: int) -> None:
     import tempfile
-    from pathlib import Path
 
     from segment_duo.masks.formats.common import canvas
 
@@ -579,3 +599,12 @@ def test_masks_labels_and_numbers_come_back(fmt: str, drawn: list[tuple[int, str
     assert [mask.label for mask in found.masks] == [mask.label for mask in masks]
     if fmt not in ("imagej",):
         assert [mask.id for mask in found.masks] == [mask.id for mask in masks]
+
+
+def test_words_in_odd_places_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    assert areas(read(labelme({"points": square(1, 1)}, {"shape_type": [0], "points": square(1, 1)}))) == [400]
+    data = bytearray(freehand(10, 10).tobytes())
+    data[6] = 102
+    with pytest.raises(MaskFileError, match="a ROI of the kind unknown has no area"):
+        read(bytes(data), "a.roi")
+    assert capfd.readouterr().err == "", "remarks of the ROI library"

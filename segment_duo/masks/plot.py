@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from segment_duo.errors import UsageError
 from segment_duo.masks.measure import Measures, Summary
 from segment_duo.masks.outlines import outline_parts
-from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, format_length, line_width, overlay
+from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, format_length, overlay
 from segment_duo.text import safe
 from segment_duo.types import ImageData, Mask, PixelSize
 
@@ -27,6 +27,8 @@ _PANEL = 900
 """Height of both panels in pixels."""
 _LEFT, _TOP = 20, 60
 """Where the image lies on the sheet."""
+_STROKE = 3
+"""Width of outlines on the sheet."""
 FORMATS = {
     ".png": "PNG",
     ".svg": "SVG",
@@ -82,7 +84,7 @@ def plot(
     if vector:
         sheet = _Svg(*sheet_size)
         sheet.picture(shown)
-        sheet.outlines(masks, shown_width / width, line_width(shown_height, shown_width))
+        sheet.outlines(masks, shown_width / width)
         if size is not None:
             sheet.scale_bar(width, size, shown_width, shown_height)
     else:
@@ -150,9 +152,9 @@ class _Svg:
             f'<image x="{_LEFT}" y="{_TOP}" width="{shown.width}" height="{shown.height}" href="data:image/png;base64,{data}"/>'
         )
 
-    def outlines(self, masks: Sequence[Mask], scale: float, stroke: int) -> None:
+    def outlines(self, masks: Sequence[Mask], scale: float) -> None:
         self._lines.append(
-            f'<g transform="translate({_LEFT} {_TOP}) scale({scale:.8g})" fill="none" stroke-width="{stroke / scale:.6g}" '
+            f'<g transform="translate({_LEFT} {_TOP}) scale({scale:.8g})" fill="none" stroke-width="{_STROKE / scale:.6g}" '
             'stroke-linejoin="round">'
         )
         for mask in masks:
@@ -163,7 +165,7 @@ class _Svg:
 
     def scale_bar(self, width: int, size: PixelSize, shown_width: int, shown_height: int) -> None:
         pixels, text = bar_length(width, size)
-        length, font = pixels * shown_width / width, max(14, shown_height // 35)
+        length, font = pixels * shown_width / width, max(20, shown_height // 30)
         ground = max(length, 0.6 * font * len(text)) + 2 * font
         right, bottom = _LEFT + shown_width - font / 2, _TOP + shown_height - font / 2
         middle = right - ground / 2
@@ -240,7 +242,7 @@ def _density(per_um2: float) -> str:
     """Per the square of a unit in which the number is neither tiny nor huge; "um" because the font drawn with has no Greek letters."""
     for unit, factor in (("mm", 1e6), ("um", 1.0)):
         if per_um2 * factor < 1e4:
-            return f"{per_um2 * factor:.3g} per {unit}^2"
+            return f"{per_um2 * factor:.4g} per {unit}^2"
     return f"{per_um2 * 1e-6:.3g} per nm^2"
 
 

@@ -123,7 +123,9 @@ def _load_records(records: list[dict[str, Any]], name: str, height: int, width: 
 
 
 def _with_crowds(found: Gathered, annotations: list[dict[str, Any]]) -> tuple[list[Mask], list[str]]:
-    crowds = sum(whole(annotation.get("iscrowd")) == 1 for annotation in annotations)
+    crowds = sum(
+        annotation.get("iscrowd") is True or whole(annotation.get("iscrowd")) == 1 for annotation in annotations
+    )
     if crowds:
         found.notices.append(
             f"{crowds} of {len(annotations)} are marked iscrowd (a group of objects); each is taken as one mask"
