@@ -6,6 +6,8 @@ import errno
 import hashlib
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -325,6 +327,27 @@ class TestRegistry:
         choice = resolve_model(Config(model="grains"), paths)
         assert choice.auto_defaults == {"points_per_side": 24}
         assert {model.id: model.description for model in known_models(paths)}["grains"] == "trained here from nano"
+
+    def test_a_disk_without_room_is_left_as_it_was(self, paths: Paths, tmp_path: Path) -> None:
+        script = (
+            "import os, resource, sys\n"
+            "from pathlib import Path\n"
+            "from segment_duo.models.registry import file_sha256\n"
+            "from segment_duo.paths import Paths\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+            "root = Path(sys.argv[2])\n"
+            "print(file_sha256(Path(sys.argv[1]), Paths(root, root, root, root)))\n"
+        )
+        file, cache = tmp_path / "model.pt", tmp_path / "cache"
+        file.write_bytes(b"one")
+        cache.mkdir()
+        (cache / ".hashes-left").touch()  # of an earlier version
+        command = [sys.executable, "-c", script, str(file), str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == hashlib.sha256(b"one").hexdigest()
+        assert [path.name for path in cache.iterdir()] == [".hashes-left"]
+        subprocess.run([*command[:2], script.replace("(0, 0)", "(9999, 9999)"), *command[3:]], check=True)
+        assert [path.name for path in cache.iterdir()] == ["checkpoint-hashes.json"]
 
     def test_hash_is_remembered_until_the_file_changes(self, paths: Paths, tmp_path: Path) -> None:
         file = tmp_path / "weights.pt"
