@@ -207,21 +207,32 @@ class Session:
         except NotFound as error:
             raise NotFound(error.message, version_hint(ref.path) or error.hint) from None
 
-        def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
-            return read_image(
-                content, name=ref.name, page=page, banner=banner, pixel_size=given, sidecars=sidecars, max_pixels=limit
-            )
-
-        # Sidecars hold the banner's height as well, so the flag must not keep them from being read.
-        data = decode({}, None)
-        sidecars = self._sidecars(store, ref) if data.facts.pixel_size is None else {}
-        if sidecars or pixel_size is not None:
-            data = decode(sidecars, pixel_size)
+        data = read_image(
+            content,
+            name=ref.name,
+            page=page,
+            banner=banner,
+            pixel_size=pixel_size,
+            sidecars=lambda: self._sidecars(store, ref),
+            max_pixels=limit,
+        )
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
         if data.facts.pages > 1 and page == 0:
             self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0); --page N reads another")
         image = OpenImage(ref, data, image_id(data.pixels))
+        self._images[image.image_id] = image
+        return image
+
+    def open_array(
+        self, samples: npt.NDArray[Any], *, name: str = "array", banner: int = 0, pixel_size: PixelSize | None = None
+    ) -> OpenImage:
+        """Prepare an image that is in memory already, (H, W) or (H, W, 3) of any depth; see :func:`segment_duo.images.read_array`."""
+        from segment_duo.engine.protocol import image_id
+        from segment_duo.images import read_array
+
+        data = read_array(samples, name=name, banner=banner, pixel_size=pixel_size)
+        image = OpenImage(ImageRef(StoreKind.LOCAL, f"/{name}"), data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image
 

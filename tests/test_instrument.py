@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def facts_of(data: bytes, name: str = "a.tif", **sidecars: bytes) -> ImageFacts:
     )
 
 
-def read_facts(data: bytes, **options: Any) -> ImageFacts:
-    return read_image(data, **options).facts
+def read_facts(data: bytes, *, sidecars: Mapping[str, bytes] | None = None, **options: Any) -> ImageFacts:
+    return read_image(data, sidecars=lambda: sidecars or {}, **options).facts
 
 
 def nm(facts: ImageFacts) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from segment_duo.cli import show, tui
 from segment_duo.config import load_config
 from segment_duo.errors import NotFound, UsageError
 from segment_duo.session import Session
-from segment_duo.tui.still import RAMP, render_still
+from segment_duo.terminal.still import RAMP, render_still
 from tests.tui_fakes import disc, micrograph
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
 from segment_duo.results import AutoResult, Candidate, PredictedObject
+from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
     AutoParameters,
     Banner,
@@ -59,6 +59,30 @@ class FakeImage:
     data: ImageData
 
 
+@dataclass(frozen=True)
+class FakeModel:
+    id: str = "nano"
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    start_folder: str = "/pictures"
+
+
+@dataclass(frozen=True)
+class FakeLoaded:
+    version: Version
+    mask_set: MaskSet
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class FakeSaved:
+    version: Version | None
+    path: str
+    spooled: Path | None = None
+
+
 @dataclass
 class FakeSession:
     """``images``: path -> grey pixels. ``banners``: path -> rows. ``failures``: method name -> error to raise."""
@@ -71,8 +95,8 @@ class FakeSession:
     slow: dict[str, float] = field(default_factory=dict)
     spool: bool = False
     gate: threading.Event | None = None
-    config: Any = field(default_factory=lambda: SimpleNamespace(start_folder="/pictures"))
-    model: Any = field(default_factory=lambda: SimpleNamespace(id="nano", auto_defaults={}))
+    config: FakeConfig = FakeConfig()
+    model: FakeModel = FakeModel()
 
     def _enter(self, name: str, detail: Any = None) -> None:
         self.calls.append((name, detail))
@@ -187,11 +211,11 @@ class FakeSession:
         self._enter("versions")
         return [version for version, _ in self.saved.get(ref.path, [])]
 
-    def load(self, ref: ImageRef, version: str | None = None, facts: Any = None) -> Any:
+    def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> FakeLoaded:
         self._enter("load", version)
         for found, mask_set in reversed(self.saved.get(ref.path, [])):
             if version in (None, found.name):
-                return SimpleNamespace(version=found, mask_set=mask_set, notice="")
+                return FakeLoaded(found, mask_set)
         raise NotFound(f"{ref}: no saved sets yet")
 
     def save(
@@ -203,7 +227,7 @@ class FakeSession:
         parameters: Mapping[str, Any] | None = None,
         suffix: str = "",
         parent: str | None = None,
-    ) -> Any:
+    ) -> FakeSaved:
         self._enter("save", (suffix, parent, dict(parameters or {})))
         sets = self.saved.setdefault(image.ref.path, [])
         number = sum(version.suffix == suffix for version, _ in sets)
@@ -212,8 +236,8 @@ class FakeSession:
         version = Version(name, suffix, number, path, 100, time.time())
         sets.append((version, MaskSet(tuple(masks), Provenance(operation=operation))))
         if self.spool:
-            return SimpleNamespace(version=None, path="/spool/x.pkl", spooled=Path("/spool/x.pkl"))
-        return SimpleNamespace(version=version, path=path, spooled=None)
+            return FakeSaved(None, "/spool/x.pkl", Path("/spool/x.pkl"))
+        return FakeSaved(version, path)
 
     def engine_status(self, *, start: bool = False) -> EngineStatus | None:
         return EngineStatus(protocol=1, version="0", pid=1, state="idle", device="cpu")
@@ -226,3 +250,8 @@ def pictures() -> FakeSession:
     return FakeSession(
         {"/pictures/particles.tif": micrograph(), "/pictures/banner.tif": with_banner}, {"/pictures/banner.tif": 20}
     )
+
+
+def _keeps_to_the_protocol(session: FakeSession) -> SessionPort:
+    """For the type checker: a method that the real session has and the fake has not, or has otherwise, is an error here."""
+    return session

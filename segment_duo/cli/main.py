@@ -18,7 +18,6 @@ from segment_duo.cli import (
     engine,
     info,
     ls,
-    masks,
     measure,
     models,
     point,
@@ -27,6 +26,7 @@ from segment_duo.cli import (
     tui,
 )
 from segment_duo.cli.output import BROKEN_PIPE_EXIT, NO_ROOM, emit, forgive_encodings, note, output_error, to_nowhere
+from segment_duo.cli.sets import listing as masks
 from segment_duo.errors import SegduoError
 
 app = typer.Typer(

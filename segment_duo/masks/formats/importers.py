@@ -33,25 +33,39 @@ class Imported:
 
 
 def import_report(
-    data: bytes, fmt: str | None, *, name: str, width: int, height: int, image_name: str = ""
+    data: bytes,
+    fmt: str | None,
+    *,
+    name: str,
+    width: int,
+    height: int,
+    image_name: str = "",
+    page: int | None = None,
+    pages: int | None = None,
 ) -> Imported:
     """Read masks for an image of ``width`` x ``height`` (uncut).
+
+    Good masks are taken, the others named and counted in the notices; a file of which nothing is left is refused.
 
     Args:
         data: the file's bytes.
         fmt: a key of :data:`IMPORTS`, or None to tell by content.
         name: the file's name, for messages and for telling formats apart.
         image_name: picks the image in a COCO file of several; ``name`` does when empty.
+        page: which page of a stack the image is, from 0; masks that lie on other slices are left out. None: position does not count.
+        pages: how many pages the stack has.
 
     Raises:
         UsageError: unknown format.
-        MaskFileError: not that format, damaged, or of another size; the message begins with ``name``.
+        MaskFileError: not that format, damaged, or of another size; or nothing in it can be used; the message begins with ``name``.
     """
     if fmt is not None and fmt not in IMPORTS:
         raise UsageError(f"no import format is called {fmt!r}", "known: " + ", ".join(IMPORTS))
     try:
         kind = fmt or guess_format(data, name)
-        masks, notices = _READERS[kind](_File(data, image_name or name, height, width))
+        masks, notices = _READERS[kind](_File(data, image_name, name, height, width, page, pages))
+    except MemoryError:
+        raise MaskFileError(f"{name} needs more memory than there is", "Read it on a larger machine.") from None
     except InputError as error:
         raise MaskFileError(f"{name}: {error.message}", error.hint) from None
     return Imported(unique_ids(masks), kind, tuple(notices))
@@ -70,10 +84,10 @@ def import_folder(folder: Path, *, width: int, height: int) -> Imported:
         raise NotFound(f"{folder} is not a folder")
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in {".png", ".csv"}}
     try:
-        masks = label_images.load_sam1(files, height, width)
+        masks, notices = label_images.load_sam1(files, height, width)
     except InputError as error:
         raise MaskFileError(f"{folder}: {error.message}", error.hint) from None
-    return Imported(unique_ids(masks), "sam1")
+    return Imported(unique_ids(masks), "sam1", tuple(notices))
 
 
 def guess_format(data: bytes, name: str) -> str:
@@ -82,6 +96,8 @@ def guess_format(data: bytes, name: str) -> str:
     Raises:
         MaskFileError: nothing known.
     """
+    from segment_duo.masks.formats import yolo
+
     suffix = name.lower().rpartition(".")[2]
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG"):
         return "labels"
@@ -94,7 +110,7 @@ def guess_format(data: bytes, name: str) -> str:
         return _guess_json(data, suffix)
     if data[:1] == b"\x80" or suffix in {"pkl", "pickle"}:
         return "pkl"
-    if suffix == "txt":
+    if suffix == "txt" or yolo.looks_like(data):
         return "yolo"
     raise MaskFileError("is no mask file that is known here", "known: " + ", ".join(IMPORTS))
 
@@ -107,56 +123,63 @@ def _guess_json(data: bytes, suffix: str) -> str:
     first = content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
     if "shapes" in keys:
         return "labelme"
-    if content and (suffix == "geojson" or {"features", "geometry"} & keys or "geometry" in first):
+    geometry = isinstance(content, dict) and content.get("type") in _GEOMETRIES
+    if content and (suffix == "geojson" or geometry or {"features", "geometry"} & keys or "geometry" in first):
         return "geojson"
     return "coco"
 
 
+_GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection")
 _Found = tuple[list[Mask], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
+    """``image_name`` is empty when nobody says; ``page`` and ``pages`` None."""
+
     data: bytes
     image_name: str
+    name: str
     height: int
     width: int
+    page: int | None
+    pages: int | None
 
 
 def _coco(file: _File) -> _Found:
     from segment_duo.masks.formats import coco
 
-    return coco.load(file.data, file.image_name, file.height, file.width), []
+    return coco.load(file.data, file.image_name or file.name, file.height, file.width, image_name=file.image_name)
 
 
 def _labels(file: _File) -> _Found:
     from segment_duo.masks.formats import label_images
 
-    return label_images.load(file.data, file.height, file.width), []
+    return label_images.load(file.data, file.height, file.width, page=file.page, pages=file.pages), []
 
 
 def _imagej(file: _File) -> _Found:
     from segment_duo.masks.formats import imagej
 
-    return imagej.load(file.data, file.height, file.width)
+    return imagej.load(file.data, file.height, file.width, page=file.page, pages=file.pages)
 
 
 def _labelme(file: _File) -> _Found:
     from segment_duo.masks.formats import labelme
 
-    return labelme.load(file.data, file.height, file.width)
+    return labelme.load(file.data, file.height, file.width, image_name=file.image_name)
 
 
 def _geojson(file: _File) -> _Found:
     from segment_duo.masks.formats import geojson
 
-    return geojson.load(file.data, file.height, file.width)
+    return geojson.load(file.data, file.height, file.width, page=file.page)
 
 
 def _yolo(file: _File) -> _Found:
     from segment_duo.masks.formats import yolo
 
-    return yolo.load(file.data, file.height, file.width), []
+    return yolo.load(file.data, file.height, file.width)
 
 
 def _npz(file: _File) -> _Found:
@@ -166,13 +189,20 @@ def _npz(file: _File) -> _Found:
 
 
 def _pkl(file: _File) -> _Found:
-    from segment_duo.masks.formats.common import check_size
+    from segment_duo.masks.formats.common import Gathered, check_size, name_notice
     from segment_duo.masks.formats.native import loads
 
-    masks = list(loads(file.data).masks)
-    if masks:
-        check_size((masks[0].rle.height, masks[0].rle.width), file.height, file.width)
-    return masks, []
+    found = Gathered("mask")
+    mask_set = loads(file.data, max_pixels=file.height * file.width, left_out=found.left_out)
+    for mask in mask_set.masks[:1]:
+        check_size((mask.rle.height, mask.rle.width), file.height, file.width)
+    found.masks.extend(mask_set.masks)
+    image = mask_set.provenance.image
+    if image is not None:
+        found.notices += name_notice(image.path, file.image_name)
+        if file.page not in (None, image.page) and (file.pages or 2) > 1:
+            found.notices.append(f"the file was made for page {image.page} of its image")
+    return found.result()
 
 
 _READERS: dict[str, Callable[[_File], _Found]] = {

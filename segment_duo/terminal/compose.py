@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from segment_duo.tui.viewport import Viewport
+    from segment_duo.terminal.viewport import Viewport
 
     Pixels = npt.NDArray[np.uint8]
     Bits = npt.NDArray[np.bool_]

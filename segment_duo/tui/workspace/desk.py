@@ -1,24 +1,30 @@
-"""What the parts of the workspace share: panes, the document, the session and its locks, and how the user is told of things."""
+"""What the parts of the workspace share: panes, the document, the session and its locks, and how the user is told of things.
+
+It knows no part; the parts know it, and get what they need of each other as arguments from the screen.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 from textual.screen import Screen
+from textual.timer import Timer
 
 from segment_duo.errors import SegduoError
+from segment_duo.terminal.compose import MaskCrops, Overlay
+from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.explorer.explorer import Explorer
-from segment_duo.tui.graphics import Terminal
-from segment_duo.tui.jobs import JobFinished, Jobs
+from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.picture import MaskCrops, Overlay
 from segment_duo.tui.ports import OpenImage, SessionPort
+from segment_duo.tui.screens.dialog import Answer, Dialog
 from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
 from segment_duo.types import Mask
@@ -35,15 +41,15 @@ class Told(Message):
         self.text = text
 
 
-class WorkspaceBase(Screen[None]):
+class Desk:
     """Panes and shared state.
 
     The session serves one caller at a time: calls of the engine hold ``engine_lock``, calls of stores ``store_lock``, so that listing a
     folder never waits for the model.
     """
 
-    def __init__(self, session: SessionPort, journal: Journal, terminal: Terminal) -> None:
-        super().__init__()
+    def __init__(self, screen: Screen[None], session: SessionPort, journal: Journal, terminal: Terminal) -> None:
+        self.screen = screen
         self.session = session
         self.journal = journal
         self.doc = Document()
@@ -53,7 +59,7 @@ class WorkspaceBase(Screen[None]):
         self.engine_lock = threading.Lock()
         self.store_lock = threading.Lock()
         self._hit_crops = MaskCrops(64 * 2**20)
-        self.jobs = Jobs(self, self.report)
+        self.jobs = Jobs(screen, self.report)
         self.canvas = Canvas(terminal)
         self.explorer = Explorer()
         self.mask_list = MaskList()
@@ -65,6 +71,16 @@ class WorkspaceBase(Screen[None]):
     @property
     def picture(self) -> PictureView:
         return self.canvas.picture
+
+    def ask(self, dialog: Dialog[Answer], take: Callable[[Answer | None], None]) -> None:
+        """Show a dialog; ``take`` gets its answer, None when the user went back."""
+        self.screen.app.push_screen(dialog, take)
+
+    def later(self, seconds: float, do: Callable[[], None]) -> Timer:
+        return self.screen.set_timer(seconds, do)
+
+    def every(self, seconds: float, do: Callable[[], None]) -> Timer:
+        return self.screen.set_interval(seconds, do)
 
     # Talking to the user
 
@@ -80,12 +96,6 @@ class WorkspaceBase(Screen[None]):
             self.say("Open an image first: choose one in the list on the left and press Enter.")
             return False
         return True
-
-    def on_job_finished(self, message: JobFinished) -> None:
-        self.jobs.finish(message)
-
-    def on_told(self, message: Told) -> None:
-        self.say(message.text, "warning")
 
     # Showing the state
 
@@ -107,7 +117,7 @@ class WorkspaceBase(Screen[None]):
         self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title())
         self.show_header()
         self.show_cross_hair()
-        self.refresh_bindings()
+        self.screen.refresh_bindings()
 
     def _list_title(self) -> str:
         doc = self.doc

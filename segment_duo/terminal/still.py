@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 from rich.style import Style
 
-from segment_duo.tui import graphics
-from segment_duo.tui.graphics import HALF_CELL, Method, Terminal
-from segment_duo.tui.picture import MaskCrops, Overlay, compose
-from segment_duo.tui.viewport import Viewport
+from segment_duo.terminal import graphics
+from segment_duo.terminal.compose import MaskCrops, Overlay, compose
+from segment_duo.terminal.graphics import HALF_CELL, Method, Terminal
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Mask
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Make the repository's example images: ``python -m segment_duo.training.examples OUT``.
+"""Make the repository's example images: ``python -m segment_duo.training.nano.examples OUT``.
 
 | file | what it shows |
 |---|---|
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segment_duo.training.batches import object_depth
-from segment_duo.training.layouts import Labels, tidy
-from segment_duo.training.synthetic import Look, Scene, generate
+from segment_duo.training.nano.batches import object_depth
+from segment_duo.training.nano.layouts import Labels, tidy
+from segment_duo.training.nano.scenes import Look, Scene, generate
 
 PIXEL_NM = 5.0
 MAX_BYTES = 1_500_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, timestamp, when
 from segment_duo.cli.inputs import expand_sets, image_and_version, load_set, load_set_or_file
 from segment_duo.cli.options import (
@@ -381,6 +381,8 @@ def import_set(
                     width=facts.width,
                     height=facts.height,
                     image_name=opened.ref.name,
+                    page=facts.page,
+                    pages=facts.pages,
                 )
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}") from None
