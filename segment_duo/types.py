@@ -335,7 +335,9 @@ class AutoParameters:
 
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
     ``tile`` and
-    ``halo`` (pixels) cut a large image into overlapping tiles; ``fast`` allows announced approximations. 0 for ``points_per_batch`` lets
+    ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the
+    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``fast`` allows announced
+    approximations. 0 for ``points_per_batch`` lets
     the engine choose by pixels and free memory, which does not change any result.
 
     A field added here is an option of ``segduo auto`` by that, with this help text and range (:mod:`segment_duo.cli.auto_options`).
@@ -390,6 +392,12 @@ class AutoParameters:
     use_m2m: bool = _parameter(False, "Refine each mask once with itself as prompt.", shown="off", group=GRID)
     multimask_output: bool = _parameter(True, "Three candidates a point, or one.", shown="three", group=GRID)
     region: Box | None = _parameter(None, "Prompt only inside this box.", group=GRID)  # noqa: RUF009 - makes a field
+    scale: Literal["whole", "both"] = _parameter(
+        "whole",
+        "See the picture whole, or also in windows of the model's input size where it is larger: small objects need that.",
+        shown="the model's own, else whole",
+        group=LARGE,
+    )
     tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
     halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
     fast: bool = _parameter(False, "Allow approximations; the set records them.", shown="", group=LARGE)

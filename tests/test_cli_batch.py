@@ -52,7 +52,7 @@ def test_another_process_takes_the_request_and_gives_the_outcome(shell: Shell) -
     assert outcome.saved is not None
     assert outcome.saved.path == str(shell.folder / "masks/a_far.pkl")
     shown = shell.run("masks", "show", "a.png@far", "--json").ok().json
-    assert len(shown["masks"]) == len(outcome.masks)
+    assert len(shown["records"]) == len(outcome.masks)
     assert shown["provenance"]["parameters"] | {"preset": "default", "points_per_side": 6} == shown["provenance"]["parameters"]  # fmt: skip
     again = elsewhere(shell, ref, request)
     assert (again.state, again.masks, again.saved) == ("skipped", (), None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.batch import Outcome, Request, is_done, segment_one
+from segment_duo.cli import completion
 from segment_duo.cli.auto_options import AutoOptions
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.each import run_batch
@@ -19,7 +20,7 @@ from segment_duo.cli.options import (
     EngineOptions,
     FromFileOption,
     InputsArgument,
-    JsonOption,
+    JsonLinesOption,
     OutOption,
     ReadingOptions,
     SaveOption,
@@ -52,7 +53,12 @@ def auto(
     images: InputsArgument = None,
     from_file: FromFileOption = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="default, web (as the former web page), fine or coarse.")
+        str,
+        typer.Option(
+            "--preset",
+            help="default, web (as the former web page), fine or coarse.",
+            autocompletion=completion.presets,
+        ),
     ] = "default",
     suffix: SuffixOption = "",
     out: OutOption = None,
@@ -61,7 +67,7 @@ def auto(
     ] = False,
     save: SaveOption = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell which images would be done.")] = False,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Make all masks of images and save each set as a new version.
 
@@ -82,7 +88,7 @@ def auto(
       segduo ls -1 images | segduo auto - --json | jq .masks
     """
     check_save(save, as_json)
-    with open_session(out=out, say_model=not dry_run, **engine.flags()) as session:
+    with open_session(out=out, say_model=not dry_run, max_pixels=reading.max_pixels, **engine.flags()) as session:
         request = Request(
             parameters=parameters.onto(session.auto_defaults(preset)),
             preset=preset,
@@ -171,16 +177,15 @@ class _Run:
             note(f"{self.skipped} {which}, skipped")
 
     def _thresholds(self) -> str:
-        """What may have dropped every mask, and what the model itself would have kept."""
-        used, own = self.request.parameters, self.session.auto_defaults()
+        """What may have dropped every mask, and what would be in force without any option."""
+        used, usual = self.request.parameters, self.session.auto_defaults()
         names = [name for name in THRESHOLDS if getattr(used, name) > 0]
         options = ", ".join(f"--{name.replace('_', '-')} {getattr(used, name):g}" for name in names)
-        differ = any(getattr(used, name) > getattr(own, name) for name in names)
-        theirs = ", ".join(f"{getattr(own, name):g}" for name in names)
-        model = self.session.model.id
-        return f"in force are {options or 'no thresholds'} " + (
-            f"({model}'s own: {theirs})" if differ else f"({model}'s own)"
-        )
+        model = self.session.model
+        whose = f"{model.id}'s own" if any(name in model.auto_defaults for name in names) else "SAM 2's defaults"
+        if any(getattr(used, name) > getattr(usual, name) for name in names):
+            whose += ": " + ", ".join(f"{getattr(usual, name):g}" for name in names)
+        return f"in force are {options or 'no thresholds'}" + (f" ({whose})" if names else "")
 
     def _advise(self, image: OpenImage) -> None:
         from segment_duo.segmenters.advice import tile_advice

@@ -13,7 +13,8 @@ from segment_duo.cli.options import (
     EngineOptions,
     FromFileOption,
     InputsArgument,
-    JsonOption,
+    JsonLinesOption,
+    MaxPixelsOption,
     PageOption,
     open_session,
 )
@@ -30,9 +31,10 @@ def embed(
     engine: EngineOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
     page: PageOption = 0,
     banner: BannerOption = "auto",
+    max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Compute image embeddings ahead of time, so that later commands answer at once.
 
@@ -45,7 +47,10 @@ def embed(
       segduo embed images/ --model sam2.1-large
     """
     request = Request(page=page, banner=banner)
-    with open_session(say_model=True, **engine.flags()) as session, progress("embedding") as report:
+    with (
+        open_session(say_model=True, max_pixels=max_pixels, **engine.flags()) as session,
+        progress("embedding") as report,
+    ):
         inputs = expand_inputs(session, images, from_file)
         done = 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segment_duo.cli import completion
 from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.output import note
 from segment_duo.errors import UsageError
@@ -27,11 +28,21 @@ IMAGE_PANEL = "Reading the image"
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="nano, sam2.1-tiny, ..., custom, or a trained model.", rich_help_panel=ENGINE_PANEL
+        "--model",
+        "-m",
+        help="nano, sam2.1-tiny, sam2.1-small, sam2.1-base-plus, sam2.1-large, custom, or a trained model (segduo models ls).",
+        rich_help_panel=ENGINE_PANEL,
+        autocompletion=completion.models,
     ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cuda, mps or cpu.", rich_help_panel=ENGINE_PANEL)
+    str | None,
+    typer.Option(
+        "--device",
+        help="auto, cuda, mps or cpu.",
+        rich_help_panel=ENGINE_PANEL,
+        autocompletion=completion.devices,
+    ),
 ]
 SocketOption = Annotated[
     Path | None,
@@ -55,6 +66,7 @@ BannerOption = Annotated[
     typer.Option(
         "--banner",
         help="Cut the info banner at the bottom: auto, off, or its height in rows.",
+        autocompletion=completion.banners,
         rich_help_panel=IMAGE_PANEL,
     ),
 ]
@@ -74,19 +86,29 @@ OutOption = Annotated[
 ]
 
 
-def _checked_suffix(suffix: str) -> str:
+def _checked_suffix(suffix: str | None) -> str | None:
     """Refuse a bad suffix before anything is computed."""
     from segment_duo.library.versions import check_suffix
 
-    return check_suffix(suffix)
+    return None if suffix is None else check_suffix(suffix)
 
 
 SuffixOption = Annotated[
     str,
     typer.Option("--suffix", "-s", help="Save as <image>_<suffix>.pkl, a series of its own.", callback=_checked_suffix),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
+SeriesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--suffix",
+        "-s",
+        help="Save as <image>_<suffix>.pkl, a series of its own (default: the plain one, or that of the set it adds to).",
+        callback=_checked_suffix,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to stdout; docs/json.md names the keys.")]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON to stdout, one line an image; docs/json.md names the keys.")
 ]
 SaveOption = Annotated[
     bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
@@ -97,6 +119,22 @@ InputsArgument = Annotated[
         metavar="IMAGE...",
         help="Images, folders or quoted patterns, local or on Drops ('/drops/labdaq/*.tif'); - reads a list from stdin.",
         show_default=False,
+    ),
+]
+SetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE[@VERSION]",
+        help="An image, and which of its sets: @0, @2, @grain_1; the latest without. Or the .pkl file of a set.",
+        autocompletion=completion.versions,
+    ),
+]
+SetsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE[@VERSION]...",
+        help="Images, folders or patterns; the latest set of each unless @VERSION says which. Or .pkl files of sets.",
+        autocompletion=completion.versions,
     ),
 ]
 FromFileOption = Annotated[
@@ -130,6 +168,7 @@ class ReadingOptions(Bundle):
     page: PageOption = 0
     banner: BannerOption = "auto"
     pixel_size: PixelSizeOption = None
+    max_pixels: MaxPixelsOption = None
 
     def arguments(self) -> dict[str, Any]:
         """As :meth:`segment_duo.session.Session.open_image` takes them."""
@@ -140,7 +179,6 @@ class ReadingOptions(Bundle):
 class EngineOptions(Bundle):
     """What computes; for :func:`open_session`."""
 
-    max_pixels: MaxPixelsOption = None
     model: ModelOption = None
     device: DeviceOption = None
     socket: SocketOption = None

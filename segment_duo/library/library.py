@@ -6,6 +6,7 @@ Sets are found by the image's name, for that needs one listing; whether a set is
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 import tempfile
@@ -50,17 +51,23 @@ if TYPE_CHECKING:
     from segment_duo.stores.base import Store
 
 
+_CUTS = ("keep", "rm-mask", "filter")
+"""Operations that leave fewer masks on purpose."""
+
+
 @dataclass(frozen=True)
 class LoadedSet:
     """A saved set and how well it fits the image asked for.
 
-    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another.
+    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another. ``others``: what else bears the
+    image's name, newest first, when this is the latest and was not asked for by name.
     """
 
     version: Version
     mask_set: MaskSet
     notice: str = ""
     belongs: bool = True
+    others: tuple[Version, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -218,7 +225,8 @@ class SavedSets:
         for candidate in candidates:
             try:
                 if owner.has(candidate, self.peek(ref, candidate).provenance):
-                    return self._fit(candidate, self.read(ref, candidate), owner)
+                    others = tuple(other for other in candidates if other is not candidate)
+                    return dataclasses.replace(self._fit(candidate, self.read(ref, candidate), owner), others=others)
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
                 unread.append(error)
@@ -258,7 +266,35 @@ class SavedSets:
 
     def refit(self, ref: ImageRef, loaded: LoadedSet, facts: ImageFacts) -> LoadedSet:
         """Say again how well a loaded set fits its image, now that the image is open."""
-        return self._fit(loaded.version, loaded.mask_set, self._owner(ref, facts))
+        fitted = self._fit(loaded.version, loaded.mask_set, self._owner(ref, facts))
+        return dataclasses.replace(fitted, others=loaded.others)
+
+    def latest(self, ref: ImageRef, facts: ImageFacts | None = None) -> ListedSet | None:
+        """The set that :meth:`load` takes when none is named, as far as a look tells; None when there is none."""
+        return self._first(ref, self.versions(ref), self._owner(ref, facts), lambda _: True)
+
+    def larger(self, ref: ImageRef, loaded: LoadedSet) -> ListedSet | None:
+        """The newest other set of the image with more than twice the masks of the latest: what somebody who named none may have meant.
+
+        None as well when the latest is what is left of the other on purpose. Reads few files: those with more bytes, five at most.
+        """
+        known, count = loaded.mask_set.provenance, len(loaded.mask_set.masks)
+        if known.operation in _CUTS:
+            return None
+        heavier = [other for other in loaded.others if other.size > loaded.version.size and other.name != known.parent]
+        return self._first(ref, heavier[:5], self._owner(ref), lambda peek: peek.count > 2 * count)
+
+    def _first(
+        self, ref: ImageRef, versions: Sequence[Version], owner: _Owner, wanted: Callable[[Peek], bool]
+    ) -> ListedSet | None:
+        for version in versions:
+            try:
+                peek = self.peek(ref, version)
+            except MaskFileError:
+                continue
+            if wanted(peek) and owner.has(version, peek.provenance):
+                return ListedSet(version, self._shown(ref, version), True, "", peek)
+        return None
 
     def _owner(self, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> _Owner:
         return _Owner(self._store(ref.store), ref, facts, page)

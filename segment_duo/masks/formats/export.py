@@ -170,16 +170,15 @@ def export(
     return written
 
 
-def render_text(sets: Sequence[Pair], fmt: str) -> str:
-    """What :func:`export` would write, for the formats that are text: one set, or several in a joint format."""
+def render(sets: Sequence[Pair], fmt: str, *, overlap: str = "small-on-top") -> bytes:
+    """What :func:`export` would write, for the formats that are one file: one set, or several in a joint format."""
     form = FORMATS[fmt]
-    if not form.is_text or not sets or (form.layout != "joint" and len(sets) > 1):
-        raise UsageError(f"the format {fmt} is not one text")
+    if form.layout == "folder" or not sets or (form.layout != "joint" and len(sets) > 1):
+        raise UsageError(f"the format {fmt} is not one file")
     if form.layout == "joint":
-        return _JOINT[fmt](sets).decode()
+        return _JOINT[fmt](sets)
     mask_set, image = sets[0]
-    job = _Job(mask_set, image, _stems([mask_set])[0], "small-on-top", _labels([mask_set]))
-    return _ONE[fmt](job).decode()
+    return _ONE[fmt](_Job(mask_set, image, _stems([mask_set])[0], overlap, _labels([mask_set])))
 
 
 _ALSO = {".tif": {".tiff"}, ".geojson": {".json"}, ".csv": {".txt"}}
