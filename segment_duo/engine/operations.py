@@ -255,7 +255,7 @@ class Operations:
     def _load(self, job: Job, choice: ModelChoice) -> HeldModel:
         job.model = choice.id
         job.progress("loading the model")
-        model = self._ready_models().load(choice)
+        model = self._ready_models().load(choice, job.check)
         job.check()
         return model
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import secrets
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segment_duo.durable import create_file
 from segment_duo.errors import (
     DropsError,
+    DropsRefused,
     DropsUnavailable,
     InputError,
     MaskFileError,
@@ -352,9 +356,10 @@ class SavedSets:
         The provenance gets the time and the program's version, the masks get ids where they lack them.
 
         Raises:
-            InputError, UsageError: the place can never take a set (a file where a folder should be). One for Drops is kept on this
-                machine all the same; the hint tells where.
+            InputError, UsageError, DropsRefused: the place can never take a set (a file where a folder should be, a server that takes none of its
+                size). One for Drops is kept on this machine all the same; the hint tells where.
             StoreError: a local folder cannot be written.
+            DropsError: neither Drops nor the spool took the set; the hint tells in which file it is.
         """
         from segment_duo.masks.formats.native import dumps
         from segment_duo.masks.ids import unique_ids
@@ -369,9 +374,12 @@ class SavedSets:
             if kind is not StoreKind.DROPS:
                 raise
             refusal = self._refusal(kind, folder, error)
-            kept = self.spool.add(
-                kind, folder, ref.stem, suffix, content, error, address=store.address, aside=refusal is not None
-            )
+            try:
+                kept = self.spool.add(
+                    kind, folder, ref.stem, suffix, content, error, address=store.address, aside=refusal is not None
+                )
+            except StoreError as full:
+                raise _without_spool(ref, content, refusal or error, full) from None
             if refusal is not None:
                 # No later delivery could succeed; what was computed is worth keeping nevertheless.
                 hint = f"The masks are kept in {kept}: `segduo masks import IMAGE` reads that file."
@@ -381,7 +389,7 @@ class SavedSets:
 
     def _refusal(self, kind: StoreKind, folder: str, error: SegduoError) -> SegduoError | None:
         """The reason why this folder can never take a set, or None when what failed may work later."""
-        if isinstance(error, InputError | UsageError):
+        if isinstance(error, InputError | UsageError | DropsRefused):
             return error
         if isinstance(error, DropsUnavailable):
             return None
@@ -394,6 +402,21 @@ class SavedSets:
     def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
         """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""
         return self.spool.push(self._store, wait=wait) if self.spool.pending() else []
+
+
+def _without_spool(ref: ImageRef, content: bytes, error: SegduoError, full: StoreError) -> SegduoError:
+    """``error``, with the set in a file of the current folder or the temporary one: masks that cost an hour must not end with the command."""
+    for folder in (Path.cwd, lambda: Path(tempfile.gettempdir())):
+        for name in (f"{ref.stem}-not-saved.pkl", f"{ref.stem}-not-saved-{secrets.token_hex(3)}.pkl"):
+            try:
+                file = folder() / name
+                create_file(file, content)
+            except OSError:
+                continue
+            hint = f"The masks are in {file} instead: `segduo masks import IMAGE FILE` saves them from there."
+            return type(error)(f"{error.message}; {full.message}", f"{hint}\n{error.hint}".strip())
+    hint = "The masks are lost. Free some space, or set SEGDUO_HOME and TMPDIR to folders with room, and run it again."
+    return type(error)(f"{error.message}; {full.message}", hint)
 
 
 class _Owner:
