@@ -25,7 +25,7 @@ from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
-from segment_duo.tui.state import Document
+from segment_duo.tui.state import ORDERS, Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
 from segment_duo.types import Mask
 
@@ -71,7 +71,8 @@ class Desk:
         """Told of every move of the cross-hair by key."""
         self.overlay_on = True
         self.tint = 1.0
-        self.series = ""
+        self.ahead = ""
+        """The image that is being prepared while another one is open; what the session tells of it is not for the user."""
         self._hit_crops = MaskCrops(64 * 2**20)
         self.jobs = Jobs(screen, self.report)
         self.canvas = Canvas(terminal)
@@ -135,7 +136,7 @@ class Desk:
             ),
             self.cut_from or doc.corner,
         )
-        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title())
+        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts)
         self.show_header()
         self.show_cross_hair()
         self.screen.refresh_bindings()
@@ -151,16 +152,21 @@ class Desk:
         parts = [f"masks {count}"]
         if doc.ticked:
             parts.append(f"{len(doc.ticked)} selected")
+        accepted, rejected, _ = doc.judged()
+        if accepted or rejected:
+            parts.append(f"{accepted}✓ {rejected}✗")
         if doc.filter:
             parts.append(str(doc.filter))
+        if doc.order != ORDERS[0]:
+            parts.append(doc.order)
         return " · ".join(parts)
 
     def show_header(self) -> None:
         path = short_path(str(self.image.ref)) if self.image else "no image"
         version = f"version {self.doc.version}" if self.doc.version is not None else ""
-        self.header.show(
-            path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=self.series
-        )
+        place = self.explorer.list.position(str(self.image.ref)) if self.image else None
+        series = f"{place[0]:,} of {place[1]:,}, {place[2]:,} done" if place and place[1] > 1 else ""
+        self.header.show(path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=series)
 
     def go_to(self, mask: Mask) -> None:
         """Bring the cross-hair, and so the keys, to a mask: to its middle, or else to a pixel of it near the middle."""

@@ -84,6 +84,7 @@ class Files:
 
         self.desk.say(f"Reading {ref.name} …")
         self.desk.jobs.stop("load")
+        self.desk.jobs.stop("ahead")
         self.desk.jobs.stop("predict")
         self.desk.jobs.start("open", work, done, what="Opening the image")
 
