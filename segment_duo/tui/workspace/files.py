@@ -68,6 +68,7 @@ class Files:
             if not keep:
                 self.desk.doc = Document()
                 self.desk.known_versions = None
+                self.desk.measure_from = self.desk.cut_from = None
             self.desk.canvas.remove_class("-empty")
             self.desk.picture.show_image(self.desk.pyramid, keep_view=keep)
             self.desk.show_document()
