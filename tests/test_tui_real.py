@@ -211,6 +211,65 @@ def test_killed_ui_brings_the_work_back(terminal: Terminal, tmp_path: Path) -> N
     assert "─masks 1" in screen
 
 
+def without_engine(terminal: Terminal, tmp_path: Path) -> None:
+    """No engine can be started: what needs none must work all the same."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    terminal._environment["SEGDUO_SOCKET"] = str(blocked / "engine.sock")
+
+
+def test_brush_and_save_in_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
+    without_engine(terminal, tmp_path)
+    image = tmp_path / "images" / "discs.png"
+    terminal.start("tui", str(image))
+    terminal.until("x  120  y   80")
+    terminal.press("e")
+    terminal.until("brush 8 px")
+    terminal.press(".")
+    terminal.until("brush 12 px")
+    terminal.press("Space")
+    first = int(re.search(r"Mask 0: ([\d,]+) px", terminal.until(r"Mask 0: [\d,]+ px"))[1])  # type: ignore[index]
+    terminal.press("Enter")
+    terminal.until("pen down")
+    terminal.press("S-Right")
+    terminal.until(r"x +(?!120)\d+  y   80")
+    terminal.press("Enter")
+    terminal.until(lambda text: "pen down" not in text and f"Mask 0: {first} px" not in text and "Mask 0: " in text)
+    terminal.press("u")
+    terminal.until("Taken back: brush")
+    terminal.press("U")
+    terminal.until("Done again: brush")
+    terminal.press("Escape")
+    terminal.until("Back to pointing")
+    terminal.press("s")
+    terminal.until("Saved 1 mask: ")
+    terminal.press("q")
+    terminal.until("EXIT=0")
+    with (tmp_path / "images" / "masks" / "discs.pkl").open("rb") as file:
+        (record,) = pickle.load(file)
+    assert record["area"] > first > 100
+
+
+def test_killed_in_the_middle_of_a_stroke(terminal: Terminal, tmp_path: Path) -> None:
+    without_engine(terminal, tmp_path)
+    terminal.start("tui", str(tmp_path / "images" / "discs.png"))
+    terminal.until("x  120  y   80")
+    terminal.press("e")
+    terminal.until("brush 8 px")
+    terminal.press("Space")
+    terminal.until("● unsaved")
+    journal = tmp_path / "home" / "state" / "journal"
+    wait_for(lambda: any('"brush"' in path.read_text() for path in journal.glob("*.json")), "no draft was written")
+    terminal.press("Enter")
+    terminal.until("pen down")
+    os.kill(terminal.process(), signal.SIGKILL)
+    terminal.start("tui", str(tmp_path / "images"))
+    terminal.until("1 mask from")
+    terminal.press("Right", "Enter")
+    screen = terminal.until("● unsaved")
+    assert "─masks 1" in screen
+
+
 @pytest.mark.parametrize(
     "variables", [{"TERM": "xterm", "COLORTERM": ""}, {"NO_COLOR": "1"}, {"TERM": "vt100", "COLORTERM": ""}]
 )

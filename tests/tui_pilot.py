@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.screens.auto import AutoDialog
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.screen import Workspace
+from segment_duo.types import ImageRef
 from tests.tui_fakes import FakeSession, pictures
 
 PARTICLES = "/pictures/particles.tif"
@@ -104,6 +105,7 @@ async def running(
     keymap: dict[str, str] | None = None,
     theme: str = "segduo-dark",
     elsewhere: Callable[[str], SessionPort] | None = None,
+    queue: Sequence[ImageRef] = (),
 ) -> AsyncIterator[Ui]:
     session = session or pictures()
     app = build_app(
@@ -114,6 +116,7 @@ async def running(
         keymap=keymap,
         theme=theme,
         elsewhere=elsewhere,
+        queue=queue,
     )
     async with app.run_test(size=size) as pilot:
         ui = Ui(app, pilot, session)

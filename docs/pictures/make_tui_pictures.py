@@ -20,6 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+LARGEST = 190_000
+"""Bytes; larger pictures get a palette."""
 CELL = 12.2
 """Width of a cell in the SVG that Textual exports."""
 
@@ -35,7 +37,13 @@ def to_png(svg: str, target: Path) -> None:
         return f'{start}x="{float(x) + spaces * CELL:g}"{rest}>{bare}'
 
     svg = re.sub(r'(<text class="[^"]*" )x="([\d.]+)"([^>]*)>([^<]*)', moved, svg)
-    subprocess.run(["rsvg-convert", "-w", "1160", "-o", str(target)], input=svg.encode(), check=True)
+    subprocess.run(["rsvg-convert", "-w", "1000", "-o", str(target)], input=svg.encode(), check=True)
+    if target.stat().st_size > LARGEST:
+        from PIL import Image
+
+        with Image.open(target) as picture:
+            small = picture.convert("RGB").quantize(256)
+        small.save(target, optimize=True)
 
 
 async def make() -> None:
@@ -48,7 +56,7 @@ async def make() -> None:
         session, journal_dir=session.paths.journal_dir, path=str(Path.home() / "micrographs" / "particles.tif")
     )
     async with app.run_test(size=(116, 36)) as pilot:
-        work = app.workspace
+        work = app.workspace.desk
 
         async def until(condition: Callable[[], object]) -> None:
             limit = time.monotonic() + 900
@@ -64,15 +72,15 @@ async def make() -> None:
 
         await until(lambda: work.image is not None and not work.jobs.busy("embed"))
         await pilot.press("a")
-        await until(lambda: app.screen is not work)
+        await until(lambda: app.screen is not app.workspace)
         await shot("tui-auto.png")
         await pilot.press("enter")
-        await until(lambda: app.screen is work)
+        await until(lambda: app.screen is app.workspace)
         if not work.doc.masks:
             raise RuntimeError(work.message.text)
         await pilot.press("n", "t", "n", "t", "n")
         await shot("tui-masks.png")
-        await pilot.press("Z", "plus", "plus", "plus", "space")
+        await pilot.press("T", "0", "plus", "plus", "plus", "space")
         await until(lambda: work.doc.candidate)
         await shot("tui-point.png")
         await pilot.press("f1")

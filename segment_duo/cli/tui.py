@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segment_duo.cli.options import DeviceOption, InProcessOption, ModelOption, SocketOption, load_settings
+from segment_duo.cli.inputs import expand_inputs
+from segment_duo.cli.options import (
+    DeviceOption,
+    FromFileOption,
+    InProcessOption,
+    ModelOption,
+    SocketOption,
+    load_settings,
+)
+from segment_duo.cli.output import note
 from segment_duo.errors import UsageError
+from segment_duo.stores.base import has_magic
+
+if TYPE_CHECKING:
+    from segment_duo.session import Session
+    from segment_duo.types import ImageRef
 
 GraphicsOption = Annotated[
     str | None,
@@ -20,9 +34,15 @@ def register(app: typer.Typer, *, panel: str) -> None:
 
 
 def tui(
-    path: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="A folder or an image, local or on Drops (/drops/...).")
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH...]",
+            help="A folder or an image, local or on Drops (/drops/...); several, or a quoted pattern, are a queue.",
+            show_default=False,
+        ),
     ] = None,
+    from_file: FromFileOption = None,
     graphics: GraphicsOption = None,
     theme: Annotated[
         str | None, typer.Option("--theme", help="segduo-dark, segduo-light, or any theme of Textual's.")
@@ -35,6 +55,8 @@ def tui(
     """Open the terminal UI: look at images, place points, find objects, edit and save masks.
 
     Without PATH it shows the configured start_folder, else the working folder. F1 shows all keys. It needs no mouse and works over SSH.
+
+    A queue opens its first image without saved masks; ] and [ go on, and the header counts what is done.
 
     [bold]Pictures[/bold]
 
@@ -49,6 +71,8 @@ def tui(
     [bold]Examples[/bold]
 
       segduo tui examples
+
+      segduo tui '/drops/labdaq/2026-11/*.tif'
 
       segduo tui /drops/labdaq/img.tif --graphics halfcell
     """
@@ -72,8 +96,10 @@ def tui(
         app.tell(text)
 
     session = Session(resolved, notify=tell)
+    path, queue = _meant(session, paths, from_file)
     app = build_app(
         session,
+        queue=queue,
         journal_dir=session.paths.journal_dir,
         path=path,
         terminal=terminal,
@@ -84,3 +110,23 @@ def tui(
     app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
+
+
+def _meant(session: Session, paths: list[str] | None, from_file: str | None) -> tuple[str | None, list[ImageRef]]:
+    """What to open: one path, or a queue of images.
+
+    Raises:
+        SegduoError: nothing of what was named can be opened.
+    """
+    if (
+        from_file is None
+        and (not paths or len(paths) == 1)
+        and not (paths and (has_magic(paths[0]) or paths[0] == "-"))
+    ):
+        return (paths[0] if paths else None), []
+    inputs = expand_inputs(session, paths, from_file)
+    if not inputs.refs and inputs.failures:
+        raise inputs.failures[0][1]
+    for text, error in inputs.failures:
+        note(f"{text}: {error.message}")
+    return None, inputs.refs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from textual.app import App, SystemCommand
@@ -15,6 +15,7 @@ from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.themes import DARK, LIGHT
 from segment_duo.tui.workspace.desk import Told
 from segment_duo.tui.workspace.screen import Workspace
+from segment_duo.types import ImageRef
 
 
 class SegduoApp(App[None]):
@@ -66,6 +67,7 @@ def build_app(
     theme: str = DARK.name,
     keymap: Mapping[str, str] | None = None,
     elsewhere: Callable[[str], SessionPort] | None = None,
+    queue: Sequence[ImageRef] = (),
 ) -> SegduoApp:
     """The app, ready to run.
 
@@ -75,11 +77,14 @@ def build_app(
         path: folder or image to open, as users type it; None: the configured start folder, else the working folder.
         terminal: from :func:`segment_duo.terminal.graphics.detect`, called before the app runs; None: half cells.
         keymap: the user's ``[keys]`` table.
+        queue: images to go through, instead of a path.
         elsewhere: gives a session that saves in the folder named; None: saving elsewhere is not offered.
 
     Raises:
         ConfigError: the table names a command that does not exist.
     """
     check_keymap(keymap or {})
-    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal(), start_path=path, elsewhere=elsewhere)
+    workspace = Workspace(
+        session, Journal(journal_dir), terminal or Terminal(), start_path=path, elsewhere=elsewhere, queue=queue
+    )
     return SegduoApp(workspace, theme=theme, keymap=keymap or {})

@@ -10,7 +10,9 @@ Every edit replaces the snapshot as a whole, so undo cannot miss a field. Pure d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -28,22 +30,58 @@ Addition = Literal["replace-auto", "add", "replace-all"]
 """What becomes of the masks that are there when automatic ones come: only automatic ones go, none goes, all go."""
 
 
+ORDERS = ("in order of ids", "least certain first", "odd sizes first", "largest first", "by label")
+"""Orders of the list."""
+
+
+def sort_key(order: str, masks: Sequence[Mask]) -> Callable[[Mask], tuple[float | str, ...]]:
+    """The key by which the list is sorted.
+
+    *Certain* is a mask by the lower of its predicted IoU and its stability score; those without scores come last. *Odd* is a size by how many
+    times it is larger or smaller than the median.
+    """
+    if order == "least certain first":
+        return lambda mask: (
+            min((s for s in (mask.predicted_iou, mask.stability_score) if s is not None), default=2.0),
+            mask.id,
+        )
+    if order == "odd sizes first":
+        middle = math.log(max(1.0, statistics.median(mask.area for mask in masks)))
+        return lambda mask: (-abs(math.log(max(1, mask.area)) - middle), mask.id)
+    if order == "largest first":
+        return lambda mask: (-mask.area, mask.id)
+    return lambda mask: (mask.label == "", mask.label, mask.id)
+
+
 @dataclass(frozen=True, slots=True)
 class SizeFilter:
-    """Bounds of the area in pixels; None = no bound."""
+    """Which masks are shown: bounds of the area in pixels, an upper bound of the predicted IoU, a label. None and "" = no bound."""
 
     smallest: int | None = None
     largest: int | None = None
+    iou_most: float | None = None
+    label: str = ""
 
     def __bool__(self) -> bool:
-        return self.smallest is not None or self.largest is not None
+        return self != SizeFilter()
 
     def accepts(self, mask: Mask) -> bool:
-        return (self.smallest is None or mask.area >= self.smallest) and (
-            self.largest is None or mask.area <= self.largest
+        return (
+            (self.smallest is None or mask.area >= self.smallest)
+            and (self.largest is None or mask.area <= self.largest)
+            and (self.iou_most is None or (mask.predicted_iou is not None and mask.predicted_iou <= self.iou_most))
+            and self.label.casefold() in mask.label.casefold()
         )
 
     def __str__(self) -> str:
+        parts = [self._size()] if self.smallest is not None or self.largest is not None else []
+        if self.iou_most is not None:
+            parts.append(f"IoU ≤ {self.iou_most:g}")
+        if self.label:
+            parts.append(f"“{self.label}”")
+        return ", ".join(parts)
+
+    def _size(self) -> str:
         if self.smallest is not None and self.largest is not None:
             return f"{self.smallest:,} to {self.largest:,} px"
         return f"from {self.smallest:,} px" if self.smallest is not None else f"up to {self.largest or 0:,} px"
@@ -59,6 +97,7 @@ class Snapshot:
         points, box: the prompt of the mask being made.
         previous: the engine's handle of the low-res logits that this prompt refines.
         refines: id of the mask that the prompt corrects; accepting replaces it.
+        verdicts: mask id -> accepted or rejected.
         logits: mask id -> the engine's handle of the low-res logits it was made with.
     """
 
@@ -69,6 +108,7 @@ class Snapshot:
     previous: str | None = None
     refines: int | None = None
     logits: Mapping[int, str] = field(default_factory=dict)
+    verdicts: Mapping[int, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,6 +121,8 @@ class Document:
     corner: tuple[int, int] | None = None
     """First corner of a box that is being drawn."""
     filter: SizeFilter = field(default_factory=SizeFilter)
+    order: str = ORDERS[0]
+    """In which order the list shows the masks, of :data:`ORDERS`."""
     version: str | None = None
     """Name of the saved version these masks came from or were last saved as."""
     candidates: tuple[Candidate, ...] = ()
@@ -88,6 +130,7 @@ class Document:
     _past: list[tuple[str, Snapshot]] = field(default_factory=list)
     _future: list[tuple[str, Snapshot]] = field(default_factory=list)
     _saved: tuple[Mask, ...] = ()
+    _listed: tuple[tuple[object, ...], tuple[Mask, ...]] | None = None
 
     # What is there
 
@@ -97,8 +140,16 @@ class Document:
 
     @property
     def shown(self) -> tuple[Mask, ...]:
-        """The masks that pass the size filter."""
-        return tuple(mask for mask in self.masks if self.filter.accepts(mask)) if self.filter else self.masks
+        """The masks that pass the filter, in the list's order."""
+        if not self.filter and self.order == ORDERS[0]:
+            return self.masks
+        wanted = (self.masks, self.filter, self.order)
+        if self._listed is None or any(a is not b for a, b in zip(self._listed[0], wanted, strict=True)):
+            found = [mask for mask in self.masks if self.filter.accepts(mask)]
+            if self.order != ORDERS[0] and found:
+                found.sort(key=sort_key(self.order, found))
+            self._listed = (wanted, tuple(found))
+        return self._listed[1]
 
     @property
     def ticked(self) -> frozenset[int]:
@@ -191,9 +242,7 @@ class Document:
             mask = replace(mask, origin=edited(old.origin, "points"))
         masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
         new = Snapshot(
-            masks,
-            self.ticked,
-            logits={**prompt.logits, mask.id: candidate.logits},
+            masks, self.ticked, logits={**prompt.logits, mask.id: candidate.logits}, verdicts=prompt.verdicts
         )
         self._edit(f"mask {mask.id}", new)
         self.current = mask.id
@@ -217,6 +266,7 @@ class Document:
                 masks=(*stay, *new),
                 ticked=kept,
                 logits=_only(self.present.logits, stay),
+                verdicts=_only(self.present.verdicts, stay),
             ),
         )
         self.current = new[0].id if new else (stay[0].id if stay else None)
@@ -238,6 +288,7 @@ class Document:
                 masks=rest,
                 ticked=self.ticked - gone,
                 logits=_only(self.present.logits, rest),
+                verdicts=_only(self.present.verdicts, rest),
             ),
         )
         if self.current in gone:
@@ -282,6 +333,7 @@ class Document:
             masks=tuple(masks),
             ticked=self.ticked - (lost - set(made)),
             logits=logits,
+            verdicts={mask_id: good for mask_id, good in self.present.verdicts.items() if mask_id not in lost},
         )
         self._edit(step, new)
         if self.mask(self.current) is None:
@@ -310,6 +362,28 @@ class Document:
         shown = frozenset(mask.id for mask in self.shown)
         ticked = {"all": shown, "none": frozenset[int](), "invert": shown - self.ticked}[how]
         self.present = replace(self.present, ticked=ticked)
+
+    # Verdicts: as ticks
+
+    @property
+    def verdicts(self) -> Mapping[int, bool]:
+        return self.present.verdicts
+
+    def judge(self, mask_id: int, good: bool | None) -> None:
+        """Accept or reject a mask; None takes the verdict back."""
+        verdicts = {known: value for known, value in self.verdicts.items() if known != mask_id}
+        self.present = replace(self.present, verdicts=verdicts if good is None else {**verdicts, mask_id: good})
+
+    def judged(self) -> tuple[int, int, int]:
+        """How many are accepted, rejected, and without a verdict."""
+        accepted = sum(self.verdicts.values())
+        return accepted, len(self.verdicts) - accepted, len(self.masks) - len(self.verdicts)
+
+    def next_unjudged(self) -> Mask | None:
+        """The next shown mask without a verdict, behind the current one and then from the beginning."""
+        shown = self.shown
+        start = next((place for place, mask in enumerate(shown) if mask.id == self.current), -1) + 1
+        return next((mask for mask in (*shown[start:], *shown[:start]) if mask.id not in self.verdicts), None)
 
     def set_filter(self, bounds: SizeFilter) -> None:
         self.filter = bounds

@@ -25,7 +25,7 @@ from segment_duo.terminal import graphics
 from segment_duo.terminal.compose import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
 from segment_duo.terminal.graphics import Method, Terminal
 from segment_duo.terminal.viewport import Viewport
-from segment_duo.types import Point
+from segment_duo.types import PixelSize, Point
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,10 @@ class PictureView(Widget, can_focus=False):
         self._drag: tuple[float, float] | None = None
         self._dragged = False
         self.painting = False
+        self.pixel_size: PixelSize | None = None
+        """For the scale bar; None: no bar."""
+        self.numbered = False
+        """Whether the masks' ids stand in the picture."""
         self._stroke_button = 0
         self._sixel_queued = False
 
@@ -306,6 +310,10 @@ class PictureView(Widget, can_focus=False):
             cell = self._cell_of(view, point)
             if cell is not None:
                 marks[cell] = _MARKS[point.label]
+        if self.numbered:
+            self._numbers(view, marks)
+        if self.pixel_size is not None:
+            self._scale_bar(view, self.pixel_size, marks)
         if self._corner is not None:
             cell = self._cell_of(view, Point(*self._corner))
             if cell is not None:
@@ -330,6 +338,39 @@ class PictureView(Widget, can_focus=False):
             if (column, row) not in marks:
                 top = y - row < 0.5
                 marks[column, row] = Segment("▀" if top else "▄", Style(color=lit, bgcolor=lower if top else upper))
+
+    def _write_text(self, column: int, row: int, text: str, marks: dict[tuple[int, int], Segment]) -> None:
+        for offset, sign in enumerate(text):
+            cell = (column + offset, row)
+            ground = self._ground(cell)
+            marks[cell] = Segment(sign, Style(color=_contrast(ground), bold=True) + ground)
+
+    def _numbers(self, view: Viewport, marks: dict[tuple[int, int], Segment]) -> None:
+        """The ids, each in the middle of its mask; where two would touch, the larger mask's stays."""
+        for mask in sorted(self._overlay.masks, key=lambda mask: -mask.area):
+            x, y, width, height = mask.bbox
+            column, row = (int(value) for value in view.to_cell(x + (width - 1) / 2, y + (height - 1) / 2))
+            text = str(mask.id)
+            column -= len(text) // 2
+            cells = [(column + offset, row) for offset in range(-1, len(text) + 1)]
+            inside = 0 <= row < view.rows and column >= 0 and column + len(text) <= view.columns
+            if inside and mask.id >= 0 and not any(cell in marks for cell in cells):
+                self._write_text(column, row, text, marks)
+
+    def _scale_bar(self, view: Viewport, pixel_size: PixelSize, marks: dict[tuple[int, int], Segment]) -> None:
+        """A bar of a round length in the lower right corner, true to a cell."""
+        from segment_duo.masks.overlay import bar_length
+
+        x0, _, x1, y1 = view.visible()
+        length, text = bar_length(max(1, int(x1 - x0)), pixel_size)
+        cells = max(1, round(length / view.scale / view.cell_width))
+        right = min(view.columns, int(view.to_cell(x1 - 1, 0)[0]) + 1) - 1
+        row = min(view.rows, int(view.to_cell(0, y1 - 1)[1]) + 1) - 2
+        bar = "├" + "─" * (cells - 2) + "┤" if cells > 1 else "│"
+        left = right - max(len(bar), len(text))
+        if row >= 1 and left >= 0:
+            self._write_text(right - len(text), row - 1, text, marks)
+            self._write_text(right - len(bar), row, bar, marks)
 
     def _cell_of(self, view: Viewport, point: Point) -> tuple[int, int] | None:
         column, row = view.to_cell(point.x, point.y)

@@ -52,21 +52,8 @@ class Ruler(Widget, can_focus=False):
 
     def _top_line(self, view: Viewport, plain: Style, mark: Style) -> Strip:
         width = self.size.width
-        signs = [" "] * width
-        tick = _tick(view.scale * view.cell_width * 12)
-        x0, _, x1, _ = view.visible()
         here = None if self._at is None else int(view.to_cell(*self._at)[0])
-        value, free = int(x0 // tick) * tick, 0
-        while value <= x1:
-            column = int(view.to_cell(value, 0)[0])
-            text = f"╷{value}"
-            # A number is shown whole or not at all: neither the next one nor the mark may cut it.
-            marked = here is not None and column < here < column + len(text) + 1
-            if column >= free and column + len(text) < width:
-                free = column + (1 if marked else len(text) + 1)
-                shown = "╷" if marked else text
-                signs[column : column + len(shown)] = shown
-            value += tick
+        signs = numbers(view, here, width)
         if here is None or not 0 <= here < width:
             return Strip([Segment("".join(signs), plain)], width)
         parts = [Segment("".join(signs[:here]), plain), Segment("▼", mark), Segment("".join(signs[here + 1 :]), plain)]
@@ -81,3 +68,21 @@ def _tick(at_least: float) -> int:
             if step * power >= at_least:
                 return step * power
         power *= 10
+
+
+def numbers(view: Viewport, here: int | None, width: int) -> list[str]:
+    """The signs of a ruler of x, one a cell. A number is shown whole or not at all: neither the next one nor the mark at column ``here`` cuts it."""
+    signs = [" "] * width
+    tick = _tick(view.scale * view.cell_width * 12)
+    x0, _, x1, _ = view.visible()
+    value, free = int(x0 // tick) * tick, 0
+    while value <= x1:
+        column = int(view.to_cell(value, 0)[0])
+        text = f"╷{value}"
+        if here is not None and column < here <= column + len(text):
+            text = "╷"
+        if column >= free and column + len(text) < width:
+            free = column + len(text) + 1
+            signs[column : column + len(text)] = text
+        value += tick
+    return signs

@@ -77,10 +77,17 @@ class FolderList(ScrollView, can_focus=True):
         self.cursor = 0
         self.opened = ""
         self._hint = ""
+        self.only_undone = False
+        self._images: tuple[Item, ...] = ()
+        self._place: dict[str, int] = {}
+        self._done = 0
 
     def show(self, items: tuple[Item, ...], *, hint: str = "", at: str = "") -> None:
         """Show these lines. ``hint``: what to say when there are none. ``at``: the target to put the cursor on."""
         self._all, self._hint, self.filter = items, hint, ""
+        self._images = tuple(item for item in items if not item.is_folder and item.target)
+        self._place = {item.target: place for place, item in enumerate(self._images)}
+        self._done = sum(item.saved for item in self._images)
         self._narrow(at)
 
     def set_filter(self, text: str) -> None:
@@ -88,13 +95,32 @@ class FolderList(ScrollView, can_focus=True):
         self._narrow(self.items[self.cursor].target if self.items else "")
         self.post_message(self.Filtered(text))
 
+    def position(self, target: str) -> tuple[int, int, int] | None:
+        """Which image of the list this is (from 1), how many there are, how many are done; None when it is not in the list."""
+        place = self._place.get(target)
+        return None if place is None else (place + 1, len(self._images), self._done)
+
+    def neighbour(self, target: str, by: int, *, undone: bool = False) -> str | None:
+        """The next (1) or the previous (-1) image; from an image that is not in the list: the first or the last. ``undone``: without sets."""
+        place = self._place.get(target, -1 if by > 0 else len(self._images))
+        rest = self._images[place + 1 :] if by > 0 else self._images[:place][::-1] if place > 0 else ()
+        return next((item.target for item in rest if not (undone and item.saved)), None)
+
+    def set_only_undone(self, on: bool) -> None:
+        self.only_undone = on
+        self._narrow(self.items[self.cursor].target if self.items else "")
+
     def mark_open(self, target: str) -> None:
         self.opened = target
         self.refresh()
 
     def _narrow(self, at: str) -> None:
         wanted = self.filter.casefold()
-        self.items = tuple(item for item in self._all if wanted in item.name.casefold())
+        self.items = tuple(
+            item
+            for item in self._all
+            if wanted in item.name.casefold() and not (self.only_undone and item.saved and item.target != self.opened)
+        )
         # Folders come first; the cursor begins at the newest image.
         images = next((row for row, item in enumerate(self.items) if not item.is_folder), 0)
         self.cursor = next((row for row, item in enumerate(self.items) if item.target == at), images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -45,12 +47,20 @@ class MaskList(ScrollView, can_focus=True):
         self._masks: tuple[Mask, ...] = ()
         self._ticked: frozenset[int] = frozenset()
         self._current: int | None = None
+        self._verdicts: Mapping[int, bool] = {}
         self.border_title = "masks"
 
-    def show(self, masks: tuple[Mask, ...], ticked: frozenset[int], current: int | None, title: str) -> None:
+    def show(
+        self,
+        masks: tuple[Mask, ...],
+        ticked: frozenset[int],
+        current: int | None,
+        title: str,
+        verdicts: Mapping[int, bool],
+    ) -> None:
         self.border_title = title
         moved = current != self._current
-        self._masks, self._ticked, self._current = masks, ticked, current
+        self._masks, self._ticked, self._current, self._verdicts = masks, ticked, current, verdicts
         self.virtual_size = Size(0, len(masks) + 1)  # the heading stays at the top
         if moved:
             row = self._row_of(current)
@@ -82,7 +92,8 @@ class MaskList(ScrollView, can_focus=True):
             " ▣ " if ticked else " □ ",
             Style(color=self.get_component_rich_style("mask-list--ticked").color) if ticked else "",
         )
-        line.append(f"{mask.id:>3} ")
+        verdict = self._verdicts.get(mask.id)
+        line.append(f"{mask.id:>3}{' ' if verdict is None else '✓' if verdict else '✗'}")
         score = "    " if mask.predicted_iou is None else f"{mask.predicted_iou:.2f}"
         area = f"{mask.area:,}"
         room = width - line.cell_len - len(area) - len(score) - 3

@@ -1,6 +1,9 @@
-"""Asks which sizes of masks to show."""
+"""Asks which masks to show: by size, score and label."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 from rich.text import Text
 from textual.containers import Horizontal
@@ -10,30 +13,37 @@ from textual.widgets import Button, Input, Label
 from segment_duo.tui.screens.dialog import Dialog, line
 from segment_duo.tui.state import SizeFilter
 from segment_duo.tui.wording import counted
+from segment_duo.types import Mask
 
 
 class SizeFilterDialog(Dialog[SizeFilter]):
-    """Two bounds of the area; empty fields mean no bound."""
+    """Empty fields mean no bound."""
 
     DEFAULT_CSS = """
-    SizeFilterDialog .pair { height: 3; }
-    SizeFilterDialog .pair Label { width: 12; padding: 1 0; }
-    SizeFilterDialog .pair Input { width: 1fr; }
+    SizeFilterDialog .pair { height: 1; margin-bottom: 1; }
+    SizeFilterDialog .pair Label { width: 12; }
+    SizeFilterDialog .pair Input { width: 1fr; border: none; height: 1; padding: 0 1; }
+    SizeFilterDialog .pair Input:focus { border: none; background: $primary 25%; }
     """
 
-    def __init__(self, now: SizeFilter, areas: tuple[int, ...]) -> None:
-        super().__init__("Show masks by size", "Enter applies · Esc goes back")
+    def __init__(self, now: SizeFilter, masks: Sequence[Mask]) -> None:
+        super().__init__("Show only some masks", "Enter applies · Esc goes back")
         self._smallest = Input(_text(now.smallest), type="integer", placeholder="no bound", id="smallest")
         self._largest = Input(_text(now.largest), type="integer", placeholder="no bound", id="largest")
-        self._areas = areas
+        self._iou = Input(_text(now.iou_most), type="number", placeholder="no bound", id="iou")
+        self._label = Input(now.label, placeholder="any", id="label")
+        self._masks = tuple(masks)
         self._count = line("", classes="hint")
 
     def body(self) -> list[Widget]:
-        span = f"{min(self._areas):,} to {max(self._areas):,} px" if self._areas else "none yet"
+        areas = [mask.area for mask in self._masks]
+        span = f"{min(areas):,} to {max(areas):,} px" if areas else "none yet"
         return [
             line(f"Area in pixels; the masks here have {span}.", classes="text"),
             Horizontal(Label("at least"), self._smallest, classes="pair"),
             Horizontal(Label("at most"), self._largest, classes="pair"),
+            Horizontal(Label("IoU at most"), self._iou, classes="pair"),
+            Horizontal(Label("label has"), self._label, classes="pair"),
             self._count,
             Horizontal(Button("Apply", variant="primary", id="apply"), Button("Show all", id="all"), classes="buttons"),
         ]
@@ -44,10 +54,8 @@ class SizeFilterDialog(Dialog[SizeFilter]):
 
     def on_input_changed(self) -> None:
         bounds = self._bounds()
-        low = 0 if bounds.smallest is None else bounds.smallest
-        high = float("inf") if bounds.largest is None else bounds.largest
-        shown = sum(low <= area <= high for area in self._areas)
-        self._count.update(Text(f"{shown} of {counted(len(self._areas), 'mask')}"))
+        shown = sum(map(bounds.accepts, self._masks))
+        self._count.update(Text(f"{shown} of {counted(len(self._masks), 'mask')}"))
 
     def on_input_submitted(self) -> None:
         self.dismiss(self._bounds())
@@ -56,15 +64,22 @@ class SizeFilterDialog(Dialog[SizeFilter]):
         self.dismiss(self._bounds() if event.button.id == "apply" else SizeFilter())
 
     def _bounds(self) -> SizeFilter:
-        return SizeFilter(_number(self._smallest.value), _number(self._largest.value))
+        iou = _number(self._iou.value)
+        return SizeFilter(_whole(self._smallest.value), _whole(self._largest.value), iou, self._label.value.strip())
 
 
-def _text(bound: int | None) -> str:
-    return "" if bound is None else str(bound)
+def _text(bound: float | None) -> str:
+    return "" if bound is None else f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
-def _number(text: str) -> int | None:
+def _whole(text: str) -> int | None:
+    number = _number(text)
+    return None if number is None else int(number)
+
+
+def _number(text: str) -> float | None:
     try:
-        return int(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -87,10 +87,10 @@ class MessageLine(Static):
     """What happened last, and the next step. Stays until the next message."""
 
     DEFAULT_CSS = """
-    MessageLine { height: 1; padding: 0 1; background: $surface; color: $text-muted; }
+    MessageLine { height: 1; padding: 0 1; background: $surface; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
     MessageLine.-good { color: $success; }
-    MessageLine.-warning { color: $warning; height: auto; max-height: 3; }
-    MessageLine.-error { color: $error; text-style: bold; height: auto; max-height: 3; }
+    MessageLine.-warning { color: $warning; height: auto; max-height: 3; text-wrap: wrap; }
+    MessageLine.-error { color: $error; text-style: bold; height: auto; max-height: 3; text-wrap: wrap; }
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ It knows no part; the parts know it, and get what they need of each other as arg
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from segment_duo.errors import SegduoError
+from segment_duo.lengths import describe_nm
 from segment_duo.terminal.compose import MaskCrops, Overlay
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
@@ -25,9 +27,9 @@ from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
-from segment_duo.tui.state import Document
+from segment_duo.tui.state import ORDERS, Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
-from segment_duo.types import Mask
+from segment_duo.types import Mask, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.images.view import Pyramid
@@ -65,13 +67,17 @@ class Desk:
         """Masks that are shown and are not there yet: a stroke that is being drawn, the parts of a split that is offered."""
         self.replaced: frozenset[int] = frozenset()
         """Ids of the masks whose place they take."""
+        self.measure_from: tuple[int, int] | None = None
+        """Where a distance is measured from."""
+        self.scale_bar = True
         self.cut_from: tuple[int, int] | None = None
         self.tool_text = ""
         self.moved: Callable[[float, float], None] = lambda *_: None
         """Told of every move of the cross-hair by key."""
         self.overlay_on = True
         self.tint = 1.0
-        self.series = ""
+        self.ahead = ""
+        """The image that is being prepared while another one is open; what the session tells of it is not for the user."""
         self._hit_crops = MaskCrops(64 * 2**20)
         self.jobs = Jobs(screen, self.report)
         self.canvas = Canvas(terminal)
@@ -123,6 +129,7 @@ class Desk:
         """Bring every pane up to date with the document."""
         doc = self.doc
         candidate = doc.candidate
+        self.picture.pixel_size = self.image.data.facts.pixel_size if self.image and self.scale_bar else None
         self.picture.show_overlay(
             Overlay(
                 masks=self._drawn() if self.overlay_on else (),
@@ -133,9 +140,9 @@ class Desk:
                 box=doc.present.box,
                 tint=self.tint,
             ),
-            self.cut_from or doc.corner,
+            self.cut_from or doc.corner or self.measure_from,
         )
-        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title())
+        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts)
         self.show_header()
         self.show_cross_hair()
         self.screen.refresh_bindings()
@@ -151,16 +158,21 @@ class Desk:
         parts = [f"masks {count}"]
         if doc.ticked:
             parts.append(f"{len(doc.ticked)} selected")
+        accepted, rejected, _ = doc.judged()
+        if accepted or rejected:
+            parts.append(f"{accepted}✓ {rejected}✗")
         if doc.filter:
             parts.append(str(doc.filter))
+        if doc.order != ORDERS[0]:
+            parts.append(doc.order)
         return " · ".join(parts)
 
     def show_header(self) -> None:
         path = short_path(str(self.image.ref)) if self.image else "no image"
         version = f"version {self.doc.version}" if self.doc.version is not None else ""
-        self.header.show(
-            path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=self.series
-        )
+        place = self.explorer.list.position(str(self.image.ref)) if self.image else None
+        series = f"{place[0]:,} of {place[1]:,}, {place[2]:,} done" if place and place[1] > 1 else ""
+        self.header.show(path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=series)
 
     def go_to(self, mask: Mask) -> None:
         """Bring the cross-hair, and so the keys, to a mask: to its middle, or else to a pixel of it near the middle."""
@@ -224,6 +236,8 @@ class Desk:
             parts.append("contrast stretched")
         if self.tool_text:
             parts.insert(1, self.tool_text)
+        if self.measure_from is not None:
+            parts.insert(1, distance(self.measure_from, at, facts.pixel_size))
         if self.cut_from is not None:
             parts.append("cut: go to the other end, k")
         if self.doc.refining is not None:
@@ -262,6 +276,15 @@ def _value(image: OpenImage, x: int, y: int) -> str:
     if getattr(value, "ndim", 0):
         return "/".join(f"{float(each):g}" for each in value[:3])
     return f"{float(value):g}"
+
+
+def distance(start: tuple[int, int], end: tuple[int, int], pixel_size: PixelSize | None) -> str:
+    """From one pixel to another, in pixels and, where the size is known, in lengths."""
+    right, down = end[0] - start[0], end[1] - start[1]
+    text = f"distance {math.hypot(right, down):.1f} px"
+    if pixel_size is None:
+        return text
+    return f"{text} = {describe_nm(math.hypot(right * pixel_size.x_nm, down * pixel_size.y_nm))}"
 
 
 def zoom_label(magnification: float) -> str:

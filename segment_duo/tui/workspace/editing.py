@@ -232,7 +232,7 @@ class Editing:
                 )
                 self.desk.show_document()
 
-        self.desk.ask(SizeFilterDialog(self.doc.filter, tuple(mask.area for mask in self.doc.masks)), take)
+        self.desk.ask(SizeFilterDialog(self.doc.filter, self.doc.masks), take)
 
     def action_undo(self) -> None:
         self._travel(self.doc.undo(), "Taken back", "Nothing to take back.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import SegduoError
@@ -13,8 +14,13 @@ if TYPE_CHECKING:
 
 
 class EngineLine:
-    def __init__(self, desk: Desk) -> None:
+    """Args:
+    ready: called when the image that is open is embedded.
+    """
+
+    def __init__(self, desk: Desk, ready: Callable[[], None]) -> None:
         self.desk = desk
+        self._ready = ready
         self._state = "not asked yet"
         self._model_name = ""
         self._device = ""
@@ -30,6 +36,7 @@ class EngineLine:
 
         def done(_: Any) -> None:
             self.says("ready")
+            self._ready()
 
         def failed(error: SegduoError) -> None:
             self.says("not available")

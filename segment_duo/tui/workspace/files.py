@@ -68,6 +68,7 @@ class Files:
             if not keep:
                 self.desk.doc = Document()
                 self.desk.known_versions = None
+                self.desk.measure_from = self.desk.cut_from = None
             self.desk.canvas.remove_class("-empty")
             self.desk.picture.show_image(self.desk.pyramid, keep_view=keep)
             self.desk.show_document()
@@ -84,6 +85,7 @@ class Files:
 
         self.desk.say(f"Reading {ref.name} …")
         self.desk.jobs.stop("load")
+        self.desk.jobs.stop("ahead")
         self.desk.jobs.stop("predict")
         self.desk.jobs.start("open", work, done, what="Opening the image")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import ImageRef, StoreKind
 
+QUEUE = "queue"
+"""The pseudo-folder that lists the images named on the command line."""
 PLACES = ""
 """The pseudo-folder that lists where one can go."""
 
@@ -29,6 +32,7 @@ class Folders:
         self.desk = desk
         self._open = open_image
         self.folder = PLACES
+        self.queue: tuple[ImageRef, ...] = ()
 
     def start_at(self, text: str) -> None:
         """Open what was named on the command line: a folder or an image."""
@@ -54,6 +58,9 @@ class Folders:
             return
 
         def work(_: Job) -> tuple[Item, ...]:
+            if target == QUEUE:
+                with self.desk.store_lock:
+                    return self._queued()
             with self.desk.store_lock:
                 ref = self.desk.session.reference(target)
                 entries = self.desk.session.list_folder(target)
@@ -62,9 +69,12 @@ class Folders:
 
         def done(items: tuple[Item, ...]) -> None:
             self.folder = target
-            self.desk.explorer.show_title(short_path(target))
+            self.desk.explorer.show_title(
+                f"queue of {counted(len(self.queue), 'image')}" if target == QUEUE else short_path(target)
+            )
             images = sum(not item.is_folder for item in items)
             self.desk.explorer.show(items, hint="no images here", at=at)
+            self.desk.show_header()
             if not self.desk.image:
                 self.desk.say(
                     f"{counted(images, 'image')} here. Enter opens, typing narrows the list, F1 shows all keys."
@@ -80,6 +90,33 @@ class Folders:
             self.desk.explorer.list.focus()
         self.desk.jobs.start("folder", work, done, what="Reading the folder", failed=failed)
 
+    def start_queue(self, refs: Sequence[ImageRef]) -> None:
+        """List these images and open the first that is not done."""
+        self.queue = tuple(refs)
+
+        def work(_: Job) -> tuple[Item, ...]:
+            with self.desk.store_lock:
+                return self._queued()
+
+        def done(items: tuple[Item, ...]) -> None:
+            first = next((item for item in items if not item.saved), items[0])
+            self.show_folder(QUEUE, at=first.target)
+            self._open(first.target)
+
+        self.desk.jobs.start("start", work, done, what="Reading the queue")
+
+    def _queued(self) -> tuple[Item, ...]:
+        """The queue's lines. A folder that cannot be looked into has no marks; opening its images will tell why."""
+        saved: dict[tuple[StoreKind, str], set[str]] = {}
+        for ref in self.queue:
+            if (ref.store, ref.folder) not in saved:
+                saved[ref.store, ref.folder] = set()
+                with contextlib.suppress(SegduoError):
+                    saved[ref.store, ref.folder] = self.desk.session.sets.stems(ImageRef(ref.store, ref.folder))
+        return tuple(
+            Item(ref.name, str(ref), False, saved=ref.stem in saved[ref.store, ref.folder]) for ref in self.queue
+        )
+
     def _show_places(self) -> None:
         self.folder = PLACES
         config = getattr(self.desk.session, "config", None)
@@ -87,6 +124,8 @@ class Folders:
             Item("working folder", str(Path.cwd()), True, note="local"),
             Item("home", str(Path.home()), True, note="local"),
         ]
+        if self.queue:
+            items.insert(0, Item("queue", QUEUE, True, note=counted(len(self.queue), "image")))
         start = getattr(config, "start_folder", None)
         if start:
             items.insert(0, Item(start, start, True, note="start"))
@@ -108,7 +147,9 @@ class Folders:
         self.desk.explorer.list.choose()
 
     def action_up(self) -> None:
-        if self.folder != PLACES:
+        if self.folder == QUEUE:
+            self._show_places()
+        elif self.folder != PLACES:
             self.show_folder(parent_of(self.folder), at=self.folder)
 
     def action_reload(self) -> None:

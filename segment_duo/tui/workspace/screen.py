@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from textual import events
@@ -26,17 +26,20 @@ from segment_duo.tui.workspace.editing import Editing
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.tui.workspace.files import Files
 from segment_duo.tui.workspace.folders import Folders
+from segment_duo.tui.workspace.review import Review
 from segment_duo.tui.workspace.saving import Saving
+from segment_duo.tui.workspace.series import Series
 from segment_duo.tui.workspace.viewing import Viewing
+from segment_duo.types import ImageRef
 
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
     "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner",
-    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page",
+    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "ids", "scale_bar", "measure",
 }  # fmt: skip
 _NEEDS_MASKS = {
     "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "filter",
-    "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
+    "sort", "judge", "delete_rejected", "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
 }  # fmt: skip
 
 
@@ -62,13 +65,16 @@ class Workspace(Screen[None]):
         terminal: Terminal,
         *,
         start_path: str | None = None,
+        queue: Sequence[ImageRef] = (),
         elsewhere: Callable[[str], SessionPort] | None = None,
     ) -> None:
         super().__init__()
         self.start_path = start_path
+        self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
         desk.elsewhere = elsewhere
-        self.engine = EngineLine(desk)
+        self.series = Series(desk, self._open_target)
+        self.engine = EngineLine(desk, self.series.prepare_next)
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
         self.editing = Editing(desk, self.drafts.keep)
@@ -82,7 +88,17 @@ class Workspace(Screen[None]):
             ask_for_mask=self.editing.ask_for_mask,
         )
         self.correcting = Correcting(desk, self.editing.edited)
-        for part in (self.viewing, self.editing, self.correcting, self.folders, self.saving, self.files):
+        self.review = Review(desk, self.editing.edited)
+        for part in (
+            self.review,
+            self.viewing,
+            self.editing,
+            self.correcting,
+            self.series,
+            self.folders,
+            self.saving,
+            self.files,
+        ):
             self._adopt(part)
 
     def _open_target(self, target: str) -> None:
@@ -110,7 +126,11 @@ class Workspace(Screen[None]):
     def on_mount(self) -> None:
         self.desk.explorer.list.focus()
         config = getattr(self.desk.session, "config", None)
-        self.folders.start_at(self.start_path or getattr(config, "start_folder", None) or ".")
+        if self.queue:
+            self.series.walking = True
+            self.folders.start_queue(self.queue)
+        else:
+            self.folders.start_at(self.start_path or getattr(config, "start_folder", None) or ".")
         self.desk.show_document()
         self.engine.ask_model()
         self.set_interval(STATUS_SECONDS, self.engine.ask_status)
@@ -126,7 +146,8 @@ class Workspace(Screen[None]):
         self.desk.jobs.finish(message)
 
     def on_told(self, message: Told) -> None:
-        self.desk.say(message.text, "warning")
+        if not (self.desk.ahead and message.text.startswith(f"{self.desk.ahead}: ")):
+            self.desk.say(message.text, "warning")
 
     def on_folder_list_chosen(self, message: FolderList.Chosen) -> None:
         self.folders.chosen(message.item)

@@ -73,6 +73,25 @@ class Viewing:
         self.desk.say({1.0: "Tints as designed.", 2.0: "Strong tints.", 0.0: "Outlines only."}[self.desk.tint])
         self.desk.show_document()
 
+    def action_ids(self) -> None:
+        self.desk.picture.numbered = not self.desk.picture.numbered
+        self.desk.say("Ids in the picture." if self.desk.picture.numbered else "No ids in the picture.")
+        self.desk.show_document()
+
+    def action_scale_bar(self) -> None:
+        if self.desk.image is not None and self.desk.image.data.facts.pixel_size is None:
+            self.desk.say("The image does not tell the size of its pixels.", "warning")
+            return
+        self.desk.scale_bar = not self.desk.scale_bar
+        self.desk.show_document()
+
+    def action_measure(self) -> None:
+        """From here to the cross-hair, until the key is pressed again."""
+        starts = self.desk.measure_from is None
+        self.desk.measure_from = self.desk.picture.cross_hair if starts else None
+        self.desk.say("Measuring from here: the line above tells the distance; X ends it." if starts else "Measured.")
+        self.desk.show_document()
+
     def action_full(self) -> None:
         full = not self.desk.screen.has_class("-full")
         self.desk.screen.set_class(full, "-full")

@@ -1,0 +1,93 @@
+"""Getting through a series: the images of the list on the left, one after the other. Done is what has saved masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from textual.timer import Timer
+
+from segment_duo.errors import Cancelled
+from segment_duo.tui.jobs import Job
+from segment_duo.tui.workspace.desk import Desk
+
+AHEAD_PAUSE = 1.0
+"""Seconds after an image is ready before the next one is prepared: who looks at a mask first must not wait for it."""
+
+
+class Series:
+    """Args:
+    open_image: opens an image, as users type it; asks about unsaved work.
+    """
+
+    def __init__(self, desk: Desk, open_image: Callable[[str], None]) -> None:
+        self.desk = desk
+        self._open = open_image
+        self.walking = False
+        """Whether the user goes through a series, so that preparing the next image is worth its while."""
+        self._timer: Timer | None = None
+
+    def action_image(self, by: int) -> None:
+        """The next (1) or the previous (-1) image of the list."""
+        self._go(by, undone=False)
+
+    def action_undone(self, by: int) -> None:
+        """The next or the previous image without saved masks."""
+        self._go(by, undone=True)
+
+    def action_only_undone(self) -> None:
+        """List only images without saved masks, or all."""
+        folder = self.desk.explorer.list
+        folder.set_only_undone(not folder.only_undone)
+        self.desk.explorer.remove_class("-hidden")
+        self.desk.say(
+            "The list shows images without saved masks; F4 shows all."
+            if folder.only_undone
+            else "The list shows all images."
+        )
+
+    def _go(self, by: int, *, undone: bool) -> None:
+        self.walking = True
+        target = self._neighbour(by, undone=undone)
+        if target is not None:
+            self._open(target)
+            return
+        what = " that is not done" if undone else ""
+        self.desk.say(f"There is no {'further' if by > 0 else 'earlier'} image{what} in the list.")
+
+    def _neighbour(self, by: int, *, undone: bool) -> str | None:
+        image = self.desk.image
+        return self.desk.explorer.list.neighbour(str(image.ref) if image else "", by, undone=undone)
+
+    def prepare_next(self) -> None:
+        """Embed the next image in the background, a moment from now. Failures are told when it is opened."""
+        self.stop()
+        if self.walking:
+            self._timer = self.desk.later(AHEAD_PAUSE, self._prepare)
+
+    def stop(self) -> None:
+        """The image changes: what was ahead is not any more."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        self.desk.jobs.stop("ahead")
+        self.desk.ahead = ""
+
+    def _prepare(self) -> None:
+        target = self._neighbour(1, undone=False)
+        if target is None:
+            return
+        desk = self.desk
+
+        def work(job: Job) -> Any:
+            with desk.store_lock:
+                if job.superseded():
+                    raise Cancelled("superseded")
+                image = desk.session.open_image(desk.session.reference(target))
+            with desk.engine_lock:
+                if job.superseded():
+                    raise Cancelled("superseded")
+                return desk.session.embed(image)
+
+        desk.ahead = target
+        desk.jobs.start("ahead", work, lambda _: None, what="Preparing the next image", failed=lambda _: None)
