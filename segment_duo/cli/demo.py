@@ -62,8 +62,8 @@ def _picture() -> npt.NDArray[np.uint16]:
     """Particles of the synthetic scenes that nano was trained on; the same ones each time."""
     import numpy as np
 
-    from segment_duo.training.examples import CLEAR
-    from segment_duo.training.synthetic import generate
+    from segment_duo.training.nano.examples import CLEAR
+    from segment_duo.training.nano.scenes import generate
 
     return np.asarray(generate(SEED, SIZE, "ellipses", depth=16, look=CLEAR).image, dtype=np.uint16)
 
