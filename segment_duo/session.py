@@ -229,7 +229,7 @@ class Session:
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
         if data.facts.pages > 1 and page == 0:
-            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0); --page N reads another")
+            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0)")
         image = OpenImage(ref, data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image

@@ -32,10 +32,15 @@ class StoreKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``)."""
+    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
+
+    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; in a folder of frames it is
+    the file that counts, and this stays 0.
+    """
 
     store: StoreKind
     path: str
+    frame: int = 0
 
     @property
     def name(self) -> str:
@@ -94,11 +99,37 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameAxes:
+    """How the frames of a stack or film are arranged.
+
+    Attributes:
+        axis: the one that its frames run along: ``T`` time, ``Z`` depth, ``C`` channel, ``page`` where nothing is known, ``file`` in a folder.
+        sizes: (axis, length), slowest first; their product is the number of planes.
+        frame_seconds: time from one frame to the next along T.
+        spacing_nm: distance from one slice to the next along Z.
+    """
+
+    axis: str
+    sizes: tuple[tuple[str, int], ...]
+    frame_seconds: float | None = None
+    spacing_nm: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Frames along ``axis``."""
+        return dict(self.sizes).get(self.axis, 1)
+
+    def along(self, axis: str) -> FrameAxes:
+        """The same with frames along another axis."""
+        return FrameAxes(axis, self.sizes, self.frame_seconds, self.spacing_nm)
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What is known of an image besides its pixels.
 
     ``width`` and ``height`` are those of the uncut image; ``dtype`` is NumPy's name of the stored samples; ``significant_bits`` the
-    number of bits the brightest sample needs (a 12-bit camera in a 16-bit file: 12), None for float.
+    number of bits the brightest sample needs (a 12-bit camera in a 16-bit file: 12), None for float; ``frames`` how a stack's pages are arranged.
     """
 
     width: int
@@ -116,6 +147,7 @@ class ImageFacts:
     instrument: Instrument = Instrument()
     stretch: str = "none"
     warnings: tuple[str, ...] = ()
+    frames: FrameAxes | None = None
 
     @property
     def cut_height(self) -> int:

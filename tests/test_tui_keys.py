@@ -50,15 +50,18 @@ def test_no_key_means_two_things_in_one_place() -> None:
 
 def test_every_action_exists() -> None:
     from segment_duo.tui.app import SegduoApp
+    from segment_duo.tui.workspace.correcting import Correcting
     from segment_duo.tui.workspace.editing import Editing
     from segment_duo.tui.workspace.files import Files
     from segment_duo.tui.workspace.folders import Folders
+    from segment_duo.tui.workspace.saving import Saving
     from segment_duo.tui.workspace.screen import Workspace
     from segment_duo.tui.workspace.viewing import Viewing
 
     for command in COMMANDS:
         name = "action_" + command.action.split("(")[0]
-        owners = [p for p in (Workspace, SegduoApp, Editing, Files, Folders, Viewing) if name in vars(p)]
+        parts = (Workspace, SegduoApp, Correcting, Editing, Files, Folders, Saving, Viewing)
+        owners = [part for part in parts if name in vars(part)]
         assert len(owners) == 1 or hasattr(SegduoApp, name), (command.id, owners)
 
 

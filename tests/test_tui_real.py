@@ -206,7 +206,7 @@ def test_killed_ui_brings_the_work_back(terminal: Terminal, tmp_path: Path) -> N
     os.kill(terminal.process(), signal.SIGKILL)
     terminal.start("tui", str(tmp_path / "images"))
     terminal.until("Unsaved work was found")
-    terminal.press("Enter")
+    terminal.press("Right", "Enter")
     screen = terminal.until("● unsaved")
     assert "─masks 1" in screen
 

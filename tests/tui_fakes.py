@@ -77,6 +77,20 @@ class FakeLoaded:
 
 
 @dataclass(frozen=True)
+class FakePeek:
+    count: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class FakeListed:
+    version: Version
+    peek: FakePeek
+    belongs: bool = True
+    notice: str = ""
+
+
+@dataclass(frozen=True)
 class FakeSaved:
     version: Version | None
     path: str
@@ -94,6 +108,7 @@ class FakeSession:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     slow: dict[str, float] = field(default_factory=dict)
     spool: bool = False
+    pages: int = 1
     gate: threading.Event | None = None
     config: FakeConfig = FakeConfig()
     model: FakeModel = FakeModel()
@@ -144,7 +159,7 @@ class FakeSession:
         height, width = grey.shape
         rows = grey[: height - cut]
         facts = ImageFacts(
-            width, height, "PNG", "uint8", 1, 0, 1, "ab" * 32, grey.nbytes, 8,
+            width, height, "PNG", "uint8", 1, page, self.pages, "ab" * 32, grey.nbytes, 8,
             Banner(cut, "pixels" if cut else "off"), PixelSize(3.37, 3.37, "test"),
         )  # fmt: skip
         return FakeImage(ref, ImageData(np.repeat(rows[..., None], 3, axis=2), rows, facts))
@@ -210,6 +225,14 @@ class FakeSession:
     def versions(self, ref: ImageRef) -> list[Version]:
         self._enter("versions")
         return [version for version, _ in self.saved.get(ref.path, [])]
+
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> list[FakeListed]:
+        self._enter("listed")
+        sets = self.saved.get(ref.path, [])
+        return [FakeListed(version, FakePeek(len(found.masks), found.provenance)) for version, found in sets]
+
+    def check_out(self) -> None:
+        self._enter("check_out")
 
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> FakeLoaded:
         self._enter("load", version)

@@ -79,6 +79,7 @@ def tui(
         terminal=terminal,
         theme=resolved.config.theme,
         keymap=resolved.config.keys,
+        elsewhere=lambda folder: Session(resolved, out=folder, notify=tell),
     )
     app.run()
     if app.return_code:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from segment_duo.images.stretch import Limits
+
 DEFAULT_MAX_PIXELS = 400_000_000
 
 Sidecars = Callable[[], Mapping[str, bytes]]
@@ -61,14 +63,14 @@ def read_image(
         ImageError: not an image, damaged, unsupported, too large, no such page, or a banner that leaves nothing.
         UsageError: ``banner`` is none of the three forms.
     """
-    requested = _requested_banner(banner)
+    requested = requested_banner(banner)
     decoded = decode(data, name=name, page=page, max_pixels=max_pixels)
     try:
-        finding = _facts_of_instrument(decoded, data, name, page, {})
+        finding = facts_of_instrument(decoded, data, name, page, {})
         if finding.pixel_size is None and sidecars is not None and (beside := sidecars()):
-            finding = _facts_of_instrument(decoded, data, name, page, beside)
-        found, notes = _choose_banner(decoded, requested, finding.banner_rows, name)
-        size, size_notes = _choose_pixel_size(finding.pixel_size, pixel_size, sideways=decoded.sideways)
+            finding = facts_of_instrument(decoded, data, name, page, beside)
+        found, notes = choose_banner(decoded, requested, finding.banner_rows, name)
+        size, size_notes = choose_pixel_size(finding.pixel_size, pixel_size, sideways=decoded.sideways)
         facts = ImageFacts(
             width=decoded.samples.shape[1],
             height=decoded.samples.shape[0],
@@ -83,8 +85,9 @@ def read_image(
             pixel_size=size,
             instrument=finding.instrument,
             warnings=(*decoded.warnings, *finding.warnings, *notes, *size_notes),
+            frames=decoded.frames,
         )
-        return _cut_and_stretch(decoded, facts)
+        return cut_and_stretch(decoded, facts)
     except SegduoError:
         raise
     except MemoryError as error:
@@ -126,7 +129,7 @@ def read_array(
         array.shape[2] if array.ndim == 3 else 1,
         1,
     )
-    found, notes = _choose_banner(decoded, banner, None, name)
+    found, notes = choose_banner(decoded, banner, None, name)
     digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
     facts = ImageFacts(
         width=array.shape[1],
@@ -142,14 +145,15 @@ def read_array(
         pixel_size=pixel_size,
         warnings=notes,
     )
-    return _cut_and_stretch(decoded, facts)
+    return cut_and_stretch(decoded, facts)
 
 
-def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
+def cut_and_stretch(decoded: Decoded, facts: ImageFacts, limits: Limits | None = None) -> ImageData:
+    """The rows above ``facts.banner`` as stored and as 8 bits; ``limits`` are those of a whole sequence."""
     from segment_duo.images.stretch import stretch_to_uint8
 
-    original = _without_palette(decoded.samples[: facts.cut_height], decoded.palette)
-    stretched = stretch_to_uint8(original)
+    original = without_palette(decoded.samples[: facts.cut_height], decoded.palette)
+    stretched = stretch_to_uint8(original, limits=limits)
     facts = replace(
         facts,
         significant_bits=_significant_bits(original),
@@ -159,7 +163,7 @@ def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
     return ImageData(_three_channels(stretched.pixels), original, facts)
 
 
-def _facts_of_instrument(
+def facts_of_instrument(
     decoded: Decoded, data: bytes, name: str, page: int, sidecars: Mapping[str, bytes] | None
 ) -> Finding:
     height, width = decoded.samples.shape[:2]
@@ -187,7 +191,7 @@ def _phenom_xml(data: bytes) -> bytes:
 # ---- banner
 
 
-def _requested_banner(banner: str | int) -> str | int:
+def requested_banner(banner: str | int) -> str | int:
     if isinstance(banner, str):
         text = banner.strip().lower()
         if text in {"auto", "off"}:
@@ -200,7 +204,7 @@ def _requested_banner(banner: str | int) -> str | int:
     return banner
 
 
-def _choose_banner(
+def choose_banner(
     decoded: Decoded, requested: str | int, by_tag: int | None, name: str
 ) -> tuple[Banner, tuple[str, ...]]:
     height = len(decoded.samples)
@@ -232,7 +236,7 @@ def _automatic_banner(decoded: Decoded, by_tag: int | None) -> tuple[Banner, tup
 # ---- pixels
 
 
-def _without_palette(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
+def without_palette(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
     """Look colours up; a palette whose used entries are all grey gives one channel (microscopes keep grey images this way)."""
     import numpy as np
 
@@ -274,7 +278,7 @@ def _significant_bits(samples: npt.NDArray[Any]) -> int | None:
     return max(1, abs(int(samples.max())).bit_length(), abs(int(samples.min())).bit_length())
 
 
-def _choose_pixel_size(
+def choose_pixel_size(
     found: PixelSize | None, given: PixelSize | None, *, sideways: bool
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
     size = given or found

@@ -3,6 +3,7 @@
     unselected   blue outline, faint tint          current     yellow outline
     selected     green outline and tint            candidate   green tint, white outline
 
+Without colours (``plain``) outlines are the opposite of what they lie on, black or white; the current mask's is dotted.
 The colours are those of Okabe and Ito, which people with any colour vision can tell apart; outlines and marks carry the same
 information by shape. Masks are drawn at the screen's resolution from crops of their own size, so the cost is that of what is visible.
 """
@@ -39,7 +40,13 @@ _OUTLINE = {_UNTICKED: (BLUE, 0.6), _TICKED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What is drawn over the image. ``burn_points``: draw the points into the picture, for sixel, which text would erase."""
+    """What is drawn over the image.
+
+    Attributes:
+        burn_points: draw the points into the picture, for sixel, which text would erase.
+        tint: how strong the tints are: 1 as designed, 0 none (outlines only).
+        plain: for screens without colours.
+    """
 
     masks: tuple[Mask, ...] = ()
     ticked: frozenset[int] = frozenset()
@@ -48,6 +55,8 @@ class Overlay:
     points: tuple[Point, ...] = ()
     box: Box | None = None
     burn_points: bool = False
+    tint: float = 1.0
+    plain: bool = False
 
 
 class MaskCrops:
@@ -105,9 +114,17 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
         _draw(layers, crops.get(mask.rle), 0, _CURRENT)
     if overlay.candidate is not None:
         _draw(layers, crops.get(overlay.candidate.rle), _CANDIDATE, _CANDIDATE)
-    for layer, styles in ((fill, _TINT), (edge, _OUTLINE)):
-        for kind, (colour, strength) in styles.items():
-            where = layer == kind
+    for kind, (colour, strength) in _TINT.items():
+        where = fill == kind
+        if overlay.tint and where.any():
+            share = min(strength * overlay.tint, 0.9)
+            ink = WHITE if overlay.plain else colour
+            base[where] = (base[where] * (1 - share) + np.array(ink) * share).astype(np.uint8)
+    if overlay.plain:
+        _plain_outlines(base, edge)
+    else:
+        for kind, (colour, strength) in _OUTLINE.items():
+            where = edge == kind
             if where.any():
                 base[where] = (base[where] * (1 - strength) + np.array(colour) * strength).astype(np.uint8)
     if overlay.box is not None:
@@ -116,6 +133,20 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
         for point in overlay.points:
             _draw_point(base, view, point)
     return base
+
+
+def _plain_outlines(base: Pixels, edge: npt.NDArray[np.uint8]) -> None:
+    """Outlines that are seen without colours: the opposite of their ground, a faint line half-way to it, the current one dotted."""
+    import numpy as np
+
+    opposite = np.where(base.mean(axis=2) > 110, 0, 255)
+    rows, columns = np.ogrid[: edge.shape[0], : edge.shape[1]]
+    dots = (rows // 2 + columns) % 2 * 255
+    for kind in _OUTLINE:
+        where = edge == kind
+        if where.any():
+            ink = dots[where] if kind == _CURRENT else opposite[where]
+            base[where] = ink[:, None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,13 @@ class Viewport:
         top = min(max(self.top, edge_y - high * (1 - margin)), edge_y - high * margin)
         return replace(self, left=left, top=top)._clamped()
 
+    def around(self, x: float, y: float, width: float, height: float, *, margin: float = 0.25) -> Viewport:
+        """The rectangle (image pixels; XYWH) as large as it fits, with some surroundings, in the middle."""
+        scale = max(width / self.pixel_columns, height / self.pixel_rows) * (1 + 2 * margin)
+        new = self._with_scale(scale)
+        left = x + width / 2 - new.pixel_columns * new.scale / 2
+        return replace(new, left=left, top=y + height / 2 - new.pixel_rows * new.scale / 2)._clamped()
+
     def contains(self, x: float, y: float) -> bool:
         """Whether image pixel (x, y) is on the canvas."""
         column, row = self.to_cell(x, y)

@@ -16,6 +16,7 @@ from segment_duo.types import (
     MaskSet,
     PixelSize,
     Prompt,
+    Provenance,
     Version,
 )
 
@@ -42,6 +43,26 @@ class LoadedSet(Protocol):
     def notice(self) -> str: ...
 
 
+class Peek(Protocol):
+    @property
+    def count(self) -> int: ...
+    @property
+    def provenance(self) -> Provenance: ...
+
+
+class ListedSet(Protocol):
+    """``belongs``: None when the file cannot be read, and ``notice`` says why; ``peek`` is then None."""
+
+    @property
+    def version(self) -> Version: ...
+    @property
+    def belongs(self) -> bool | None: ...
+    @property
+    def notice(self) -> str: ...
+    @property
+    def peek(self) -> Peek | None: ...
+
+
 class Saved(Protocol):
     """``spooled`` is the local file when the store was away, else None."""
 
@@ -63,6 +84,8 @@ class SetsPort(Protocol):
 
     def stems(self, folder: ImageRef) -> set[str]: ...
     def versions(self, ref: ImageRef) -> list[Version]: ...
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> Sequence[ListedSet]: ...
+    def check_out(self) -> None: ...
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet: ...
 
 

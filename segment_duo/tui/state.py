@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from segment_duo.provenance import edited
+from segment_duo.tui.wording import counted
 from segment_duo.types import Box, Mask, Point, Prompt
 
 if TYPE_CHECKING:
@@ -406,11 +407,6 @@ class Document:
     def _shown_logits(self) -> str | None:
         candidate = self.candidate
         return candidate.logits if candidate else self.present.previous
-
-
-def counted(count: int, word: str) -> str:
-    """``1 mask``, ``2 masks``, ``1,000 masks``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def is_corrected(mask: Mask) -> bool:

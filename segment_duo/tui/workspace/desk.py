@@ -58,6 +58,20 @@ class Desk:
         self.engine_text = "engine: not asked yet"
         self.engine_lock = threading.Lock()
         self.store_lock = threading.Lock()
+        self.elsewhere: Callable[[str], SessionPort] | None = None
+        self.known_versions: set[str] | None = None
+        """Names of the saved versions when the masks were loaded or last saved; None before that."""
+        self.live: tuple[Mask, ...] = ()
+        """Masks that are shown and are not there yet: a stroke that is being drawn, the parts of a split that is offered."""
+        self.replaced: frozenset[int] = frozenset()
+        """Ids of the masks whose place they take."""
+        self.cut_from: tuple[int, int] | None = None
+        self.tool_text = ""
+        self.moved: Callable[[float, float], None] = lambda *_: None
+        """Told of every move of the cross-hair by key."""
+        self.overlay_on = True
+        self.tint = 1.0
+        self.series = ""
         self._hit_crops = MaskCrops(64 * 2**20)
         self.jobs = Jobs(screen, self.report)
         self.canvas = Canvas(terminal)
@@ -67,6 +81,12 @@ class Desk:
         self.header = HeaderLine()
         self.status = StatusLine()
         self.message = MessageLine()
+
+    def leave(self) -> None:
+        """End the program, at once."""
+        self.jobs.stop_all()
+        self.journal.close()
+        self.screen.app.exit()
 
     @property
     def picture(self) -> PictureView:
@@ -105,19 +125,25 @@ class Desk:
         candidate = doc.candidate
         self.picture.show_overlay(
             Overlay(
-                masks=doc.shown,
-                ticked=doc.ticked,
+                masks=self._drawn() if self.overlay_on else (),
+                ticked=doc.ticked | {mask.id for mask in self.live if mask.id < -1},
                 current=doc.current,
-                candidate=candidate.mask if candidate else None,
+                candidate=candidate.mask if candidate and self.overlay_on else None,
                 points=doc.present.points,
                 box=doc.present.box,
+                tint=self.tint,
             ),
-            doc.corner,
+            self.cut_from or doc.corner,
         )
         self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title())
         self.show_header()
         self.show_cross_hair()
         self.screen.refresh_bindings()
+
+    def _drawn(self) -> tuple[Mask, ...]:
+        if not (self.live or self.replaced):
+            return self.doc.shown
+        return (*(mask for mask in self.doc.shown if mask.id not in self.replaced), *self.live)
 
     def _list_title(self) -> str:
         doc = self.doc
@@ -132,7 +158,29 @@ class Desk:
     def show_header(self) -> None:
         path = short_path(str(self.image.ref)) if self.image else "no image"
         version = f"version {self.doc.version}" if self.doc.version is not None else ""
-        self.header.show(path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text)
+        self.header.show(
+            path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=self.series
+        )
+
+    def go_to(self, mask: Mask) -> None:
+        """Bring the cross-hair, and so the keys, to a mask: to its middle, or else to a pixel of it near the middle."""
+        x, y, width, height = mask.bbox
+        at = (round(x + (width - 1) / 2), round(y + (height - 1) / 2))
+        if not self._covers(mask, *at):
+            at = self._nearest(mask, *at)
+        if self.picture.move_cross_hair(*at):
+            return  # the view's own message shows the rest
+        self.show_cross_hair()
+
+    def _nearest(self, mask: Mask, x: int, y: int) -> tuple[int, int]:
+        import numpy as np
+
+        left, top, bits = self._hit_crops.get(mask.rle)
+        rows, columns = np.nonzero(bits)
+        if not len(rows):
+            return x, y
+        nearest = int(np.argmin((columns + left - x) ** 2 + (rows + top - y) ** 2))
+        return int(columns[nearest]) + left, int(rows[nearest]) + top
 
     def show_cross_hair(self) -> None:
         """Everything that follows the cross-hair. None of it is picture data."""
@@ -144,10 +192,16 @@ class Desk:
             self.pyramid,
             at,
             stretch=picture.stretch,
-            mask=candidate.mask if candidate else None,
+            mask=candidate.mask if candidate else self._in_hand(),
             points=doc.present.points,
         )
         self.status.show(self._status_text(at))
+
+    def _in_hand(self) -> Mask | None:
+        """What the tool works on, for the loupe."""
+        if not self.tool_text:
+            return None
+        return self.live[0] if self.live else self.doc.mask(self.doc.current)
 
     def _status_text(self, at: tuple[int, int] | None) -> str:
         if self.image is None or at is None or self.picture.view is None:
@@ -156,13 +210,24 @@ class Desk:
         parts = [
             f"x {x:>4}  y {y:>4}",
             f"grey {_value(self.image, x, y)}",
-            f"{_percent(self.picture.view.magnification)}",
+            zoom_label(self.picture.view.magnification),
         ]
-        size = self.image.data.facts.pixel_size
+        facts = self.image.data.facts
+        if facts.pages > 1:
+            parts.append(f"page {facts.page} of 0–{facts.pages - 1}")
+        size = facts.pixel_size
         if size is not None:
             parts.append(f"{size.x_nm:.4g} nm/px")
+        if not self.overlay_on:
+            parts.append("masks hidden")
         if self.picture.stretch:
             parts.append("contrast stretched")
+        if self.tool_text:
+            parts.insert(1, self.tool_text)
+        if self.cut_from is not None:
+            parts.append("cut: go to the other end, k")
+        if self.doc.refining is not None:
+            parts.append(f"correcting mask {self.doc.refining.id}")
         if self.doc.corner is not None:
             parts.append("box: go to the opposite corner, r")
         candidate = self.doc.candidate
@@ -199,5 +264,6 @@ def _value(image: OpenImage, x: int, y: int) -> str:
     return f"{float(value):g}"
 
 
-def _percent(magnification: float) -> str:
-    return f"{100 * magnification:.3g} %"
+def zoom_label(magnification: float) -> str:
+    """``16x`` enlarged, ``19.6 %`` reduced."""
+    return f"{magnification:.3g}x" if magnification >= 1 else f"{100 * magnification:.3g} %"

@@ -1,11 +1,10 @@
-"""Unsaved work: kept in the journal after every edit, asked about before it is given up, offered again after a crash."""
+"""Unsaved work: kept in the journal after every edit, offered again after a crash."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 from collections.abc import Callable
-from typing import Any
 
 from textual.timer import Timer
 
@@ -13,6 +12,7 @@ from segment_duo.errors import SegduoError
 from segment_duo.tui.journal import Draft
 from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.status.lines import short_path
+from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 
 DRAFT_PAUSE = 0.3
@@ -23,30 +23,6 @@ class Drafts:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._draft_timer: Timer | None = None
-
-    def unless_unsaved(self, go_on: Callable[[], Any], what: str, save: Callable[[Callable[[], Any]], None]) -> None:
-        """Do something that gives the document up; asks first when there is unsaved work.
-
-        Args:
-            what: the thing, for the question ("quit").
-            save: saves the document and then calls its argument.
-        """
-        if not self.desk.doc.unsaved:
-            self.forget()
-            go_on()
-            return
-
-        def answered(answer: str | None) -> None:
-            if answer == "save":
-                save(go_on)
-            elif answer == "discard":
-                self.forget()
-                go_on()
-
-        count = len(self.desk.doc.masks)
-        question = f"The {count} masks are not saved. Save them as a new version before you {what}?"
-        answers = (("save", "Save"), ("discard", "Discard"), ("stay", "Stay"))
-        self.desk.ask(Choose("Unsaved work", question, answers), answered)
 
     def keep(self) -> None:
         if self._draft_timer is not None:
@@ -61,10 +37,14 @@ class Drafts:
         if not doc.unsaved and not doc.present.points:
             self.forget()
             return
-        draft = Draft(image.ref, image.data.facts.sha256, doc.version, doc.masks, doc.present.points)
+        draft = Draft(
+            image.ref, image.data.facts.sha256, doc.version, doc.masks, doc.present.points, page=image.data.facts.page
+        )
 
         def failed(error: SegduoError) -> None:
-            self.desk.say(f"The crash journal cannot be written ({error.message}); save often.", "warning")
+            self.desk.say(
+                f"The draft cannot be written ({error.message}). Save often, or elsewhere: Ctrl+S.", "warning"
+            )
 
         self.desk.jobs.start(
             "journal",
@@ -98,7 +78,11 @@ class Drafts:
                 self.offer(bring_back)
 
         when = datetime.datetime.fromtimestamp(draft.written).strftime("%Y-%m-%d %H:%M")
-        points = f" and {len(draft.points)} points" if draft.points else ""
-        question = f"{short_path(str(draft.ref))}: {len(draft.masks)} masks{points} from {when} were never saved. Bring them back?"
-        answers = (("restore", "Bring back"), ("discard", "Discard"), ("later", "Later"))
+        what = counted(len(draft.masks), "mask")
+        if draft.points:
+            what += f" and {counted(len(draft.points), 'point')}"
+        more = f" ({len(drafts) - 1} more after it)" if len(drafts) > 1 else ""
+        question = f"{short_path(str(draft.ref))}: {what} from {when}, never saved{more}. Open it?"
+        # The focus is on what changes nothing: an Enter that was typed ahead must not open another image.
+        answers = (("later", "Later"), ("restore", "Bring back"), ("discard", "Discard"))
         self.desk.ask(Choose("Unsaved work was found", question, answers), answered)

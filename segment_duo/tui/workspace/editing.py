@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.errors import Cancelled, SegduoError
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.masks.mask_list import MaskList
@@ -13,6 +14,7 @@ from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.screens.auto import PRESETS, AutoChoice, AutoDialog, AutoProgress
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
 from segment_duo.tui.state import Document, SizeFilter
+from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import AutoParameters, Box, Point
 
@@ -42,11 +44,11 @@ class Editing:
 
     # Points and candidates
 
-    def action_point(self, label: Literal[0, 1]) -> None:
+    def point(self, label: Literal[0, 1]) -> None:
         if not self.desk.need_image() or self.desk.picture.cross_hair is None:
             return
         x, y = self.desk.picture.cross_hair
-        if not label and not self.doc.pointing:
+        if not label and not self.doc.pointing and self.doc.refining is None:
             self.desk.say("Begin with an include point (Space); exclude points correct a mask that is shown.")
             return
         self.doc.add_point(Point(float(x), float(y), label))
@@ -70,14 +72,14 @@ class Editing:
         self.edited()
         self.ask_for_mask()
 
-    def action_drop(self) -> None:
+    def drop(self) -> None:
         self.desk.jobs.stop("predict")
         self._accept_when_ready = False
         if self.doc.corner is not None and not self.doc.pointing:
             self.doc.corner = None
             self.desk.show_document()
         elif self.doc.drop_prompt():
-            self.desk.say("Points dropped; u brings them back.")
+            self.desk.say("Dropped; u brings it back.")
             self.edited()
 
     def ask_for_mask(self, *, multimask: bool | None = None, then_next: bool = False) -> None:
@@ -101,7 +103,7 @@ class Editing:
             self.desk.show_document()
             if self._accept_when_ready:
                 self._accept_when_ready = False
-                self.action_accept()
+                self.accept()
 
         def failed(error: SegduoError) -> None:
             self._accept_when_ready = False
@@ -131,11 +133,14 @@ class Editing:
         else:
             self.ask_for_mask(multimask=True, then_next=True)
 
-    def action_accept(self) -> None:
+    def accept(self) -> None:
         if not self.desk.need_image():
             return
         if not self.doc.pointing:
-            self._tick_under_cross_hair()
+            if self.doc.refining is None:
+                self._tick_under_cross_hair()
+            else:
+                self.desk.say("Space adds to the mask, x takes away; Escape leaves it as it is.")
             return
         if self.doc.candidate is None:
             if self.desk.jobs.busy("predict"):
@@ -169,10 +174,7 @@ class Editing:
         if found is None:
             self.desk.say("No masks yet: Space points at an object, a finds all.")
             return
-        x, y, width, height = found.bbox
-        view = self.desk.picture.view
-        if view is not None:
-            self.desk.picture.set_view(view.showing(x + width / 2, y + height / 2))
+        self.desk.go_to(found)
         self.desk.show_document()
 
     def action_tick(self) -> None:
@@ -192,7 +194,7 @@ class Editing:
             )
             return
         count = self.doc.delete(self.doc.ticked)
-        self.desk.say(f"{count} mask{'s' * (count > 1)} deleted; u brings {'them' if count > 1 else 'it'} back.")
+        self.desk.say(f"{counted(count, 'mask')} deleted; u brings {'them' if count > 1 else 'it'} back.")
         self.edited()
 
     def action_label(self) -> None:
@@ -206,10 +208,10 @@ class Editing:
         def take(text: str | None) -> None:
             if text is not None:
                 count = self.doc.label(ids, text.strip())
-                self.desk.say(f"Label set for {count} mask{'s' * (count != 1)}.")
+                self.desk.say(f"Label set for {counted(count, 'mask')}.")
                 self.edited()
 
-        what = f"mask {min(ids)}" if len(ids) == 1 else f"{len(ids)} selected masks"
+        what = f"mask {min(ids)}" if len(ids) == 1 else f"the {len(ids)} selected masks"
         dialog = TypeLine(
             "Label",
             f"Label of {what}; empty removes it.",
@@ -224,7 +226,7 @@ class Editing:
             if bounds is not None:
                 self.doc.set_filter(bounds)
                 self.desk.say(
-                    f"Showing {len(self.doc.shown)} of {len(self.doc.masks)} masks. A selects them; f changes the filter."
+                    f"Showing {len(self.doc.shown)} of {counted(len(self.doc.masks), 'mask')}. A selects them; f changes the filter."
                     if bounds
                     else "All masks are shown."
                 )
@@ -255,9 +257,8 @@ class Editing:
         if message.toggle:
             self.doc.tick([message.mask_id])
         found = self.doc.mask(message.mask_id)
-        if found is not None and self.desk.picture.view is not None:
-            x, y, width, height = found.bbox
-            self.desk.picture.set_view(self.desk.picture.view.showing(x + width / 2, y + height / 2))
+        if found is not None:
+            self.desk.go_to(found)
         self.desk.show_document()
 
     # The mouse
@@ -267,7 +268,7 @@ class Editing:
         self.desk.picture.move_cross_hair(message.x, message.y)
         self.desk.show_cross_hair()
         if message.shift:
-            self.action_point(1 if message.button == 1 else 0)
+            self.point(1 if message.button == 1 else 0)
 
     # Automatic masks
 
@@ -279,7 +280,18 @@ class Editing:
             return {name: self.desk.session.auto_defaults(name) for name in PRESETS}
 
         def ask(presets: dict[str, AutoParameters]) -> None:
-            self.desk.ask(AutoDialog(presets, has_masks=bool(self.doc.masks), box=self.doc.present.box), self._run_auto)
+            from segment_duo.segmenters.advice import tile_advice
+
+            view = self.desk.picture.view
+            size = self.desk.pyramid.size if self.desk.pyramid else (0, 0)
+            dialog = AutoDialog(
+                presets,
+                has_masks=bool(self.doc.masks),
+                box=self.doc.present.box,
+                view=visible_box(view) if view else None,
+                advised_tile=tile_advice(*size),
+            )
+            self.desk.ask(dialog, self._run_auto)
 
         self.desk.jobs.start("presets", load, ask, what="Reading the model's presets")
 
@@ -334,9 +346,17 @@ class Editing:
             )
             return
         removed = self.doc.add_generated(result.masks, choice.addition)
-        text = f"{len(result.masks)} masks in {result.seconds:.1f} s"
+        text = f"{counted(len(result.masks), 'mask')} in {result.seconds:.1f} s"
         if removed:
             text += f", {removed} earlier ones replaced"
         notes = f" Note: {'; '.join(result.notes)}" if result.notes else ""
         self.desk.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
         self.edited()
+
+
+def visible_box(view: Viewport) -> Box | None:
+    """The part of the image that is shown, in whole pixels; None when that is all of it."""
+    x0, y0, x1, y1 = view.visible()
+    box = Box(int(x0), int(y0), min(round(x1), view.image_width) - 1, min(round(y1), view.image_height) - 1)
+    whole = box == Box(0, 0, view.image_width - 1, view.image_height - 1)
+    return None if whole or box.x1 <= box.x0 or box.y1 <= box.y0 else box

@@ -12,6 +12,7 @@ from segment_duo.tui.explorer.explorer import Item
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.status.lines import short_path
+from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import ImageRef, StoreKind
 
@@ -57,7 +58,7 @@ class Folders:
                 ref = self.desk.session.reference(target)
                 entries = self.desk.session.list_folder(target)
                 saved = self.desk.session.sets.stems(ref)
-            return folder_items(ref, entries, saved)
+            return (*folder_items(ref, entries, saved), *unusable(ref))
 
         def done(items: tuple[Item, ...]) -> None:
             self.folder = target
@@ -66,7 +67,7 @@ class Folders:
             self.desk.explorer.show(items, hint="no images here", at=at)
             if not self.desk.image:
                 self.desk.say(
-                    f"{images} image{'s' * (images != 1)} here. Enter opens, typing narrows the list, F1 shows all keys."
+                    f"{counted(images, 'image')} here. Enter opens, typing narrows the list, F1 shows all keys."
                 )
 
         def failed(error: SegduoError) -> None:
@@ -94,7 +95,11 @@ class Folders:
         self.desk.say("Ctrl+O types a path; those on Drops begin with /drops/.")
 
     def chosen(self, item: Item) -> None:
-        if item.is_folder:
+        if not item.target:
+            self.desk.say(
+                "The name of this file is not UTF-8, so no set could be named after it. Rename it.", "warning"
+            )
+        elif item.is_folder:
             self.show_folder(item.target)
         else:
             self._open(item.target)
@@ -118,12 +123,17 @@ class Folders:
             self.desk.canvas.focus()
 
     def action_explorer(self) -> None:
-        hidden = self.desk.explorer.has_class("-hidden")
-        if hidden or self.desk.screen.focused is not self.desk.explorer.list:
-            self.desk.explorer.remove_class("-hidden")
-            self.desk.explorer.list.focus()
-        else:
-            self.desk.explorer.add_class("-hidden")
+        self.action_side_bar()
+
+    def action_side_bar(self) -> None:
+        """Show the folder with the focus, or hide it; a picture that fills the screen makes room for it."""
+        explorer, screen = self.desk.explorer, self.desk.screen
+        hidden = explorer.has_class("-hidden") or screen.has_class("-full")
+        screen.remove_class("-full")
+        explorer.set_class(not hidden, "-hidden")
+        if hidden:
+            explorer.list.focus()
+        elif screen.focused is explorer.list:
             self.desk.canvas.focus()
 
     def action_open_path(self) -> None:
@@ -167,7 +177,7 @@ def drops_path(text: str, on_drops: bool) -> str:
 
 
 def folder_items(ref: ImageRef, entries: list[Any], saved: set[str]) -> tuple[Item, ...]:
-    """Entries of a folder -> lines: folders and images only, each group in the given order (newest first)."""
+    """Entries of a folder -> lines: folders, then images, each group in the given order (newest first)."""
     from segment_duo.images import IMAGE_SUFFIXES
 
     folders, images = [], []
@@ -178,4 +188,22 @@ def folder_items(ref: ImageRef, entries: list[Any], saved: set[str]) -> tuple[It
                 folders.append(Item(entry.name, str(own), True, entry.modified))
         elif any(entry.name.lower().endswith(suffix) for suffix in IMAGE_SUFFIXES):
             images.append(Item(entry.name, str(own), False, entry.modified, own.stem in saved))
-    return (*images, *folders)
+    return (*folders, *images)
+
+
+def unusable(ref: ImageRef) -> tuple[Item, ...]:
+    """Lines for local images whose names are not UTF-8: stores leave them out, and a file that vanishes would be a riddle."""
+    from segment_duo.images import IMAGE_SUFFIXES
+
+    if ref.store is not StoreKind.LOCAL or not Path(ref.path).is_dir():
+        return ()
+    names = sorted(path.name for path in Path(ref.path).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return tuple(Item(name, "", False, note="not UTF-8") for name in names if not name.isascii() and not _is_utf8(name))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -16,20 +19,25 @@ from segment_duo.tui.keys import bindings
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.status.keys_line import KeysLine
+from segment_duo.tui.workspace.correcting import Correcting
 from segment_duo.tui.workspace.desk import Desk, Told
 from segment_duo.tui.workspace.drafts import Drafts
 from segment_duo.tui.workspace.editing import Editing
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.tui.workspace.files import Files
 from segment_duo.tui.workspace.folders import Folders
+from segment_duo.tui.workspace.saving import Saving
 from segment_duo.tui.workspace.viewing import Viewing
 
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
     "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner",
-    "versions", "move", "loupe",
+    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page",
 }  # fmt: skip
-_NEEDS_MASKS = {"save", "save_as", "step", "tick", "tick_all", "delete", "label", "filter"}
+_NEEDS_MASKS = {
+    "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "filter",
+    "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
+}  # fmt: skip
 
 
 class Workspace(Screen[None]):
@@ -44,27 +52,37 @@ class Workspace(Screen[None]):
     Workspace.-narrow Explorer { width: 26; }
     Workspace.-low Loupe { height: 8; }
     Workspace.-tiny #side { display: none; }
+    Workspace.-full #side, Workspace.-full Explorer { display: none; }
     """
 
     def __init__(
-        self, session: SessionPort, journal: Journal, terminal: Terminal, *, start_path: str | None = None
+        self,
+        session: SessionPort,
+        journal: Journal,
+        terminal: Terminal,
+        *,
+        start_path: str | None = None,
+        elsewhere: Callable[[str], SessionPort] | None = None,
     ) -> None:
         super().__init__()
         self.start_path = start_path
         self.desk = desk = Desk(self, session, journal, terminal)
+        desk.elsewhere = elsewhere
         self.engine = EngineLine(desk)
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
         self.editing = Editing(desk, self.drafts.keep)
         self.folders = Folders(desk, self._open_target)
+        self.saving = Saving(desk, self.drafts, listed=self.folders.action_reload, accept=self.editing.accept)
         self.files = Files(
             desk,
             self.drafts,
             self.engine,
-            listed=self.folders.action_reload,
+            unless_unsaved=self.saving.unless_unsaved,
             ask_for_mask=self.editing.ask_for_mask,
         )
-        for part in (self.viewing, self.editing, self.folders, self.files):
+        self.correcting = Correcting(desk, self.editing.edited)
+        for part in (self.viewing, self.editing, self.correcting, self.folders, self.saving, self.files):
             self._adopt(part)
 
     def _open_target(self, target: str) -> None:
@@ -113,6 +131,9 @@ class Workspace(Screen[None]):
     def on_folder_list_chosen(self, message: FolderList.Chosen) -> None:
         self.folders.chosen(message.item)
 
+    def on_folder_list_cut(self, message: FolderList.Cut) -> None:
+        self.desk.say(message.name)
+
     def on_mask_list_chosen(self, message: MaskList.Chosen) -> None:
         self.editing.chosen(message)
 
@@ -138,9 +159,14 @@ class Workspace(Screen[None]):
         if action == "back":
             return bool(self.desk.explorer.list.filter) or self.desk.image is not None
         if action == "point" and parameters in (("0",), (0,)):
-            return self.desk.image is not None and not typing and self.desk.doc.pointing
+            going = self.desk.doc.pointing or self.desk.doc.refining is not None or bool(self.correcting.tool)
+            return self.desk.image is not None and not typing and going
+        doc, tool = self.desk.doc, self.correcting.tool
         if action == "drop":
-            return self.desk.doc.pointing or self.desk.doc.corner is not None
+            going = doc.pointing or doc.corner is not None or doc.present.refines is not None
+            return bool(going or tool or self.desk.cut_from)
+        if action == "size":
+            return bool(tool) and not typing
         now = {"next_candidate": self.desk.doc.pointing, "undo": self.desk.doc.can_undo, "redo": self.desk.doc.can_redo}
         now |= dict.fromkeys(_NEEDS_IMAGE, self.desk.image is not None) | dict.fromkeys(
             _NEEDS_MASKS, bool(self.desk.doc.masks) or self.desk.doc.unsaved
@@ -150,15 +176,36 @@ class Workspace(Screen[None]):
     def on_descendant_focus(self) -> None:
         self.refresh_bindings()
 
+    # Keys that mean another thing while a tool is in the hand
+
+    def action_point(self, label: Literal[0, 1]) -> None:
+        if self.correcting.tool:
+            self.correcting.stamp(label)
+        else:
+            self.editing.point(label)
+
+    def action_accept(self) -> None:
+        if self.correcting.tool:
+            self.correcting.enter()
+        else:
+            self.editing.accept()
+
+    def action_drop(self) -> None:
+        if self.desk.cut_from is not None:
+            self.desk.cut_from = None
+            self.desk.show_document()
+        elif self.correcting.tool:
+            self.correcting.drop()
+        else:
+            self.editing.drop()
+
+    def on_picture_view_stroked(self, message: PictureView.Stroked) -> None:
+        self.correcting.stroked(message)
+
     # The way out
 
     def action_leave(self) -> None:
-        self.files.unless_unsaved(self._quit, "quit")
-
-    def _quit(self) -> None:
-        self.desk.jobs.stop_all()
-        self.desk.journal.close()
-        self.app.exit()
+        self.saving.unless_unsaved(self.desk.leave, "quit")
 
     def action_help(self) -> None:
         from segment_duo.tui.screens.help import HelpScreen

@@ -10,6 +10,8 @@ from segment_duo.tui.workspace.desk import Desk
 
 PAN = 0.25
 """Share of the view that one pan key moves."""
+TINTS = (1.0, 2.0, 0.0)
+"""Strengths of the masks' tints, in the order in which the key goes through them."""
 
 
 class Viewing:
@@ -20,6 +22,7 @@ class Viewing:
         at, view = self.desk.picture.cross_hair, self.desk.picture.view
         if at is not None and view is not None:
             self.desk.picture.move_cross_hair(at[0] + right * view.step, at[1] + down * view.step)
+            self.desk.moved(*(self.desk.picture.cross_hair or at))
             self.desk.show_cross_hair()
 
     def action_zoom(self, direction: int) -> None:
@@ -60,6 +63,32 @@ class Viewing:
             )
             self.desk.show_cross_hair()
 
+    def action_overlay(self) -> None:
+        self.desk.overlay_on = not self.desk.overlay_on
+        self.desk.say("Masks are shown." if self.desk.overlay_on else "Masks are hidden; h shows them again.")
+        self.desk.show_document()
+
+    def action_tint(self) -> None:
+        self.desk.tint = TINTS[(TINTS.index(self.desk.tint) + 1) % len(TINTS)]
+        self.desk.say({1.0: "Tints as designed.", 2.0: "Strong tints.", 0.0: "Outlines only."}[self.desk.tint])
+        self.desk.show_document()
+
+    def action_full(self) -> None:
+        full = not self.desk.screen.has_class("-full")
+        self.desk.screen.set_class(full, "-full")
+        if full:
+            self.desk.canvas.focus()
+            self.desk.say("The picture alone; F brings folder and masks back.")
+
+    def action_zoom_mask(self) -> None:
+        found, view = self.desk.doc.mask(self.desk.doc.current), self.desk.picture.view
+        if found is None or view is None:
+            self.desk.say("No mask is the current one; n goes to the next.")
+            return
+        x, y, width, height = found.bbox
+        self.desk.picture.set_view(view.around(x, y, width, height))
+        self.desk.go_to(found)
+
     def action_loupe(self) -> None:
         self.desk.loupe.next_zoom()
 
@@ -92,7 +121,10 @@ class Viewing:
         self.desk.show_cross_hair()
 
     def failed(self, error: Exception) -> None:
-        self.desk.say(f"The picture cannot be drawn: {error}. Try --graphics halfcell.", "error")
+        self.desk.say(
+            f'The picture cannot be drawn: {error}. Half cells work in every terminal: graphics = "halfcell" in config.toml.',
+            "error",
+        )
 
 
 def parse_coordinates(text: str) -> tuple[float, float] | None:
