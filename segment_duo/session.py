@@ -185,7 +185,17 @@ class Session:
     def list_folder(self, text: str) -> list[Entry]:
         """The entries of a folder, newest first."""
         ref = self.reference(text)
-        return self.store(ref.store).list(ref.path)
+        try:
+            return self.store(ref.store).list(ref.path)
+        except NotFound as error:
+            raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
+
+    def missing_hint(self, ref: ImageRef) -> str:
+        """The next step for somebody whose file or folder is not there, if a version or the place of Drops explains it; else empty."""
+        on_drops = bool(self.config.drops_url) or self.config.use_local_files
+        if on_drops and ref.store is StoreKind.LOCAL and not Path(*Path(ref.path).parts[:2]).exists():
+            return f"On Drops it is {ImageRef(StoreKind.DROPS, ref.path)}: paths there begin with /drops."
+        return version_hint(ref.path)
 
     def open_image(
         self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
@@ -205,7 +215,7 @@ class Session:
         except MemoryError:
             raise ImageError(f"{ref}: not enough memory to read this image") from None
         except NotFound as error:
-            raise NotFound(error.message, version_hint(ref.path) or error.hint) from None
+            raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
 
         data = read_image(
             content,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,8 @@ SEED = 19
 SIZE = (400, 560)
 """Height and width in pixels of the picture: one pass of the smallest model sees its particles well."""
 PIXEL_NM = 5.0
+GRID = 16
+"""Points a side: none of the picture's particles is smaller than their distance, and a first look should not take long."""
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -49,7 +52,7 @@ def demo(
         _write(keep, samples)
     with open_session(say_model=True, **engine.flags()) as session, progress("demo") as report:
         image = session.open_array(samples, name="demo", pixel_size=PixelSize(PIXEL_NM, PIXEL_NM, "demo"))
-        parameters = session.auto_defaults()
+        parameters = dataclasses.replace(session.auto_defaults(), points_per_side=GRID)
         result = session.auto(
             image, parameters, on_event=lambda event: report(event.done, event.total or None, event.phase)
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
-from segment_duo.library.versions import LATEST, VersionRequest, split_version, version_hint
+from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
 from segment_duo.stores.local import names_not_utf8
 from segment_duo.text import is_utf8, safe
@@ -201,7 +201,7 @@ def _expand(session: Session, text: str, failures: list[tuple[str, SegduoError]]
     if not is_image_name(text) or _is_local_folder(ref):
         entry = store.stat(ref.path)
         if entry is None:
-            raise NotFound(f"{text}: no such file or folder", version_hint(ref.path))
+            raise NotFound(f"{text}: no such file or folder", session.missing_hint(ref))
         if entry.is_folder:
             entries = sorted(store.list(ref.path), key=lambda item: item.name)
             unnamed = _unnamed(store, _joined(ref.path, names_not_utf8(store, ref.path)), failures)
