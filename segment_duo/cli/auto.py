@@ -407,7 +407,11 @@ class _Run:
         from segment_duo.segmenters.advice import tile_advice
 
         facts = image.data.facts
-        if self.parameters.tile == 0 and (advised := tile_advice(facts.width, facts.height)):
+        if (
+            self.session.model.input_size
+            and self.parameters.tile == 0
+            and (advised := tile_advice(facts.width, facts.height))
+        ):
             note(
                 f"{image.ref}: {facts.width} x {facts.height} pixels; objects may be too small for one pass: try --tile {advised}"
             )

@@ -22,6 +22,7 @@ from segment_duo.cli.options import (
     open_session,
 )
 from segment_duo.cli.output import emit_json, emit_row, progress
+from segment_duo.segmenters.base import Capability
 from segment_duo.types import ImageRef
 
 
@@ -59,6 +60,7 @@ def embed(
         "max_pixels": max_pixels,
     }
     with open_session(say_model=True, **flags) as session, progress("embedding") as report:
+        session.model.require(Capability.POINTS)  # a method without prompts keeps nothing of an image
         inputs = expand_inputs(session, images, from_file)
         done = 0
 

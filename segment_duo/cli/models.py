@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,7 @@ def list_models(as_json: JsonOption = False) -> None:
     config, paths = load_settings().config, Paths.default()
     models = registry.known_models(paths, config)
     try:
-        default = registry.resolve_model(config, paths).id
+        default = registry.resolve_model(config, paths).name
     except (ModelError, ConfigError) as error:
         default = ""
         note(f"{error.message}. {error.hint}")
@@ -106,7 +107,8 @@ def verify(
 
     paths = Paths.default()
     models = {model.id: model for model in registry.known_models(paths, load_settings().config)}
-    chosen = names or [name for name, model in models.items() if model.state not in {"missing", "partial"}]
+    here = {"missing", "partial", "built-in", "plug-in"}  # loading other people's code is to be asked for by its name
+    chosen = names or [name for name, model in models.items() if model.state not in here]
     wrong: list[KnownModel] = []
     rows = []
     for name in chosen:
@@ -135,7 +137,9 @@ def _load_problem(model: KnownModel) -> str:
     from segment_duo.segmenters.base import LoadRequest
 
     try:
-        plugins.family(model.family).load(LoadRequest(model.id, model.config, str(model.checkpoint)))
+        options = {name: option.default for name, option in model.options.items()}
+        checkpoint = str(model.checkpoint) if model.family == plugins.SAM2 else ""
+        plugins.load(model.family, LoadRequest(model.id, model.config, checkpoint, options=options))
     except ModelError as error:
         return error.message
     return ""
@@ -148,6 +152,8 @@ def _remedy(model: KnownModel) -> str:
         return "nano: install segduo again."
     if model.id == "custom":
         return "custom: correct MODEL_CONFIG or CHECKPOINT_PATH; `segduo config show` tells where they are set."
+    if model.family != "sam2":
+        return f"{model.id}: {model.description}"
     return f"{model.id}: train it again, or remove {model.checkpoint.parent}."
 
 
@@ -171,6 +177,11 @@ def _as_json(model: KnownModel, default: str) -> dict[str, object]:
         "bytes": model.bytes,
         "full_bytes": model.spec.bytes if model.spec else model.bytes,
         "sha256": model.sha256,
+        "family": model.family,
+        "capabilities": sorted(model.capabilities),
+        "licence": model.licence,
+        "source": model.source,
+        "options": {name: dataclasses.asdict(option) for name, option in model.options.items()},
         "auto_defaults": registry.auto_defaults(model),
         "url": model.spec.url if model.spec else None,
     }
