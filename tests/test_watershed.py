@@ -79,7 +79,9 @@ def test_region_keeps_objects_whose_middle_lies_in_it() -> None:
     assert only[30, 30]
 
 
-@pytest.mark.parametrize("image", [np.zeros((20, 30), np.uint8), np.full((1, 1), 7, np.uint8), np.full((3, 200), 9, np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((20, 30), np.uint8), np.full((1, 1), 7, np.uint8), np.full((3, 200), 9, np.uint8)]
+)
 def test_nothing_to_see_gives_nothing(image: np.ndarray) -> None:
     assert found(image) == []
 

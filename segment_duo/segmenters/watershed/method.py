@@ -25,6 +25,8 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
 SMALLEST_WINDOW = 15
+CLEAR = 0.25
+"""By how much of the image's standard deviation an object differs from the mean of its surroundings: even ground would be half objects at 0."""
 
 
 class Watershed(Segmenter):
@@ -80,22 +82,20 @@ def foreground(
     check()
     if grey.min() == grey.max():
         return np.zeros(grey.shape, dtype=bool), "one grey value all over"
-    if options["threshold"] == "otsu":
-        level = float(threshold_otsu(grey))
-        bright, said = grey > level, f"Otsu's threshold {level:.0f}"
-    else:
-        side = options["window"] or max(SMALLEST_WINDOW, min(grey.shape) // 4)
-        # The mean of the surroundings, in time that does not depend on their size. Half a grey value of noise is no object.
-        bright, said = (
-            grey > ndimage.uniform_filter(grey, side, mode="reflect") + 0.5,
-            f"local threshold in {side} pixels",
-        )
-    check()
+    level = float(threshold_otsu(grey))
     wanted = options["objects"]
     if wanted == "auto":
-        edge = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
-        wanted = "bright" if edge.mean() <= 0.5 else "dark"
-    objects = bright if wanted == "bright" else ~bright
+        edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+        wanted = "bright" if (edge > level).mean() <= 0.5 else "dark"
+    if options["threshold"] == "otsu":
+        objects, said = grey > level if wanted == "bright" else grey <= level, f"Otsu's threshold {level:.0f}"
+    else:
+        side = options["window"] or max(SMALLEST_WINDOW, min(grey.shape) // 4)
+        # The mean of the surroundings, in time that does not depend on their size.
+        above = grey - ndimage.uniform_filter(grey, side, mode="reflect")
+        least = CLEAR * float(grey.std())
+        objects, said = above > least if wanted == "bright" else above < -least, f"local threshold in {side} pixels"
+    check()
     # Single pixels and threads of noise go, so that they join nothing.
     objects = ndimage.binary_opening(objects, structure=np.ones((3, 3), dtype=bool))
     check()
@@ -120,9 +120,10 @@ def split(found: Foreground, options: Mapping[str, Any], check: Callable[[], Non
         markers = np.zeros(found.shape, dtype=np.int32)
         markers[tuple(at.T)] = np.arange(1, len(at) + 1)
     else:
-        levelled = reconstruction(distance - np.float32(options["depth"]), distance)
+        # Objects lower than the depth are flat in the reconstruction, and above the ground: one maximum each.
+        seed = np.where(found, np.maximum(distance - np.float32(options["depth"]), np.float32(0.5)), np.float32(0))
+        levelled = reconstruction(seed, distance)
         check()
-        # Where the whole object is lower than the depth, its reconstruction is flat: one maximum, as it should be.
         markers, _ = ndimage.label(
             local_maxima(levelled, connectivity=2) & found, structure=np.ones((3, 3), dtype=bool)
         )
