@@ -5,6 +5,7 @@ sam2.1-tiny ... -large Meta's checkpoints, pulled on request
 NAME                   trained by the user: ``<models folder>/NAME/{model.yaml,model.pt,card.json}``
 watershed              a method without weights
 custom                 a pair of absolute paths: ``model_config_path`` and ``checkpoint_path``
+EXTERNAL               commands of other programs: ``[external.NAME]`` of ``config.toml``
 PLUG-IN                what other packages bring (:mod:`segment_duo.segmenters.plugins`); looked at only when it is used or listed
 
 A model with options is named ``NAME:option=value,option=value``; that is its id everywhere, so that a saved set tells its options.
@@ -24,10 +25,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from segment_duo.config import Config
+from segment_duo.config import Config, external_commands
 from segment_duo.errors import ConfigError, ModelError, UsageError
+from segment_duo.models import licences
 from segment_duo.paths import Paths
-from segment_duo.segmenters import plugins, watershed
+from segment_duo.segmenters import external, plugins, watershed
 from segment_duo.segmenters.base import Capability, Option, SegmenterInfo, check_options, fingerprint
 from segment_duo.segmenters.plugins import SAM2, PlugIn
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM21, SAM_INPUT, ModelSpec
@@ -38,7 +40,9 @@ CUSTOM = "custom"
 NANO_DIR = Path(__file__).resolve().parent / "nano"
 
 Origin = Literal["flag", "configured", "pulled", "fallback"]
-State = Literal["packaged", "pulled", "partial", "missing", "damaged", "trained", "custom", "built-in", "plug-in"]
+State = Literal[
+    "packaged", "pulled", "partial", "missing", "damaged", "trained", "custom", "built-in", "external", "plug-in"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,12 @@ class KnownModel:
 
     @property
     def usable(self) -> bool:
-        return self.state in {"packaged", "pulled", "trained", "custom", "built-in", "plug-in"}
+        return self.state in {"packaged", "pulled", "trained", "custom", "built-in", "external", "plug-in"}
+
+    @property
+    def asks(self) -> bool:
+        """Whether it runs only after its licence was accepted. Files and commands of the user's own choice without a licence do not ask."""
+        return (self.state == "plug-in" or bool(self.licence)) and licences.must_be_accepted(self.licence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,7 @@ def spec_of(model_id: str) -> ModelSpec:
     for spec in SAM21:
         if spec.id == model_id:
             return spec
-    raise _unknown(model_id, [spec.id for spec in SAM21])
+    raise unknown_model(model_id, [spec.id for spec in SAM21])
 
 
 def checkpoint_path(paths: Paths, spec: ModelSpec) -> Path:
@@ -168,6 +177,7 @@ def _without_plug_ins(paths: Paths, config: Config | None) -> list[KnownModel]:
     models += [_official(paths, spec) for spec in SAM21]
     models += _trained(paths)
     models.append(_described(watershed.INFO, "built-in", watershed.INFO.id))
+    models += _external(paths, {model.id for model in models})
     if config is not None and config.model_config_path and config.checkpoint_path:
         models.append(_custom(paths, config.model_config_path, config.checkpoint_path))
     return models
@@ -177,7 +187,7 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
     """Which model runs: the flag, else the configured one, else the largest SAM 2.1 checkpoint already pulled, else nano with a notice.
 
     Raises:
-        ModelError: unknown name, not pulled yet, or files missing.
+        ModelError: unknown name, not pulled yet, files missing, or a licence that is to be accepted first.
         ConfigError: only one half of the custom pair is set.
     """
     if bool(config.model_config_path) != bool(config.checkpoint_path):
@@ -191,15 +201,19 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
         )
     named = flag or config.model or (CUSTOM if config.checkpoint_path else None)
     origin: Origin = "flag" if flag else "configured"
-    models = {model.id: model for model in _without_plug_ins(paths, config)}
+    # The first of a name counts: a definition that takes the name of another model is the damaged one.
+    models = {model.id: model for model in reversed(_without_plug_ins(paths, config))}
     if named is not None:
         name, options = split_options(named)
         found = plugins.describe(name) if name not in models else None
         if found is not None:
             models[name] = _plug_in(found)
         if name not in models:
-            raise _unknown(name, [*models, *plugins.names()])
-        return with_options(_choose(models[name], origin), models[name].options, options)
+            raise unknown_model(name, [*reversed(models), *plugins.names()])
+        choice = _choose(models[name], origin)
+        if models[name].asks:
+            licences.check(paths, name, models[name].licence)
+        return with_options(choice, models[name].options, options)
     for spec in reversed(SAM21):
         if models[spec.id].usable:
             return _choice(models[spec.id], "pulled")
@@ -337,6 +351,19 @@ def _plug_in(found: PlugIn, taken: bool = False) -> KnownModel:
     )
 
 
+def _external(paths: Paths, taken: set[str]) -> list[KnownModel]:
+    found = []
+    for name, command in external_commands(paths.config_file).items():
+        model = replace(
+            _described(external.info(name, command), "external", external.ID), config=command.model_dump_json()
+        )
+        if name in taken | {CUSTOM}:
+            text = "[external] of config.toml: this program has a model of that name"
+            model = KnownModel(name, text, "damaged", "", Path(), 0, family=external.ID, capabilities=frozenset())
+        found.append(model)
+    return found
+
+
 def _described(info: SegmenterInfo, state: State, family: str) -> KnownModel:
     """A model that is no SAM 2 checkpoint, by what it says of itself."""
     return KnownModel(
@@ -446,7 +473,8 @@ def _config_problem(config: str) -> str:
     return f"there is no config {config} in the sam2 package, and the path of a file must be absolute"
 
 
-def _unknown(named: str, names: list[str]) -> ModelError:
+def unknown_model(named: str, names: list[str]) -> ModelError:
+    """The error for a name that no model has."""
     close = difflib.get_close_matches(named, names, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else f"Known here: {', '.join(names)}."
     return ModelError(f"no model is called '{named}'", hint)

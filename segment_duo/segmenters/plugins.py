@@ -36,6 +36,7 @@ SAM2 = "sam2"
 BUILT_IN = {
     SAM2: "segment_duo.segmenters.sam2.segmenter:load",
     "watershed": "segment_duo.segmenters.watershed.method:load",
+    "external": "segment_duo.segmenters.external:load",
 }
 """Where the loaders of this program's own families are. By name: they import torch and other heavy packages."""
 
