@@ -23,7 +23,10 @@ IMAGE_PANEL = "Reading the image"
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="nano, sam2.1-tiny, ..., custom, or a trained model.", rich_help_panel=ENGINE_PANEL
+        "--model",
+        "-m",
+        help="nano, sam2.1-tiny, ..., or another name of `segduo models ls`; options follow it: NAME:option=value,...",
+        rich_help_panel=ENGINE_PANEL,
     ),
 ]
 DeviceOption = Annotated[
