@@ -41,6 +41,37 @@ PREDECESSOR_KEYS: Mapping[str, str] = {
 """Keys of the predecessor's ``.env`` and the settings they mean. ``BACKEND_URL`` is accepted and not needed."""
 
 
+class ExternalCommand(BaseModel):
+    """``[external.NAME]``: a command that is used as a model. See ``docs/models.md``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: tuple[str, ...] = Field(
+        min_length=1, description="The program and its arguments, with {image} and {output}"
+    )
+    output: str = Field(
+        "labels.tif", description="Name of the file it writes: labels.tif, labels.png or masks.json (COCO)"
+    )
+    seconds: float = Field(600, gt=0, allow_inf_nan=False, description="Longest time it may take for an image")
+    description: str = Field("", description="One line for `segduo models ls`")
+    licence: str = Field("", description="Licence of its weights, by SPDX name")
+
+    @field_validator("command")
+    @classmethod
+    def _has_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mark in ("{image}", "{output}"):
+            if not any(mark in part for part in value[1:]):
+                raise ValueError(f"must hold {mark}, which stands for the file's path")
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*\.(tif|tiff|png|json)", value) or value == "image.png":
+            raise ValueError("must be a plain file name that ends in .tif, .png or .json, such as labels.tif")
+        return value
+
+
 class Config(BaseModel):
     """Every setting, with its meaning as the field's description (``segduo config init`` and the docs print them)."""
 
@@ -90,6 +121,7 @@ class Config(BaseModel):
     )
     theme: str = Field("segduo-dark", description="Theme of the terminal UI")
     keys: Mapping[str, str] = Field({}, description="Rebound keys of the terminal UI: binding id = key")
+    external: Mapping[str, ExternalCommand] = Field({}, description="Commands of other programs, used as models")
 
     @field_validator("drops_url")
     @classmethod
@@ -98,6 +130,14 @@ class Config(BaseModel):
             raise ValueError("must begin with http:// or https://")
         if value is not None and "@" in value.split("/")[2]:
             raise ValueError("must not hold a password; use drops_username and drops_password")
+        return value
+
+    @field_validator("external")
+    @classmethod
+    def _model_names(cls, value: Mapping[str, ExternalCommand]) -> Mapping[str, ExternalCommand]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name):
+                raise ValueError(f"{name!r} is no name: letters, digits and . _ + - are")
         return value
 
     @field_validator("masks_root", "start_folder")
@@ -115,6 +155,9 @@ class Config(BaseModel):
             raise ValueError("must begin with /, as in /labdaq/masks; without it sets go to 'masks' beside each image")
         return value
 
+
+TABLES = frozenset({"keys", "external"})
+"""What can be set in ``config.toml`` only."""
 
 SECRET_FIELDS = frozenset({"drops_password"})
 
@@ -141,7 +184,9 @@ class Resolved:
         if field in SECRET_FIELDS:
             return "********"
         if isinstance(value, Mapping):
-            return dict(value)
+            return {
+                key: one.model_dump(mode="json") if isinstance(one, BaseModel) else one for key, one in value.items()
+            }
         return re.sub(r"(?<=://)[^/@]*@", "********@", str(value))
 
     def shown(self, field: str) -> str:
@@ -207,6 +252,16 @@ def inspect_config(
                 del values[name]
         config = Config.model_validate(values)
     return Resolved(config, origins, dotenv, foreign, tuple(problems))
+
+
+def external_commands(file: Path) -> Mapping[str, ExternalCommand]:
+    """The commands of a ``config.toml``, read anew: an engine must see what was changed since it was started. A wrong table counts as empty;
+    :func:`load_config` tells what is wrong."""
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("external", {})
+        return Config.model_validate({"external": table}).external
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError):
+        return {}
 
 
 def nearest_setting(name: str) -> str | None:
@@ -289,7 +344,7 @@ def _field_of_variable(variable: str) -> str | None:
     name = variable.removeprefix(ENV_PREFIX).lower()
     if name == "model_config":
         return "model_config_path"
-    return name if name in Config.model_fields and name != "keys" else None
+    return name if name in Config.model_fields and name not in TABLES else None
 
 
 def _config_error(name: str, place: str, reason: str) -> ConfigError:

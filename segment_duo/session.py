@@ -294,9 +294,13 @@ class Session:
 
         Raises:
             PromptError: a prompt is not on the image.
+            UsageError: the model does not take such prompts.
         """
+        from segment_duo.models.registry import needs
+
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
+        self.model.require(*needs(prompts))
         found = self.engine().predict(
             image.image_id,
             prompts,
@@ -336,7 +340,11 @@ class Session:
         Raises:
             Cancelled: ``cancelled`` said so.
             PromptError: ``parameters.region`` does not lie on the image.
+            UsageError: the model has no automatic masks.
         """
+        from segment_duo.segmenters.base import Capability
+
+        self.model.require(Capability.AUTOMATIC)
         if parameters.region is not None:
             facts = image.data.facts
             region = Prompt(box=parameters.region, object_id="region")

@@ -21,10 +21,10 @@ from PIL import Image
 
 from benchmarks.quality.scoring import Labelled, score
 from segment_duo.config import Config
-from segment_duo.models.registry import resolve_model
+from segment_duo.models.registry import ModelChoice, resolve_model
 from segment_duo.paths import Paths
-from segment_duo.segmenters.sam2.build import build_model
-from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters import plugins
+from segment_duo.segmenters.base import Capability, LoadRequest, Segmenter
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, generate
 from segment_duo.types import AutoParameters
 
@@ -90,6 +90,12 @@ def read_labels(path: Path) -> npt.NDArray[np.int32]:
     return np.asarray(Image.open(path)).astype(np.int32)
 
 
+def load_segmenter(choice: ModelChoice, checkpoint: Path | None = None) -> Segmenter:
+    """The model as the engine would load it, on the CPU; ``checkpoint``: other weights for a SAM 2 model's config."""
+    weights = str(checkpoint or choice.checkpoint)
+    return plugins.load(choice.family, LoadRequest(choice.name, choice.config, weights, options=choice.options))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Score a model on labelled images.")
     parser.add_argument("folders", nargs="*", type=Path)
@@ -110,7 +116,8 @@ def main() -> None:
 
     names = frozenset(options.names.read_text(encoding="utf-8").split()) if options.names else None
     choice = resolve_model(Config(), Paths.default(), options.model)
-    predictor = Predictor(build_model(choice.config, options.checkpoint or choice.checkpoint))
+    segmenter = load_segmenter(choice, options.checkpoint)
+    clicks = Capability.POINTS in choice.capabilities and not options.no_clicks
     chosen = {name: float(value) for name, value in (pair.split("=") for pair in options.set)}
     parameters = None if options.no_auto else AutoParameters(**{**choice.auto_defaults, **chosen})
     sets: list[tuple[str, Iterator[Labelled]]] = [
@@ -123,10 +130,10 @@ def main() -> None:
     for name, images in sets:
         start = time.perf_counter()
         result = score(
-            predictor,
+            segmenter,
             images,
             parameters,
-            not options.no_clicks,
+            clicks,
             lambda line: print(line, file=sys.stderr),
             options.most,
         )

@@ -26,8 +26,8 @@ from benchmarks.quality.scoring import Labelled, Scores, score
 from segment_duo.config import Config
 from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
-from segment_duo.segmenters.sam2.build import build_model
-from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters.base import LoadRequest
+from segment_duo.segmenters.sam2.segmenter import load
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
 from segment_duo.training.nano.batches import object_depth
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, Scene, generate
@@ -77,8 +77,8 @@ def rgb(scene: Scene) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 def evaluate(config: str, checkpoint: str, held_out: Sequence[Scene], parameters: AutoParameters) -> Scores:
     images = [Labelled(f"held-out {i}", rgb(s), s.labels) for i, s in enumerate(held_out)]
-    predictor = Predictor(build_model(config, checkpoint))
-    return score(predictor, images, parameters, clicks=False)
+    segmenter = load(LoadRequest("scored", config, checkpoint))
+    return score(segmenter, images, parameters, clicks=False)
 
 
 def main() -> None:

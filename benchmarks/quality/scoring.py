@@ -16,10 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segment_duo.masks.rle import decode
-from segment_duo.segmenters.base import PromptArrays
-from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
-from segment_duo.segmenters.sam2.embedding import Embedding
-from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters.base import Embedding, PromptArrays, Segmenter
 from segment_duo.types import AutoParameters
 
 IGNORE = 65535
@@ -77,10 +74,10 @@ def largest_error(predicted: Mask, truth: Mask, counted: Mask) -> tuple[int, int
 
 
 def click_ious(
-    predictor: Predictor, image: Labelled, rounds: int = 5, most: int | None = None
+    segmenter: Segmenter, image: Labelled, rounds: int = 5, most: int | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """IoU of every object, or ``most`` of them, after 1..``rounds`` clicks and the IoU that was predicted, each of shape (objects, rounds)."""
-    embedding = predictor.embed(image.pixels)
+    embedding = segmenter.embed(image.pixels)
     counted = image.labels != IGNORE
     objects = image.objects
     if most is not None and len(objects) > most:
@@ -88,13 +85,13 @@ def click_ious(
     reached, predicted = np.zeros((len(objects), rounds)), np.zeros((len(objects), rounds))
     for start in range(0, len(objects), GROUP):
         group = slice(start, start + GROUP)
-        reached[group], predicted[group] = _click_group(predictor, embedding, objects[group], counted, rounds)
-    predictor.release(embedding)
+        reached[group], predicted[group] = _click_group(segmenter, embedding, objects[group], counted, rounds)
+    segmenter.release()
     return reached, predicted
 
 
 def _click_group(
-    predictor: Predictor, embedding: Embedding, objects: Sequence[Mask], counted: Mask, rounds: int
+    segmenter: Segmenter, embedding: Embedding, objects: Sequence[Mask], counted: Mask, rounds: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     out, predicted = np.zeros((len(objects), rounds)), np.zeros((len(objects), rounds))
     clicks = [[(*deepest(truth), 1)] for truth in objects]
@@ -106,7 +103,7 @@ def _click_group(
             )
             for own, logits in zip(clicks, previous, strict=True)
         ]
-        for i, candidates in enumerate(predictor.predict(embedding, prompts)):
+        for i, candidates in enumerate(segmenter.predict(embedding, prompts)):
             mask = candidates[0].array()
             out[i, k], predicted[i, k] = iou(mask, objects[i], counted), candidates[0].predicted_iou or 0.0
             previous[i] = candidates[0].low_res
@@ -179,9 +176,9 @@ def overlap_matrix(masks: Sequence[Mask], labels: npt.NDArray[np.int32], counted
     return out
 
 
-def automatic_masks(predictor: Predictor, image: Labelled, parameters: AutoParameters) -> list[tuple[float, Mask]]:
+def automatic_masks(segmenter: Segmenter, image: Labelled, parameters: AutoParameters) -> list[tuple[float, Mask]]:
     """Predicted IoU and mask of every automatic mask."""
-    run = AutomaticMaskGenerator(predictor, parameters).generate(image.pixels)
+    run = segmenter.automatic(image.pixels, parameters)
     return [(float(m.predicted_iou or 0.0), decode(m.rle)) for m in run.masks]
 
 
@@ -232,7 +229,7 @@ class Scores:
 
 
 def score(
-    predictor: Predictor,
+    segmenter: Segmenter,
     images: Iterable[Labelled],
     parameters: AutoParameters | None,
     clicks: bool = True,
@@ -248,11 +245,11 @@ def score(
         count += 1
         objects += len(image.objects)
         if clicks:
-            reached, predicted = click_ious(predictor, image, most=most)
+            reached, predicted = click_ious(segmenter, image, most=most)
             ious.append(reached)
             predictions.append(predicted)
         if automatic is not None and parameters is not None:
-            automatic.add(automatic_masks(predictor, image, parameters), image)
+            automatic.add(automatic_masks(segmenter, image, parameters), image)
         report(image.name)
     together = np.concatenate(ious) if ious else np.zeros((0, 0))
     means = tuple(float(v) for v in together.mean(axis=0)) if together.size else ()

@@ -191,7 +191,8 @@ class _Run:
         from segment_duo.segmenters.advice import tile_advice
 
         facts, used = image.data.facts, self.request.parameters
-        if used is not None and used.tile == 0 and (advised := tile_advice(facts.width, facts.height)):
+        shrinks = self.session.model.input_size
+        if shrinks and used is not None and used.tile == 0 and (advised := tile_advice(facts.width, facts.height)):
             note(
                 f"{image.ref}: {facts.width} x {facts.height} pixels; objects may be too small for one pass: try --tile {advised}"
             )

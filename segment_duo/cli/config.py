@@ -97,15 +97,17 @@ def init() -> None:
 
       segduo config init
     """
-    from segment_duo.config import Config
+    from segment_duo.config import TABLES, Config
     from segment_duo.paths import Paths
 
     file = Paths.default().config_file
     lines = ["# Settings of segduo. Remove the # to set one. `segduo config show` tells what counts.", ""]
     for name, field in Config.model_fields.items():
-        if name != "keys":
+        if name not in TABLES:
             lines += [f"# {field.description}", f"# {name} = {_toml(field.default)}", ""]
     lines += [f"# {Config.model_fields['keys'].description}", "# [keys]", '# include = "space"', ""]
+    lines += [f"# {Config.model_fields['external'].description}", "# [external.mine]"]
+    lines += ['# command = ["python3", "/home/me/mine.py", "{image}", "{output}"]', ""]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "x", encoding="utf-8", opener=_private) as stream:

@@ -139,11 +139,15 @@ def _engine(session: Session) -> Iterator[Finding]:
 
 def _models(session: Session) -> Iterator[Finding]:
     from segment_duo.models.registry import known_models
+    from segment_duo.segmenters.plugins import SAM2
 
     choice = session.model
     yield Finding("model", Verdict.OK, f"{choice.id}, weights sha256 {choice.sha256[:16]}…", choice.notice)
-    for model in known_models(session.paths):
-        if model.state == "damaged":
+    for model in known_models(session.paths, session.config):
+        if model.state == "damaged" and model.family != SAM2:
+            advice = "Other models work all the same. Mend, update or uninstall the package that brings it."
+            yield Finding("models", Verdict.PROBLEM, f"{model.id}: {model.description}", advice)
+        elif model.state == "damaged":
             advice = (
                 f"segduo models pull {model.id}" if model.spec else "Install the program, or train the model, again."
             )

@@ -19,6 +19,7 @@ from segment_duo.cli.options import (
     open_session,
 )
 from segment_duo.cli.output import emit_json, emit_row, progress
+from segment_duo.segmenters.base import Capability
 from segment_duo.types import ImageRef
 
 
@@ -51,6 +52,7 @@ def embed(
         open_session(say_model=True, max_pixels=max_pixels, **engine.flags()) as session,
         progress("embedding") as report,
     ):
+        session.model.require(Capability.POINTS)  # a method without prompts keeps nothing of an image
         inputs = expand_inputs(session, images, from_file)
         done = 0
 

@@ -12,6 +12,7 @@ import typer
 from segment_duo import __version__
 from segment_duo.cli import (
     auto,
+    compare,
     completion,
     config,
     demo,
@@ -61,7 +62,7 @@ def _program(
 
 for module in (auto, point, embed):
     module.register(app, panel="Segment")
-for module in (ls, info, show, measure, tui):
+for module in (ls, info, show, measure, compare, tui):
     module.register(app, panel="Look")
 app.add_typer(sets.app, name="masks", rich_help_panel="Look")
 train.register(app, panel="Set up")

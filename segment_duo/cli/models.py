@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,10 @@ from segment_duo.cli.output import emit_json, emit_path, emit_table, note, progr
 from segment_duo.errors import ConfigError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from segment_duo.config import Config
     from segment_duo.models.registry import KnownModel
+    from segment_duo.paths import Paths
+    from segment_duo.segmenters.base import Option
 
 app = typer.Typer(help="Models: which there are, get them, check them.", no_args_is_help=True)
 
@@ -36,17 +40,105 @@ def list_models(as_json: JsonOption = False) -> None:
     config, paths = load_settings().config, Paths.default()
     models = registry.known_models(paths, config)
     try:
-        default = registry.resolve_model(config, paths).id
+        default = registry.resolve_model(config, paths).name
     except (ModelError, ConfigError) as error:
         default = ""
         note(f"{error.message}. {error.hint}")
     if as_json:
-        emit_json([_as_json(model, default) for model in models], indent=1)
+        emit_json([_as_json(model, default, paths) for model in models], indent=1)
         return
     rows = [
-        ("*" if model.id == default else "", model.id, model.state, _size(model), model.description) for model in models
+        (
+            "*" if model.id == default else "",
+            model.id,
+            model.state,
+            _size(model),
+            model.description,
+            _licence(model, paths),
+            ", ".join(sorted(model.capabilities)),
+        )
+        for model in models
     ]
-    emit_table(("", "model", "state", "size", "what it is"), rows, right=("size",))
+    emit_table(("", "model", "state", "size", "what it is", "licence", "can"), rows, right=("size",))
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="A model's name, as `segduo models ls` shows it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Tell all that is known of a model: licence, source, size, hash, what it can, its options.
+
+    [bold]Examples[/bold]
+
+      segduo models show nano
+
+      segduo models show watershed --json | jq .options
+    """
+    from segment_duo.models import registry
+    from segment_duo.paths import Paths
+
+    config, paths = load_settings().config, Paths.default()
+    known = _known(model, config, paths)
+    if as_json:
+        try:
+            default = registry.resolve_model(config, paths).name
+        except (ModelError, ConfigError):
+            default = ""
+        emit_json(_as_json(known, default, paths), indent=1)
+        return
+    rows = [
+        ("model", known.id),
+        ("what it is", known.description),
+        ("state", known.state),
+        ("licence", _licence(known, paths)),
+        ("terms", known.terms),
+        ("source", known.source or (known.spec.url if known.spec else "")),
+        ("size", _size(known)),
+        ("sha256", known.sha256),
+        ("can", ", ".join(sorted(known.capabilities))),
+        ("input", f"{known.input_size} x {known.input_size} pixels" if known.input_size else "the image as it is"),
+    ]
+    rows += [(f"option {name}", _option(option)) for name, option in known.options.items()]
+    emit_table(("", ""), [row for row in rows if row[1]], whole=("",))
+
+
+@app.command()
+def accept(
+    model: Annotated[str, typer.Argument(help="The model whose licence you accept.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Accept the licence of a model that is not under a permissive one. Asked once; recorded beside config.toml.
+
+    [bold]Example[/bold]
+
+      segduo models accept cellpose
+    """
+    from segment_duo.models import licences
+    from segment_duo.paths import Paths
+    from segment_duo.text import safe
+
+    config, paths = load_settings().config, Paths.default()
+    known = _known(model, config, paths)
+    if not known.asks:
+        note(f"{known.id}: {licences.described(known.licence)}, nothing is to be accepted")
+        return
+    if licences.is_accepted(paths, known.id, known.licence):
+        note(f"{known.id}: accepted already")
+        return
+    note(f"{known.id} ({known.description}) has {licences.described(known.licence)}.")
+    for line in known.terms.splitlines():
+        note(f"  {line}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "nobody to ask: stdin is no terminal",
+                f"Read the licence, then: segduo models accept {safe(known.id)} --yes",
+            )
+        if not typer.confirm("Do you accept it?", err=True):
+            raise UsageError(f"the licence of '{known.id}' was not accepted", "Nothing was changed.")
+    licences.accept(paths, known.id, known.licence)
+    note(f"{known.id}: accepted")
 
 
 @app.command()
@@ -110,8 +202,15 @@ def verify(
     from segment_duo.paths import Paths
 
     paths = Paths.default()
-    models = {model.id: model for model in registry.known_models(paths, load_settings().config)}
-    chosen = names or [name for name, model in models.items() if model.state not in {"missing", "partial"}]
+    models = {model.id: model for model in reversed(registry.known_models(paths, load_settings().config))}
+    here = {
+        "missing",
+        "partial",
+        "built-in",
+        "external",
+        "plug-in",
+    }  # loading other people's code is to be asked for by its name
+    chosen = names or [name for name, model in reversed(models.items()) if model.state not in here]
     wrong: list[KnownModel] = []
     rows = []
     for name in chosen:
@@ -140,7 +239,9 @@ def _load_problem(model: KnownModel) -> str:
     from segment_duo.segmenters.base import LoadRequest
 
     try:
-        plugins.family(model.family).load(LoadRequest(model.id, model.config, str(model.checkpoint)))
+        options = {name: option.default for name, option in model.options.items()}
+        checkpoint = str(model.checkpoint) if model.family == plugins.SAM2 else ""
+        plugins.load(model.family, LoadRequest(model.id, model.config, checkpoint, options=options))
     except ModelError as error:
         return error.message
     return ""
@@ -153,6 +254,8 @@ def _remedy(model: KnownModel) -> str:
         return "nano: install segduo again."
     if model.id == "custom":
         return "custom: correct MODEL_CONFIG or CHECKPOINT_PATH; `segduo config show` tells where they are set."
+    if model.family != "sam2":
+        return f"{model.id}: {model.description}"
     return f"{model.id}: train it again, or remove {model.checkpoint.parent}."
 
 
@@ -163,8 +266,33 @@ def _size(model: KnownModel) -> str:
     return human.size(model.bytes)
 
 
-def _as_json(model: KnownModel, default: str) -> dict[str, object]:
+def _known(name: str, config: Config, paths: Paths) -> KnownModel:
     from segment_duo.models import registry
+
+    models = {model.id: model for model in reversed(registry.known_models(paths, config))}
+    if name not in models:
+        raise registry.unknown_model(name, list(models))
+    return models[name]
+
+
+def _licence(model: KnownModel, paths: Paths) -> str:
+    """The licence as a cell of a table, with what is still to be done."""
+    from segment_duo.models import licences
+
+    if not model.asks or not model.usable:
+        return model.licence
+    done = "accepted" if licences.is_accepted(paths, model.id, model.licence) else "to be accepted"
+    return f"{model.licence or 'not stated'} ({done})"
+
+
+def _option(option: Option) -> str:
+    choices = f"{', '.join(option.choices)}; " if option.choices else ""
+    value = str(option.default).lower() if isinstance(option.default, bool) else option.default
+    return f"{option.help} ({choices}default {value})"
+
+
+def _as_json(model: KnownModel, default: str, paths: Paths) -> dict[str, object]:
+    from segment_duo.models import licences, registry
 
     return {
         "id": model.id,
@@ -176,6 +304,14 @@ def _as_json(model: KnownModel, default: str) -> dict[str, object]:
         "bytes": model.bytes,
         "full_bytes": model.spec.bytes if model.spec else model.bytes,
         "sha256": model.sha256,
+        "family": model.family,
+        "capabilities": sorted(model.capabilities),
+        "licence": model.licence,
+        "terms": model.terms,
+        "accepted": not model.asks or licences.is_accepted(paths, model.id, model.licence),
+        "source": model.source,
+        "options": {name: dataclasses.asdict(option) for name, option in model.options.items()},
         "auto_defaults": registry.auto_defaults(model),
+        "input_size": model.input_size,
         "url": model.spec.url if model.spec else None,
     }

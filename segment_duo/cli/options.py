@@ -30,7 +30,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="nano, sam2.1-tiny, sam2.1-small, sam2.1-base-plus, sam2.1-large, custom, or a trained model (segduo models ls).",
+        help="nano, sam2.1-tiny, ..., or another name of `segduo models ls`; options follow it: NAME:option=value,...",
         rich_help_panel=ENGINE_PANEL,
         autocompletion=completion.models,
     ),

@@ -31,8 +31,9 @@ from segment_duo.engine.protocol import (
     StreamEvent,
 )
 from segment_duo.errors import ModelError
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.registry import ModelChoice, split_options, with_options
 from segment_duo.results import AutoResult, PredictedObject
+from segment_duo.segmenters.base import Option
 from segment_duo.types import AutoParameters, Prompt
 
 if TYPE_CHECKING:
@@ -167,9 +168,10 @@ def engine_model(engine: Engine, named: str | None) -> ModelChoice:
         ModelError: the engine has none of that name.
     """
     models = engine.models().models
+    name, given = split_options(named) if named else (None, {})
     for model in models:
-        if model.id == named or (named is None and model.default):
-            return ModelChoice(
+        if model.id == name or (name is None and model.default):
+            choice = ModelChoice(
                 model.id,
                 "",
                 "",
@@ -179,6 +181,7 @@ def engine_model(engine: Engine, named: str | None) -> ModelChoice:
                 capabilities=frozenset(model.capabilities),
                 input_size=model.input_size,
             )
+            return with_options(choice, {key: Option(**option) for key, option in model.options.items()}, given)
     there = ", ".join(model.id for model in models)
     raise ModelError(
         f"the engine has no model '{named}'",

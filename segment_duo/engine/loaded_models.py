@@ -58,7 +58,7 @@ class LoadedModels:
             ModelError: its files are missing, damaged, or not those the request named.
             EngineFailed: not enough memory.
         """
-        key = (choice.family, choice.config, choice.sha256)
+        key = (choice.family, choice.config, choice.sha256)  # the hash tells options apart as well
         with self._loading:
             held = self._held.get(key)
             if held is not None:
@@ -100,15 +100,22 @@ class LoadedModels:
         return device_memory(self.device)
 
     def _build(self, choice: ModelChoice, check: Callable[[], None]) -> Segmenter:
-        family = plugins.family(choice.family)
-        request = LoadRequest(choice.id, choice.config, choice.checkpoint, self.device.type, self.threads, check=check)
+        request = LoadRequest(
+            choice.name,
+            choice.config,
+            choice.checkpoint,
+            self.device.type,
+            self.threads,
+            choice.options,
+            check,
+        )
         try:
-            return family.load(request)
+            return plugins.load(choice.family, request)
         except DeviceMemoryFull:
             self._held.clear()
             self.empty_device_cache()
         try:
-            return family.load(request)
+            return plugins.load(choice.family, request)
         except DeviceMemoryFull:
             raise EngineFailed(
                 f"the model '{choice.id}' does not fit into the device's memory", "Use a smaller model or --device cpu."

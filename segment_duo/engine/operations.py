@@ -13,11 +13,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from segment_duo.engine import status
+from segment_duo.engine.answers import check_predictions, check_run, foreign
 from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
 from segment_duo.engine.lru import BoundedLru, LogitsStore
 from segment_duo.engine.protocol import (
@@ -37,12 +38,13 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job
-from segment_duo.errors import ModelError, PromptError, UsageError
+from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.registry import ModelChoice, needs
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
 from segment_duo.segmenters.base import Capability, Embedding
+from segment_duo.segmenters.plugins import SAM2
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
 
@@ -108,7 +110,7 @@ class Operations:
 
     def models(self) -> ModelList:
         paths, config = self._settings.paths, self._settings.config
-        default = registry.resolve_model(config, paths).id
+        default = registry.resolve_model(config, paths).name
         loaded = {model.sha256 for model in self._models.loaded()} if self._models else set()
         return ModelList(
             models=[
@@ -122,6 +124,7 @@ class Operations:
                     capabilities=sorted(model.capabilities),
                     licence=model.licence,
                     input_size=model.input_size,
+                    options={name: asdict(option) for name, option in model.options.items()},
                 )
                 for model in registry.known_models(paths, config)
                 if model.usable
@@ -161,22 +164,30 @@ class Operations:
         choice = self._choose(request.model)
         self._tell_begin(job, image_id, choice)
         known = self._cache.where(self._key(image_id, choice))
+        computed = False
         if known is None:
-            self._embedding(job, image_id, self._load(job, choice))
+            model = self._load(job, choice)
+            computed = model.segmenter.embeds  # a method that keeps nothing of an image is ready for it as it is
+            if computed:
+                self._embedding(job, image_id, model)
         state = self._state(image_id, choice)
-        return state.model_copy(update={"computed": known is None, "seconds": time.monotonic() - started})
+        return state.model_copy(update={"computed": computed, "seconds": time.monotonic() - started})
 
     def predict(self, job: Job, image_id: str, request: PredictRequest) -> PredictResponse:
         started = time.monotonic()
         choice = self._choose(request.model)
-        _check_capabilities(choice, request.prompts)
+        choice.require(*needs(request.prompts))
         self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
         embedding = self._embedding(job, image_id, model)
         scope = self._scope(image_id, model.choice)
         arrays, lost = self._prompt_arrays(request, scope, embedding)
         job.progress("decoder", 0, len(arrays))
-        answers = model.segmenter.predict(embedding, arrays, preview_max_side=request.preview_max_side, check=job.check)
+        with foreign(choice):
+            answers = model.segmenter.predict(
+                embedding, arrays, preview_max_side=request.preview_max_side, check=job.check
+            )
+            check_predictions(choice, answers, len(arrays), embedding, request.preview_max_side)
         objects = [
             PredictedObject(
                 prompt.object_id,
@@ -190,11 +201,12 @@ class Operations:
     def auto(self, job: Job, image_id: str, request: AutoRequest) -> AutoEvent:
         started = time.monotonic()
         choice = self._choose(request.model)
-        require(choice, Capability.AUTOMATIC)
+        choice.require(Capability.AUTOMATIC)
         parameters = request.parameters
         self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
-        embedding = self._embedding(job, image_id, model) if not parameters.tile else None
+        embeds = model.segmenter.embeds
+        embedding = self._embedding(job, image_id, model) if embeds and not parameters.tile else None
         pixels = self._pixels.get(image_id)
         if pixels is None:
             if embedding is None or parameters.crop_n_layers or parameters.scale != "whole":
@@ -205,15 +217,17 @@ class Operations:
             job.check()
             return self._cached(EmbeddingKey(image_id, choice.sha256, box), model, compute)
 
-        run = model.segmenter.automatic(
-            pixels,
-            parameters,
-            embedding=embedding,
-            embed_crop=embed_crop,
-            on_progress=job.progress,
-            should_cancel=lambda: job.cancelled,
-            candidates=self._cache.candidates(image_id, choice.sha256),
-        )
+        with foreign(choice):
+            run = model.segmenter.automatic(
+                pixels,
+                parameters,
+                embedding=embedding,
+                embed_crop=embed_crop,
+                on_progress=job.progress,
+                should_cancel=lambda: job.cancelled,
+                candidates=self._cache.candidates(image_id, choice.sha256),
+            )
+            check_run(choice, run, pixels)
         if run.candidates is not None:
             self._cache.put_candidates(image_id, choice.sha256, run.candidates)
         for mask in run.masks:
@@ -248,7 +262,9 @@ class Operations:
         if request.sha256 and request.sha256 != choice.sha256:
             raise ModelError(
                 f"the engine's model '{choice.id}' has other weights than this command's",
-                "Pull or copy the same checkpoint on both sides, or leave the choice to the engine.",
+                "Pull or copy the same checkpoint on both sides, or leave the choice to the engine."
+                if choice.family == SAM2
+                else "It was changed while the engine ran: `segduo engine stop`; the engine starts again by itself.",
             )
         return choice
 
@@ -292,7 +308,8 @@ class Operations:
             if pixels is None:
                 raise ImageMissing
             job.progress("encoder")
-            return model.segmenter.embed(pixels)
+            with foreign(model.choice):
+                return model.segmenter.embed(pixels)
 
         embedding = self._cached(self._key(image_id, model.choice), model, compute)
         job.check()
@@ -368,27 +385,6 @@ class Operations:
     @staticmethod
     def _scope(image_id: str, choice: ModelChoice) -> str:
         return f"{image_id}/{choice.sha256}"
-
-
-def require(choice: ModelChoice, capability: Capability) -> None:
-    """Refuse what a model cannot, before anything is computed.
-
-    Raises:
-        UsageError: the model does not have this capability.
-    """
-    if choice.capabilities and capability not in choice.capabilities:
-        can = ", ".join(sorted(choice.capabilities))
-        raise UsageError(
-            f"the model '{choice.id}' has no '{capability}'",
-            f"It can: {can}. `segduo models ls` shows what others can.",
-        )
-
-
-def _check_capabilities(choice: ModelChoice, prompts: list[Prompt]) -> None:
-    if any(prompt.points for prompt in prompts):
-        require(choice, Capability.POINTS)
-    if any(prompt.box is not None for prompt in prompts):
-        require(choice, Capability.BOX)
 
 
 def _check_inside(prompt: Prompt, width: int, height: int) -> None:

@@ -282,7 +282,8 @@ class AvailableModel(_Message):
 
     ``loaded``: it is in memory now; ``default``: it runs when a request names none; ``auto_defaults``: its own parameters for automatic
     masks; ``capabilities``: what it can be asked for (:class:`~segment_duo.segmenters.base.Capability`); ``input_size``: pixels a side that
-    an image is shrunk to, 0 if it is taken as it is.
+    an image is shrunk to, 0 if it is taken as it is; ``options``: what it can be told with its name, as
+    :class:`~segment_duo.segmenters.base.Option` has it.
     """
 
     id: str
@@ -294,6 +295,7 @@ class AvailableModel(_Message):
     capabilities: list[str] = []
     licence: str = ""
     input_size: int = 0
+    options: dict[str, dict[str, Any]] = {}
 
 
 class ModelList(_Message):

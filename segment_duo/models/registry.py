@@ -3,8 +3,12 @@
 nano                   shipped in the package: works at once, offline
 sam2.1-tiny ... -large Meta's checkpoints, pulled on request
 NAME                   trained by the user: ``<models folder>/NAME/{model.yaml,model.pt,card.json}``
+watershed              a method without weights
 custom                 a pair of absolute paths: ``model_config_path`` and ``checkpoint_path``
-PLUG-IN                what other packages bring (:mod:`segment_duo.segmenters.plugins`); imported only when it is used or listed
+EXTERNAL               commands of other programs: ``[external.NAME]`` of ``config.toml``
+PLUG-IN                what other packages bring (:mod:`segment_duo.segmenters.plugins`); looked at only when it is used or listed
+
+A model with options is named ``NAME:option=value,option=value``; that is its id everywhere, so that a saved set tells its options.
 """
 
 from __future__ import annotations
@@ -14,25 +18,30 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from segment_duo.config import Config
+from segment_duo.config import Config, external_commands
 from segment_duo.durable import make_private_folders, replace_file
-from segment_duo.errors import ConfigError, ModelError
+from segment_duo.errors import ConfigError, ModelError, UsageError
+from segment_duo.models import licences
 from segment_duo.paths import Paths
-from segment_duo.segmenters import plugins
-from segment_duo.segmenters.plugins import SAM2
+from segment_duo.segmenters import external, plugins, watershed
+from segment_duo.segmenters.base import Capability, Option, SegmenterInfo, check_options, fingerprint
+from segment_duo.segmenters.plugins import SAM2, PlugIn
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM21, SAM_INPUT, ModelSpec
+from segment_duo.types import Prompt
 
 NANO = "nano"
 CUSTOM = "custom"
 NANO_DIR = Path(__file__).resolve().parent / "nano"
 
 Origin = Literal["flag", "configured", "pulled", "fallback"]
-State = Literal["packaged", "pulled", "partial", "missing", "damaged", "trained", "custom", "plug-in"]
+State = Literal[
+    "packaged", "pulled", "partial", "missing", "damaged", "trained", "custom", "built-in", "external", "plug-in"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,8 @@ class KnownModel:
     """A model as ``segduo models ls`` shows it.
 
     ``bytes``: size of the checkpoint, for a partial one of what is here; ``sha256`` is empty for damaged models. ``family``: the plug-in that
-    loads it; ``capabilities``, ``licence`` and ``input_size`` as in :class:`~segment_duo.segmenters.base.SegmenterInfo`.
+    loads it; ``capabilities``, ``licence``, ``terms``, ``source``, ``options`` and ``input_size`` as in
+    :class:`~segment_duo.segmenters.base.SegmenterInfo`; ``own_defaults``: its ``auto_defaults``, where they are not in a file beside it.
     """
 
     id: str
@@ -55,10 +65,19 @@ class KnownModel:
     capabilities: frozenset[str] = CAPABILITIES
     licence: str = ""
     input_size: int = SAM_INPUT
+    source: str = ""
+    terms: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    own_defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
-        return self.state in {"packaged", "pulled", "trained", "custom", "plug-in"}
+        return self.state in {"packaged", "pulled", "trained", "custom", "built-in", "external", "plug-in"}
+
+    @property
+    def asks(self) -> bool:
+        """Whether it runs only after its licence was accepted. Files and commands of the user's own choice without a licence do not ask."""
+        return (self.state == "plug-in" or bool(self.licence)) and licences.must_be_accepted(self.licence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,7 @@ class ModelChoice:
     """The model that runs.
 
     Attributes:
-        id: nano, sam2.1-..., custom or a trained model's name.
+        id: nano, sam2.1-..., custom, or a trained model's or a plug-in's name; with the options that differ from their defaults, if it has any.
         config: absolute path of a yaml, or the name of one inside the ``sam2`` package.
         checkpoint: absolute path.
         sha256: of the checkpoint file.
@@ -76,6 +95,7 @@ class ModelChoice:
         family: the plug-in that loads it.
         capabilities: what it can be asked for; empty when an engine does not tell.
         input_size: pixels a side that an image is shrunk to, 0 if it is taken as it is.
+        options: a value for each option it has.
     """
 
     id: str
@@ -88,7 +108,35 @@ class ModelChoice:
     family: str = SAM2
     capabilities: frozenset[str] = CAPABILITIES
     input_size: int = SAM_INPUT
+    options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Its id without options."""
+        return self.id.partition(":")[0]
+
+    def require(self, *wanted: Capability) -> None:
+        """Refuse what the model cannot, before anything is computed.
+
+        Raises:
+            UsageError: it does not have one of these capabilities.
+        """
+        for one in wanted:
+            if self.capabilities and one not in self.capabilities:
+                raise UsageError(
+                    f"the model '{self.id}' {_LACKS[one]}",
+                    f"It can: {', '.join(sorted(self.capabilities))}. `segduo models ls` shows what others can.",
+                )
+
+
+_LACKS: Mapping[Capability, str] = {
+    Capability.POINTS: "takes no points",
+    Capability.BOX: "takes no boxes",
+    Capability.MASK_INPUT: "refines no masks",
+    Capability.AUTOMATIC: "makes no automatic masks",
+    Capability.TRACK: "follows no objects",
+    Capability.TEXT: "takes no text",
+}
 
 FALLBACK_NOTICE = "Using the small built-in model 'nano'. For better masks: `segduo models pull sam2.1-large` (898 MB)."
 
@@ -102,7 +150,7 @@ def spec_of(model_id: str) -> ModelSpec:
     for spec in SAM21:
         if spec.id == model_id:
             return spec
-    raise _unknown(model_id, [spec.id for spec in SAM21])
+    raise unknown_model(model_id, [spec.id for spec in SAM21])
 
 
 def checkpoint_path(paths: Paths, spec: ModelSpec) -> Path:
@@ -116,16 +164,19 @@ def partial_path(paths: Paths, spec: ModelSpec) -> Path:
 
 
 def known_models(paths: Paths, config: Config | None = None) -> list[KnownModel]:
-    """Every model this machine knows: nano, SAM 2.1 smallest first, trained ones by name, the custom pair if it is configured, plug-ins."""
+    """Every model this machine knows: nano, SAM 2.1 smallest first, trained ones by name, watershed, the custom pair if configured, plug-ins."""
     models = _without_plug_ins(paths, config)
     taken = {model.id for model in models}
-    return models + [_plug_in(name) for name in plugins.names() if name not in taken]
+    found = plugins.describe_all(plugins.names())
+    return models + [_plug_in(found[name], name in taken) for name in sorted(found)]
 
 
 def _without_plug_ins(paths: Paths, config: Config | None) -> list[KnownModel]:
     models = [_nano(paths)]
     models += [_official(paths, spec) for spec in SAM21]
     models += _trained(paths)
+    models.append(_described(watershed.INFO, "built-in", watershed.INFO.id))
+    models += _external(paths, {model.id for model in models})
     if config is not None and config.model_config_path and config.checkpoint_path:
         models.append(_custom(paths, config.model_config_path, config.checkpoint_path))
     return models
@@ -135,7 +186,7 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
     """Which model runs: the flag, else the configured one, else the largest SAM 2.1 checkpoint already pulled, else nano with a notice.
 
     Raises:
-        ModelError: unknown name, not pulled yet, or files missing.
+        ModelError: unknown name, not pulled yet, files missing, or a licence that is to be accepted first.
         ConfigError: only one half of the custom pair is set.
     """
     if bool(config.model_config_path) != bool(config.checkpoint_path):
@@ -149,11 +200,19 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
         )
     named = flag or config.model or (CUSTOM if config.checkpoint_path else None)
     origin: Origin = "flag" if flag else "configured"
-    models = {model.id: model for model in _without_plug_ins(paths, config)}
+    # The first of a name counts: a definition that takes the name of another model is the damaged one.
+    models = {model.id: model for model in reversed(_without_plug_ins(paths, config))}
     if named is not None:
-        if named not in models and named in plugins.names():
-            models[named] = _plug_in(named)
-        return _choose(models, named, origin)
+        name, options = split_options(named)
+        found = plugins.describe(name) if name not in models else None
+        if found is not None:
+            models[name] = _plug_in(found)
+        if name not in models:
+            raise unknown_model(name, [*reversed(models), *plugins.names()])
+        choice = _choose(models[name], origin)
+        if models[name].asks:
+            licences.check(paths, name, models[name].licence)
+        return with_options(choice, models[name].options, options)
     for spec in reversed(SAM21):
         if models[spec.id].usable:
             return _choice(models[spec.id], "pulled")
@@ -162,6 +221,56 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
             "the built-in model's files are missing", "Install segduo again, or pull a model: segduo models pull."
         )
     return _choice(models[NANO], "fallback", FALLBACK_NOTICE)
+
+
+def needs(prompts: Iterable[Prompt]) -> set[Capability]:
+    """What a model must be able to do to answer these prompts."""
+    found: set[Capability] = set()
+    for prompt in prompts:
+        found |= {Capability.POINTS} if prompt.points else set()
+        found |= {Capability.BOX} if prompt.box is not None else set()
+    return found
+
+
+def split_options(named: str) -> tuple[str, dict[str, str]]:
+    """``watershed:threshold=local,min_size=50`` -> its name and its options.
+
+    Raises:
+        UsageError: what stands behind the colon is not of this form.
+    """
+    name, colon, rest = named.partition(":")
+    options: dict[str, str] = {}
+    for piece in rest.split(",") if colon else []:
+        key, equals, value = piece.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"--model {named}: '{piece}' is no option",
+                "Options follow the name: --model NAME:option=value,option=value",
+            )
+        options[key.strip()] = value.strip()
+    return name, options
+
+
+def with_options(choice: ModelChoice, options: Mapping[str, Option], given: Mapping[str, str]) -> ModelChoice:
+    """A model with options: those that differ from their defaults are part of its id and of its hash.
+
+    Raises:
+        UsageError: it has no such option, or the value cannot be.
+    """
+    values = check_options(choice.id, options, given)
+    changed = [f"{name}={_text(values[name])}" for name in sorted(values) if values[name] != options[name].default]
+    if not changed:
+        return replace(choice, options=values)
+    return replace(
+        choice,
+        id=f"{choice.id}:{','.join(changed)}",
+        sha256=fingerprint(choice.sha256, *changed) if choice.sha256 else "",
+        options=values,
+    )
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def file_sha256(path: Path, paths: Paths) -> str:
@@ -188,13 +297,15 @@ def file_sha256(path: Path, paths: Paths) -> str:
     return digest
 
 
-def _choose(models: Mapping[str, KnownModel], named: str, origin: Origin) -> ModelChoice:
-    model = models.get(named)
-    if model is None:
-        raise _unknown(named, list(models))
+def _choose(model: KnownModel, origin: Origin) -> ModelChoice:
+    named = model.id
     if model.state in {"missing", "partial"}:
         raise ModelError(
             f"the model '{named}' is not on this machine yet", f"Get it with `segduo models pull {named}`."
+        )
+    if not model.usable and model.family != SAM2:
+        raise ModelError(
+            f"the model '{named}' cannot be used: {model.description}", "`segduo doctor` checks all models."
         )
     if not model.usable:
         raise ModelError(
@@ -225,22 +336,38 @@ def auto_defaults(model: KnownModel) -> dict[str, Any]:
     if model.state == "trained":
         defaults = _read_json(model.checkpoint.parent / "card.json").get("auto_defaults")
         return dict(defaults) if isinstance(defaults, dict) else {}
-    if model.state == "plug-in":
-        found = plugins.describe(model.id).family
-        return dict(found.info.auto_defaults) if found is not None and found.info is not None else {}
-    return {}
+    return dict(model.own_defaults)
 
 
-def _plug_in(name: str) -> KnownModel:
-    found = plugins.describe(name)
-    if found.family is None or found.family.info is None:
-        return KnownModel(
-            name, f"plug-in of {found.package or 'no package'}: {found.problem}", "damaged", "", Path(), 0, family=name
+def _plug_in(found: PlugIn, taken: bool = False) -> KnownModel:
+    problem = "this program has a model of that name" if taken else found.problem
+    if found.info is None or problem:
+        text = f"plug-in of {found.package or 'no package'}: {problem}"
+        return KnownModel(found.name, text, "damaged", "", Path(), 0, family=found.name, capabilities=frozenset())
+    text = found.info.description or f"plug-in of {found.package}"
+    return _described(
+        replace(found.info, description=text, source=found.info.source or found.package), "plug-in", found.name
+    )
+
+
+def _external(paths: Paths, taken: set[str]) -> list[KnownModel]:
+    found = []
+    for name, command in external_commands(paths.config_file).items():
+        model = replace(
+            _described(external.info(name, command), "external", external.ID), config=command.model_dump_json()
         )
-    info = found.family.info
+        if name in taken | {CUSTOM}:
+            text = "[external] of config.toml: this program has a model of that name"
+            model = KnownModel(name, text, "damaged", "", Path(), 0, family=external.ID, capabilities=frozenset())
+        found.append(model)
+    return found
+
+
+def _described(info: SegmenterInfo, state: State, family: str) -> KnownModel:
+    """A model that is no SAM 2 checkpoint, by what it says of itself."""
     return KnownModel(
-        name, info.description or f"plug-in of {found.package}", "plug-in", "", Path(), 0, info.sha256,
-        family=name, capabilities=info.capabilities, licence=info.licence, input_size=info.input_size,
+        info.id, info.description, state, "", Path(), 0, info.sha256, None, family, info.capabilities, info.licence, info.input_size,
+        info.source, info.terms, info.options, info.auto_defaults,
     )  # fmt: skip
 
 
@@ -288,7 +415,7 @@ def _trained(paths: Paths) -> list[KnownModel]:
         )
     except OSError:
         return []
-    reserved = {NANO, CUSTOM, *(spec.id for spec in SAM21)}
+    reserved = {NANO, CUSTOM, watershed.INFO.id, *(spec.id for spec in SAM21)}
     found = []
     for folder in folders:
         config, checkpoint = folder / "model.yaml", folder / "model.pt"
@@ -345,7 +472,8 @@ def _config_problem(config: str) -> str:
     return f"there is no config {config} in the sam2 package, and the path of a file must be absolute"
 
 
-def _unknown(named: str, names: list[str]) -> ModelError:
+def unknown_model(named: str, names: list[str]) -> ModelError:
+    """The error for a name that no model has."""
     close = difflib.get_close_matches(named, names, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else f"Known here: {', '.join(names)}."
     return ModelError(f"no model is called '{named}'", hint)

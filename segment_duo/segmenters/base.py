@@ -11,7 +11,9 @@ this border. It must not import torch, nor any family of models, and is light: c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +51,24 @@ class Capability(StrEnum):
 
 
 @dataclass(frozen=True)
+class Option:
+    """A parameter of a model's own, which users give with the model's name: ``--model watershed:threshold=local,min_size=50``.
+
+    Attributes:
+        default: its value when none is given; a value that is given has the same type.
+        help: what it does, one line.
+        choices: the texts it may be; empty for any.
+        least, most: bounds of a number, both inclusive; None for none.
+    """
+
+    default: bool | int | float | str
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
 class SegmenterInfo:
     """What is known of a segmenter before it is loaded.
 
@@ -56,21 +76,26 @@ class SegmenterInfo:
         id: the name users give with ``--model``.
         sha256: of its weights; for a method without weights, of what else decides its results (:func:`fingerprint`).
         capabilities: of :class:`Capability`.
-        licence: SPDX name of the licence of its weights (or of its code), empty if not known.
+        licence: SPDX name of the licence of its weights (or of its code), empty if not known. One that is not permissive is to be accepted by
+            the user first (``segduo models accept``).
+        terms: what one accepts: the licence's conditions in some lines, or the address of its text.
         description: one line for ``segduo models ls``.
         source: where it comes from: an address, a package, a paper.
         input_size: pixels a side that an image is shrunk to, 0 if it is taken as it is.
         auto_defaults: its own parameters for automatic masks, by field of :class:`~segment_duo.types.AutoParameters`.
+        options: parameters that only this model has, by name. They reach it as :attr:`LoadRequest.options`.
     """
 
     id: str
     sha256: str
     capabilities: frozenset[str]
     licence: str = ""
+    terms: str = ""
     description: str = ""
     source: str = ""
     input_size: int = 0
     auto_defaults: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 class Embedding(Protocol):
@@ -211,6 +236,40 @@ class AutomaticRun:
     points: int = 0
     reused: bool = False
 
+    @classmethod
+    def of_masks(cls, masks: Iterable[CroppedMask], height: int, width: int, notes: Sequence[str] = ()) -> AutomaticRun:
+        """An answer of masks without scores, in their order; empty ones are left out."""
+        kept = [mask for mask in masks if mask.pixels.size]
+        return cls(tuple(_record(mask, number, height, width) for number, mask in enumerate(kept)), tuple(notes))
+
+    @classmethod
+    def of_labels(cls, labels: npt.NDArray[np.integer[Any]], notes: Sequence[str] = ()) -> AutomaticRun:
+        """An answer of a label image, integers (height, width): 0 is background, each other number one mask, in the order of the numbers."""
+        height, width = labels.shape
+        return cls.of_masks(cropped_labels(labels), height, width, notes)
+
+
+def cropped_labels(labels: npt.NDArray[np.integer[Any]]) -> Iterator[CroppedMask]:
+    """The mask of each number above 0 of a label image, in the order of the numbers."""
+    from scipy import ndimage
+
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        if place is not None:
+            rows, cols = place
+            yield CroppedMask(labels[place] == number, int(cols.start), int(rows.start))
+
+
+def _record(mask: CroppedMask, number: int, height: int, width: int) -> Mask:
+    rows, cols = mask.pixels.shape
+    return Mask(
+        rle=mask.rle(height, width),
+        area=mask.area,
+        bbox=(float(mask.left), float(mask.top), float(cols - 1), float(rows - 1)),
+        id=number,
+        crop_box=(0.0, 0.0, float(width), float(height)),
+        source="auto",
+    )
+
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (phase, done, total); the phase names the unit: ``points``, ``tiles`` or ``frames``."""
@@ -244,6 +303,11 @@ class Segmenter:
     info: SegmenterInfo
     parameters: int = 0
     """Number of its parameters, for ``segduo engine status``."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes something of an image that is worth keeping: it overrides :meth:`embed`."""
+        return type(self).embed is not Segmenter.embed
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
         """What is computed once for an image.
@@ -325,7 +389,7 @@ class LoadRequest:
         config, checkpoint: what the registry knows of its files; empty for models that bring their own.
         device: ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads to compute with, 0 for the library's choice.
-        options: the model's own options.
+        options: a value for each of :attr:`SegmenterInfo.options`.
         check: to be called often while loading; what it raises (nobody waits any more) ends it.
     """
 
@@ -359,6 +423,49 @@ class Family:
     api: int = API_VERSION
 
     GROUP: ClassVar[str] = "segment_duo.segmenters"
+
+
+def check_options(name: str, options: Mapping[str, Option], given: Mapping[str, str]) -> dict[str, Any]:
+    """A value for each of a model's options: those given as text, converted and checked, and the defaults of the others.
+
+    Raises:
+        UsageError: the model has no such option, or the value cannot be.
+    """
+    for unknown in given.keys() - options.keys():
+        close = difflib.get_close_matches(unknown, options, n=1)
+        known = f"It has: {', '.join(options)}." if options else "It has none."
+        raise UsageError(
+            f"the model '{name}' has no option '{unknown}'", f"Did you mean '{close[0]}'?" if close else known
+        )
+    return {
+        key: _converted(f"{name}:{key}", option, given[key]) if key in given else option.default
+        for key, option in options.items()
+    }
+
+
+def _converted(where: str, option: Option, text: str) -> bool | int | float | str:
+    if option.choices and text not in option.choices:
+        raise UsageError(f"{where}: '{text}' is none of {', '.join(option.choices)}")
+    if isinstance(option.default, str):
+        return text
+    if isinstance(option.default, bool):
+        if text.lower() in {"true", "yes", "on", "1"}:
+            return True
+        if text.lower() in {"false", "no", "off", "0"}:
+            return False
+        raise UsageError(f"{where}: '{text}' is neither true nor false")
+    whole = isinstance(option.default, int)
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        raise UsageError(f"{where}: '{text}' is no {'whole number' if whole else 'number'}") from None
+    if not math.isfinite(number) or not (
+        (option.least is None or number >= option.least) and (option.most is None or number <= option.most)
+    ):
+        least = "" if option.least is None else f" from {option.least:g}"
+        most = "" if option.most is None else f" up to {option.most:g}"
+        raise UsageError(f"{where}: {text} is out of range; it takes numbers{least}{most}")
+    return number
 
 
 def fingerprint(*parts: str) -> str:
