@@ -233,7 +233,7 @@ class Run:
         torch.manual_seed(options.seed)
         self.prompts = options.prompts or (12 if self.side <= 512 else 8)
         self.training, self.checked, self.kept_apart = _split(pictures, options.val_split, self.side)
-        self.defaults = {**_stock_thresholds(), **base.auto_defaults}
+        self.defaults = {**stock_thresholds(), **base.auto_defaults}
         weights = np.sqrt([float(len(self.prompted(p))) for p in self.training])
         self.shares = weights / weights.sum()
         for parameter in model.parameters():
@@ -565,7 +565,8 @@ def _scene(seed: int, side: int) -> LabelledPicture:
     return LabelledPicture.of(image, iter(scene.masks), f"scene {seed}", "")
 
 
-def _stock_thresholds() -> dict[str, float]:
+def stock_thresholds() -> dict[str, float]:
+    """Those of a model whose card says nothing."""
     stock = AutoParameters()
     return {name: float(getattr(stock, name)) for name in THRESHOLDS}
 

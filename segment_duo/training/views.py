@@ -205,7 +205,7 @@ class View:
 
         x0, y0, x1, y1 = self.window.box
         piece = Image.fromarray(self.picture.image[y0:y1, x0:x1])
-        return self._turned(np.asarray(piece.resize((self.side, self.side), Image.Resampling.BILINEAR)))
+        return self._turned(np.array(piece.resize((self.side, self.side), Image.Resampling.BILINEAR)))
 
     def crop(self, index: int) -> Crop | None:
         """The part of an object in view; None when it has fewer than :data:`MIN_AREA` pixels."""
