@@ -44,7 +44,7 @@ from .engine_fixtures import Home
 
 OWN = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.4, "box_nms_thresh": 0.15}
 BASE = BaseModel(
-    "nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {**OWN, "points_per_side": 6}
+    "nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {**OWN, "points_per_side": 5}
 )
 QUICK = FineTuneOptions(steps=4, check_every=2, prompts=4)
 
@@ -295,9 +295,23 @@ def test_a_state_that_loses_clicks_or_automatic_masks_is_no_better() -> None:
 # -- whole runs -------------------------------------------------------------------------------------------------------
 
 
-def test_finetune_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.phase == "train" and progress.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fine_tune(BASE, pictures(3), tmp_path, "mine", QUICK, kill)
+    assert (tmp_path / ".mine.partial" / "state.pt").exists()
     seen: list[Progress] = []
     result = fine_tune(BASE, pictures(3), tmp_path, "mine", QUICK, seen.append)
+    assert [p.step for p in seen if p.phase == "train"] == [3, 4]
+    assert {p.phase for p in seen} == {"prepare", "train", "validate"}
+    assert next(p for p in seen if p.phase == "train").before == result.before
+    assert result.steps == 4
     assert result.folder == tmp_path / "mine"
     assert sorted(p.name for p in result.folder.iterdir()) == ["card.json", "model.pt", "model.yaml"]
     assert not (tmp_path / ".mine.partial").exists()
@@ -311,15 +325,13 @@ def test_finetune_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
     assert card["scores"]["before"] == result.before.record()
     assert card["scores"]["after"] == result.after.record()
     assert card["scores"]["gained"] == result.gained
-    assert [p.step for p in seen if p.phase == "train"] == [1, 2, 3, 4]
-    assert {p.phase for p in seen} == {"prepare", "train", "validate"}
     with pytest.raises(AlreadyExists):
         fine_tune(BASE, pictures(1), tmp_path, "mine", QUICK)
 
 
 def test_where_nothing_is_gained_the_base_is_kept(tmp_path: Path) -> None:
     """A rate that wrecks the model: the result is the base, with its own thresholds, and says so."""
-    result = fine_tune(BASE, pictures(3), tmp_path, "mine", replace(QUICK, steps=2, check_every=1, lr=0.5))
+    result = fine_tune(BASE, pictures(3), tmp_path, "mine", replace(QUICK, steps=1, check_every=1, lr=5.0))
     assert not result.gained
     assert result.after == result.before
     base, written = (build_model(BASE.config, p).state_dict() for p in (BASE.checkpoint, result.folder / "model.pt"))
@@ -329,34 +341,14 @@ def test_where_nothing_is_gained_the_base_is_kept(tmp_path: Path) -> None:
     assert card["scores"]["gained"] is False
 
 
-def test_finetune_resumes_where_it_was_killed(tmp_path: Path) -> None:
-    options = replace(QUICK, steps=6)
-
-    class Killed(Exception):
-        pass
-
-    def kill(progress: Progress) -> None:
-        if progress.phase == "train" and progress.step == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fine_tune(BASE, pictures(3), tmp_path, "mine", options, kill)
-    assert (tmp_path / ".mine.partial" / "state.pt").exists()
-    seen: list[Progress] = []
-    result = fine_tune(BASE, pictures(3), tmp_path, "mine", options, seen.append)
-    assert [p.step for p in seen if p.phase == "train"] == [3, 4, 5, 6]
-    assert result.steps == 6
-    assert next(p for p in seen if p.phase == "train").before == result.before
-
-
 def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
-        if progress.phase == "train" and progress.step == 2:
+        if progress.phase == "train" and progress.step == 1:
             raise KeyboardInterrupt
 
     result = fine_tune(BASE, pictures(3), tmp_path, "mine", replace(QUICK, steps=50), stop)
     assert result.ended == "stopped by the user"
-    assert result.steps == 2
+    assert result.steps == 1
     build_model(result.folder / "model.yaml", result.folder / "model.pt")
 
 
@@ -364,20 +356,24 @@ def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
 def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: Path, full: bool) -> None:
     before = build_model(BASE.config, BASE.checkpoint).state_dict()
     model = build_model(BASE.config, BASE.checkpoint)
-    run = Run(model, BASE, pictures(2), replace(QUICK, full=full, lr=1e-3), tmp_path)
-    run.train()
+    run = Run(model, BASE, pictures(1), replace(QUICK, full=full, lr=1e-3), tmp_path)
+    run._step()
+    run._step()
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
     assert any(n.startswith("sam_mask_decoder.") for n in changed)
     assert any(n.startswith("image_encoder.") for n in changed) == full
 
 
 def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, pictures(1), replace(QUICK, steps=40, lr=1e-3), tmp_path)
+    model = build_model(BASE.config, BASE.checkpoint)
+    run = Run(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
+    seen = run._view()
+    run._view = lambda: seen  # the same view throughout, other prompts
     losses = []
-    for _ in range(40):
+    for _ in range(16):
         run._step()
         losses.append(run.loss)
-    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
 def test_the_base_s_answers_on_scenes_are_kept(tmp_path: Path) -> None:
