@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segment_duo.cli import train as command
-from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.predictor import Predictor
 from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.masks.rle import decode, encode, encode_crop
-from segment_duo.models.build import build_model
 from segment_duo.models.registry import NANO_DIR, resolve_model
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.clicks import coverage
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, Run, _better, fine_tune
-from segment_duo.training.synthetic import generate
+from segment_duo.training.nano.scenes import generate
 from segment_duo.training.validation import (
     Checked,
     Found,
@@ -34,7 +34,9 @@ from segment_duo.training.validation import (
     at_thresholds,
     choose_thresholds,
     find_all,
+    measure,
     overlap_matrix,
+    works_at_both_scales,
 )
 from segment_duo.training.views import LabelledPicture, ObjectMask, View, Window, coverages, draw_window, shade, whole
 from segment_duo.types import AutoParameters
@@ -224,9 +226,27 @@ def test_what_the_checks_count_is_what_the_generator_gives(nano) -> None:  # typ
             and (m & truths[j]).sum() / (m | truths[j]).sum() >= 0.5
         }
         result = at_thresholds([found], thresholds)
+        assert measure(nano, [Checked(one, np.arange(len(one.objects)))], defaults, [thresholds]) == [result]
         assert len(masks) > 3
         assert result.precision == pytest.approx(len(hit) / len(masks))
         assert result.recall == pytest.approx(len(hit) / len(truths))
+
+
+def test_a_picture_larger_than_the_input_is_checked_at_both_scales(nano) -> None:  # type: ignore[no-untyped-def]
+    one = picture(4, (400, 560))
+    checked = [Checked(one, np.arange(len(one.objects)))]
+    defaults = {"points_per_side": 8, "scale": "both"}
+    assert works_at_both_scales(nano, checked, defaults)
+    assert not works_at_both_scales(nano, checked, {})
+    assert not works_at_both_scales(nano, [Checked(picture(5), np.arange(1))], defaults)
+    strict = {**OWN, "pred_iou_thresh": 0.7}
+    results = measure(nano, checked, defaults, [strict, OWN])
+    assert [r.thresholds for r in results] == [strict, OWN]
+    run = AutomaticMaskGenerator(Predictor(nano), AutoParameters(**defaults, **strict)).generate(one.image)
+    assert any("native size" in note for note in run.notes)
+    hits = results[0].precision * len(run.masks)
+    assert hits == pytest.approx(round(hits))
+    assert results[0].recall == pytest.approx(hits / len(one.objects))
 
 
 def found_masks(scores: list[float], real: list[float], stability: list[float] | None = None) -> Found:

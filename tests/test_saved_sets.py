@@ -97,7 +97,7 @@ def save(
     session = Session(load_config({}), out=out)
     opened = session.open_image(session.reference(str(image)), page=page)
     made = (mask(),) if masks is None else masks
-    return session.save(opened, made, operation="test", suffix=suffix, with_model=False).path
+    return session.save(opened, made, operation="test", suffix=suffix).path
 
 
 def test_running_out_of_memory_while_reading_is_an_error_of_the_image(

@@ -16,14 +16,15 @@ from textual.color import Color
 from textual.pilot import Pilot
 
 from segment_duo.errors import AlreadyExists, DropsDenied, EngineUnavailable, OutOfSpace
+from segment_duo.terminal.graphics import Method, Terminal
 from segment_duo.tui.app import SegduoApp, build_app
-from segment_duo.tui.graphics import Method, Terminal
 from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.screens.ask import Choose, TypeLine
 from segment_duo.tui.screens.auto import AutoDialog, AutoProgress
 from segment_duo.tui.screens.help import HelpScreen
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
 from segment_duo.tui.screens.versions import VersionPicker
+from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.screen import Workspace
 from segment_duo.types import Box, ImageRef, Point, StoreKind
 from tests.tui_fakes import FakeSession, disc, micrograph, pictures
@@ -45,8 +46,12 @@ class Ui:
         self.app, self.pilot, self.session = app, pilot, session
 
     @property
-    def work(self) -> Workspace:
+    def screen(self) -> Workspace:
         return self.app.workspace
+
+    @property
+    def work(self) -> Desk:
+        return self.screen.desk
 
     async def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         limit = time.monotonic() + seconds
@@ -86,7 +91,7 @@ class Ui:
         await self.press("a")
         await self.dialog(AutoDialog)
         await self.press("enter")
-        await self.until(lambda: self.app.screen is self.work and self.work.doc.masks)
+        await self.until(lambda: self.app.screen is self.screen and self.work.doc.masks)
 
     def lines(self) -> list[str]:
         """The screen as text."""
@@ -153,13 +158,13 @@ async def test_enter_opens_folders_and_images_and_left_goes_up(tmp_path: Path) -
     async with running(tmp_path, session, path=None) as ui:
         await ui.until(lambda: ui.work.explorer.list.items)
         await ui.press("o", "l", "enter")
-        await ui.until(lambda: ui.work.folder == "/pictures/older")
+        await ui.until(lambda: ui.screen.folders.folder == "/pictures/older")
         await ui.press("left")
-        await ui.until(lambda: ui.work.folder == "/pictures")
+        await ui.until(lambda: ui.screen.folders.folder == "/pictures")
         assert ui.work.explorer.list.items[ui.work.explorer.list.cursor].name == "older"
         await ui.press("home", "enter")
         await ui.opened()
-        assert ui.work.focused is ui.work.canvas
+        assert ui.screen.focused is ui.work.canvas
 
 
 async def test_header_status_and_footer(tmp_path: Path) -> None:
@@ -186,9 +191,9 @@ async def test_explorer_key_shows_focuses_and_hides(tmp_path: Path) -> None:
         assert ui.work.explorer.has_class("-hidden")  # a small screen belongs to the picture
         await ui.press("o")
         assert not ui.work.explorer.has_class("-hidden")
-        assert ui.work.focused is ui.work.explorer.list
+        assert ui.screen.focused is ui.work.explorer.list
         await ui.press("escape", "o", "escape")
-        assert ui.work.focused is ui.work.canvas
+        assert ui.screen.focused is ui.work.canvas
 
 
 # 2. The picture
@@ -395,7 +400,7 @@ async def test_goto_types_coordinates(tmp_path: Path) -> None:
         await ui.press(*"999,5", "enter")
         assert "x runs from 0 to 319" in ui.text()
         await ui.press("home", "shift+end", *"12,34", "enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert ui.work.picture.cross_hair == (12, 34)
         assert "x   12  y   34" in ui.work.status.text
 
@@ -445,8 +450,8 @@ async def test_mouse_click_moves_and_shift_click_points(tmp_path: Path) -> None:
 def test_pixel_reports_of_the_mouse_are_used() -> None:
     from textual.events import MouseDown
 
+    from segment_duo.terminal.viewport import Viewport
     from segment_duo.tui.canvas.picture_view import PictureView
-    from segment_duo.tui.viewport import Viewport
 
     picture = PictureView(Terminal())
     picture.view = Viewport.fitted((1000, 1000), (100, 50))
@@ -566,7 +571,7 @@ async def test_auto_shows_progress_and_can_be_cancelled(tmp_path: Path) -> None:
         await ui.dialog(AutoProgress)
         await ui.until(lambda: "1 of 12" in ui.text())
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert "Cancelled" in ui.work.message.text
         assert not ui.work.doc.masks
         ui.session.gate.set()
@@ -602,7 +607,7 @@ async def test_select_delete_label_and_step(tmp_path: Path) -> None:
         await ui.press("N", "l")
         await ui.dialog(TypeLine)
         await ui.press(*"[b]x", "enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert doc.mask(doc.current).label == "[b]x"
         assert "[b]x" in ui.text()
         await ui.press("u", "u")
@@ -650,7 +655,7 @@ async def test_filter_by_size(tmp_path: Path) -> None:
         await ui.press(*"500")
         assert "12 of 13 masks" in ui.text()
         await ui.press("enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert len(ui.work.doc.shown) == 12
         assert "masks 12 of 13" in ui.work.mask_list.border_title
         await ui.press("A", "d")
@@ -709,7 +714,7 @@ async def test_quitting_asks_about_unsaved_work(tmp_path: Path) -> None:
         await ui.press("q")
         await ui.dialog(Choose)
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert ui.app.is_running
         await ui.press("q")
         await ui.dialog(Choose)
@@ -771,12 +776,12 @@ async def test_lost_work_can_be_discarded_or_left(tmp_path: Path) -> None:
     async with running(tmp_path, path=None) as ui:
         await ui.dialog(Choose)
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
     assert len(Journal(tmp_path / "journal").left_behind()) == 1
     async with running(tmp_path, path=None) as ui:
         await ui.dialog(Choose)
         await ui.press("right", "enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
     assert Journal(tmp_path / "journal").left_behind() == []
 
 
@@ -863,7 +868,7 @@ async def test_help_lists_every_command(tmp_path: Path) -> None:
         for command in COMMANDS:
             assert command.help in text
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
 
 
 async def test_keys_can_be_rebound(tmp_path: Path) -> None:
@@ -879,7 +884,7 @@ async def test_keys_can_be_rebound(tmp_path: Path) -> None:
 
 async def test_command_palette_runs_commands(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
-        titles = {command.title for command in ui.app.get_system_commands(ui.work)}
+        titles = {command.title for command in ui.app.get_system_commands(ui.screen)}
         assert "Contrast" in titles
         assert "Redo" not in titles  # nothing to do again
         await ui.press("ctrl+p")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (

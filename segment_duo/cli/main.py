@@ -18,7 +18,6 @@ from segment_duo.cli import (
     engine,
     info,
     ls,
-    masks,
     measure,
     models,
     point,
@@ -26,7 +25,8 @@ from segment_duo.cli import (
     train,
     tui,
 )
-from segment_duo.cli.output import BROKEN_PIPE_EXIT, NO_ROOM, emit, note, output_error, to_nowhere
+from segment_duo.cli.output import BROKEN_PIPE_EXIT, NO_ROOM, emit, forgive_encodings, note, output_error, to_nowhere
+from segment_duo.cli.sets import listing as masks
 from segment_duo.errors import SegduoError
 
 app = typer.Typer(
@@ -73,6 +73,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Run the program and exit; see ``docs/exit-codes.md``."""
     signal.signal(signal.SIGTERM, _terminate)
+    forgive_encodings()
     try:
         app()
     except BrokenPipeError:

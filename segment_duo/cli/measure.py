@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import expand_sets, load_set_or_file
 from segment_duo.cli.options import (
     BannerOption,
@@ -19,15 +19,15 @@ from segment_duo.cli.options import (
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json, emit_raw, note
+from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, note
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
-from segment_duo.lengths import parse_length
-from segment_duo.masks.export import write_new
+from segment_duo.lengths import describe_nm, parse_length
+from segment_duo.masks.formats.export import check_extension, write_new
 from segment_duo.types import ImageRef, PixelSize
 
 if TYPE_CHECKING:
+    from segment_duo.library.library import LoadedSet
     from segment_duo.masks.measure import Measures, Summary
-    from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import OpenImage
 
 
@@ -58,7 +58,11 @@ def measure(
         str | None, typer.Option(metavar="SIZE", help="Smallest equivalent diameter: 12 (pixels) or 50nm.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Size histogram and outlines with a scale bar (one image).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Size histogram and outlines with a scale bar (one image): .png, .svg, .jpg, .tif or .pdf.",
+        ),
     ] = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
@@ -76,7 +80,12 @@ def measure(
       segduo measure 'img.tif@grain' --csv grains.csv --min-diameter 50nm --exclude-edge --plot grains.png
     """
     from segment_duo.masks import measure as measuring
+    from segment_duo.masks.plot import plot_format
 
+    if plot is not None:
+        plot_format(plot.name)
+    if csv is not None:
+        check_extension("csv", csv)
     for target in (csv, plot):
         if target is not None and target.exists():
             raise AlreadyExists(f"{target} exists already", "Nothing is overwritten: choose another name or remove it.")
@@ -102,7 +111,7 @@ def measure(
     table = [(item.name, item.rows) for item in measured]
     if csv is not None:
         write_new(csv, measuring.measures_csv(table).encode())
-        note(f"table: {csv}") if as_json else emit(csv)
+        note(f"table: {csv}") if as_json else emit_path(csv)
     elif not (summary or as_json):
         emit_raw(measuring.measures_csv(table))
     if summary and not as_json:
@@ -149,8 +158,10 @@ def _measure(
     total = measuring.summarize(found, analysed=analysed, pixel_size=scale)
     if plot is not None:
         from segment_duo.masks.plot import plot as draw
+        from segment_duo.masks.plot import plot_format
 
-        write_new(plot, draw(opened.data, kept, found, total, pixel_size=scale, title=opened.ref.name))
+        fmt = plot_format(plot.name)
+        write_new(plot, draw(opened.data, kept, found, total, pixel_size=scale, title=opened.ref.name, fmt=fmt))
         note(f"plot: {plot}")
     return _Measured(f"{opened.ref}@{loaded.version.name}", found, total, analysed, scale)
 
@@ -162,7 +173,9 @@ def _print_summary(name: str, total: Summary) -> None:
         if value is None or key == "unit":
             continue
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        emit(f"  {key:<22}{shown}{' ' + total.unit if key in lengths else ''}")
+        if key in lengths:
+            shown = describe_nm(value) if total.unit == "nm" else f"{shown} {total.unit}"
+        emit(f"  {key:<22}{shown}")
 
 
 def score(

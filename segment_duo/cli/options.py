@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.output import note
+from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
     from segment_duo.config import Resolved
@@ -72,7 +76,7 @@ OutOption = Annotated[
 
 def _checked_suffix(suffix: str) -> str:
     """Refuse a bad suffix before anything is computed."""
-    from segment_duo.stores.versions import check_suffix
+    from segment_duo.library.versions import check_suffix
 
     return check_suffix(suffix)
 
@@ -83,6 +87,9 @@ SuffixOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
+]
+SaveOption = Annotated[
+    bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
 ]
 InputsArgument = Annotated[
     list[str] | None,
@@ -101,6 +108,47 @@ FromFileOption = Annotated[
         "Other files, and folders with a / at the end (as ls -1 prints them), are left out and told on stderr.",
     ),
 ]
+
+
+def finite(option: typer.CallbackParam, value: float | None) -> float | None:
+    """The callback of options that take a number: NaN and infinity pass every range, so they are refused here, by the option's name."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{option.opts[0]}: {value} is not a finite number")
+    return value
+
+
+def check_save(save: bool, as_json: bool) -> None:
+    """Refuse to compute what would go nowhere."""
+    if not save and not as_json:
+        raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
+
+
+@dataclass(frozen=True)
+class ReadingOptions(Bundle):
+    """How an image is read."""
+
+    page: PageOption = 0
+    banner: BannerOption = "auto"
+    pixel_size: PixelSizeOption = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As :meth:`segment_duo.session.Session.open_image` takes them."""
+        return {"page": self.page, "banner": self.banner, "pixel_size": pixel_size_value(self.pixel_size)}
+
+
+@dataclass(frozen=True)
+class EngineOptions(Bundle):
+    """What computes; for :func:`open_session`."""
+
+    max_pixels: MaxPixelsOption = None
+    model: ModelOption = None
+    device: DeviceOption = None
+    socket: SocketOption = None
+    in_process: InProcessOption = None
+
+    def flags(self) -> dict[str, Any]:
+        """Settings as :func:`segment_duo.config.load_config` takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def load_settings(flags: Mapping[str, object] | None = None, paths: Paths | None = None) -> Resolved:

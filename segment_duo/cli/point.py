@@ -28,6 +28,7 @@ from segment_duo.cli.output import note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.errors import PromptError, UsageError
 from segment_duo.prompts import parse_box, parse_point, parse_prompts
+from segment_duo.provenance import prompt_record
 from segment_duo.types import Mask, Prompt
 
 
@@ -123,7 +124,7 @@ def point(
             before, parent = loaded.mask_set.masks, loaded.version.name
             if loaded.notice:
                 note(loaded.notice)
-        found = session.predict(opened, prompts, multimask=multimask)
+        found = session.predict(opened, prompts, multimask_output=multimask)
         made = [
             dataclasses.replace(candidate.mask, label=label, id=-1)
             for item in found
@@ -133,7 +134,7 @@ def point(
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
         record: dict[str, Any] = {"image": str(opened.ref), "masks": len(before) + len(made), "new": len(made)}
         if as_json:
-            from segment_duo.masks.files import to_record
+            from segment_duo.masks.formats.native import to_record
 
             record["records"] = [to_record(mask) for mask in made]
         if not save:
@@ -148,7 +149,7 @@ def point(
             operation="point",
             suffix=suffix,
             parent=parent,
-            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask": multimask},
+            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask_output": multimask},
         )
         finish_saved(saved, record, as_json=as_json)
 
@@ -199,13 +200,3 @@ def points_text(file: str | None) -> tuple[str, str] | None:
         raise PromptError(f"{file}: not a text file") from None
     except OSError as error:
         raise PromptError(f"{file}: {error.strerror}") from None
-
-
-def prompt_record(prompt: Prompt) -> dict[str, Any]:
-    """A prompt as JSON values, in the form that ``--points`` reads: a set's provenance can be replayed."""
-    record: dict[str, Any] = {"object": prompt.object_id}
-    if prompt.points:
-        record["points"] = [[point.x, point.y, point.label] for point in prompt.points]
-    if prompt.box:
-        record["box"] = list(dataclasses.astuple(prompt.box))
-    return record

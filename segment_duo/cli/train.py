@@ -20,8 +20,9 @@ from segment_duo.cli.options import (
     PageOption,
     open_session,
 )
-from segment_duo.cli.output import emit, emit_json, note, progress
-from segment_duo.errors import InputError, NotFound
+from segment_duo.cli.output import emit_json, emit_path, note, progress
+from segment_duo.errors import InputError, NotFound, UsageError
+from segment_duo.segmenters.plugins import SAM2
 
 if TYPE_CHECKING:
     from segment_duo.session import LabelledImage, Session
@@ -106,11 +107,16 @@ def train(
 
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
-    from segment_duo.engine.shelf import choose_device
+    from segment_duo.engine.device import choose_device
     from segment_duo.training.finetune import BaseModel, FineTuneOptions, fine_tune
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)
     with open_session(out=out, model=base, device=device, max_pixels=max_pixels, say_model=base is None) as session:
+        choice = session.model
+        if choice.family != SAM2:
+            raise UsageError(
+                f"'{choice.id}' cannot be trained: it is no SAM 2 model", "Name one with --base: nano, sam2.1-tiny, ..."
+            )
         pictures: list[LabelledPicture] = []
         inputs = expand_inputs(session, images, from_file)
         for text, problem in inputs.failures:
@@ -128,7 +134,6 @@ def train(
             raise NotFound(
                 "none of the images has a saved set", "Make some with `segduo tui IMAGE` or `segduo auto IMAGE`."
             )
-        choice = session.model
         model = BaseModel(choice.id, choice.config, choice.checkpoint, choice.sha256, dict(choice.auto_defaults))
         with progress(f"training {name}") as report:
             tell = _Teller(lambda state: report(state.step, state.steps, _text(state)))
@@ -148,7 +153,7 @@ def train(
             f"Nothing was gained: no state of the training kept both clicks and automatic masks. '{name}' holds the weights of {choice.id}. "
             "More images, --full or another --base may help."
         )
-    emit(result.folder)
+    emit_path(result.folder)
 
 
 def _picture(ref: ImageRef, labelled: LabelledImage, *, complete: bool) -> LabelledPicture:

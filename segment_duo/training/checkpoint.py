@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from segment_duo import __version__
-from segment_duo.models.build import find_config
+from segment_duo.segmenters.sam2.build import find_config
 from segment_duo.training.views import LabelledPicture
 
 FORMAT = 2

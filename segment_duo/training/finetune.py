@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from segment_duo.errors import AlreadyExists, InputError, StoreError, UsageError
-from segment_duo.models.build import build_model
+from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
 from segment_duo.training.clicks import corrections
 from segment_duo.training.forward import Decoded, Features, decode, encode, normalize, training_attention
@@ -40,6 +40,8 @@ from segment_duo.training.validation import (
     choose_thresholds,
     click_scores,
     find_all,
+    measure,
+    works_at_both_scales,
 )
 from segment_duo.training.views import Crop, LabelledPicture, View, coverages, draw_window, shade, whole
 from segment_duo.types import AutoParameters
@@ -429,13 +431,24 @@ class Run:
     def _scores(self, start: Mapping[str, float], *, fixed: bool = False) -> Scores:
         """Scores of the present weights, with the thresholds ``start`` if ``fixed``, else with those that suit best."""
         one, three = click_scores(self.model, self.checked, lambda view: self._features(view.pixels()), self.prompts)
-        found = []
-        for c in self.checked:
-            found.append(
-                find_all(self.model, c, self.defaults, lambda _u, done, all_: self._tell("validate", done, all_))
-            )
-        result = at_thresholds(found, start) if fixed else choose_thresholds(found, self._present(), start)
+        result = self._automatic(start, fixed)
         return Scores(one, three, result.precision, result.recall, result.f75, result.thresholds)
+
+    def _automatic(self, start: Mapping[str, float], fixed: bool) -> AutomaticResult:
+        def tell(_unit: str, done: int, total: int) -> None:
+            self._tell("validate", done, total)
+
+        scaled = works_at_both_scales(self.model, self.checked, self.defaults)
+        if fixed and scaled:
+            return measure(self.model, self.checked, self.defaults, [start], tell)[0]
+        found = [find_all(self.model, one, self.defaults, tell) for one in self.checked]
+        if fixed:
+            return at_thresholds(found, start)
+        best = choose_thresholds(found, None if scaled else self._present(), start)
+        if not scaled:
+            return best
+        choices = [start, best.thresholds] if best.thresholds != start else [start]
+        return max(measure(self.model, self.checked, self.defaults, choices, tell), key=lambda result: result.value)
 
     def _present(self) -> AutomaticResult | None:
         b = self.before
@@ -558,7 +571,7 @@ def _split(
 
 def _scene(seed: int, side: int) -> LabelledPicture:
     """A synthetic scene of the project's own generator."""
-    from segment_duo.training.synthetic import generate
+    from segment_duo.training.nano.scenes import generate
 
     scene = generate(seed, (side, side))
     image = np.repeat(np.asarray(scene.image, np.uint8)[:, :, None], 3, axis=2)

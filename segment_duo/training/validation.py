@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segment_duo.segmenters.base import AutomaticRun, OnProgress, no_progress
 from segment_duo.training.clicks import corrections
 from segment_duo.training.forward import Features, decode
 from segment_duo.training.objective import overlap
 from segment_duo.training.views import LabelledPicture, ObjectMask, View, coverages, whole
-from segment_duo.types import AutoParameters, Box
+from segment_duo.types import AutoParameters, Box, Mask
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -37,6 +38,9 @@ POINTS = 24
 
 LOOSE = {"pred_iou_thresh": 0.15, "stability_score_thresh": 0.15, "box_nms_thresh": 1.0}
 """Thresholds that let every mask through that a combination below may want."""
+
+EVERYTHING = {"pred_iou_thresh": -1.0, "stability_score_thresh": -1.0, "box_nms_thresh": 1.0}
+"""For masks that have been through their thresholds already."""
 
 PREDICTED_IOU = (0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
 STABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -173,21 +177,63 @@ def find_all(
     model: SAM2Base,
     checked: Checked,
     defaults: Mapping[str, Any],
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     points: int = POINTS,
 ) -> Found:
-    """All masks that the model's prompts give in one picture, by the engine's own generator; at most ``points`` prompts a side."""
-    from segment_duo.engine.automatic import AutomaticMaskGenerator
-    from segment_duo.engine.predictor import Predictor
+    """All masks that the model's prompts give in one picture seen whole, by the engine's own generator; at most ``points`` prompts a side."""
+    parameters = {**defaults, **LOOSE, "scale": "whole"}
+    return _found(_generate(model, checked, parameters, points, on_progress).masks, checked)
 
-    parameters = replace(AutoParameters(), **{**defaults, **LOOSE})
-    parameters = replace(parameters, points_per_side=min(points, parameters.points_per_side))
+
+def measure(
+    model: SAM2Base,
+    checked: Sequence[Checked],
+    defaults: Mapping[str, Any],
+    choices: Sequence[Mapping[str, float]],
+    on_progress: OnProgress | None = None,
+    points: int = POINTS,
+) -> list[AutomaticResult]:
+    """What the generator gives with each choice of thresholds, run as ``auto`` runs it, at both scales too; decoded once."""
+    order = sorted(range(len(choices)), key=lambda i: choices[i]["pred_iou_thresh"])
+    found: dict[int, list[Found]] = {i: [] for i in order}
+    for one in checked:
+        candidates = None
+        for i in order:
+            run = _generate(model, one, {**defaults, **choices[i]}, points, on_progress, candidates)
+            candidates = candidates or run.candidates
+            found[i].append(_found(run.masks, one))
+    return [replace(at_thresholds(found[i], EVERYTHING), thresholds=dict(choices[i])) for i in range(len(choices))]
+
+
+def works_at_both_scales(model: SAM2Base, checked: Sequence[Checked], defaults: Mapping[str, Any]) -> bool:
+    """Whether ``auto`` adds native windows for a picture: merging depends on thresholds, so that they cannot be applied afterwards."""
+    largest = max(max(one.picture.image.shape[:2]) for one in checked)
+    return bool(defaults.get("scale", "whole") != "whole" and largest > int(model.image_size))
+
+
+def _generate(
+    model: SAM2Base,
+    checked: Checked,
+    parameters: Mapping[str, Any],
+    points: int,
+    on_progress: OnProgress | None,
+    candidates: Any = None,
+) -> AutomaticRun:
+    from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+    from segment_duo.segmenters.sam2.predictor import Predictor
+
+    wanted = replace(AutoParameters(), **parameters)
+    wanted = replace(wanted, points_per_side=min(points, wanted.points_per_side))
     if checked.strip is not None:
-        parameters = replace(parameters, region=Box(*checked.strip))
-    run = AutomaticMaskGenerator(Predictor(model), parameters).generate(checked.picture.image, on_progress=on_progress)
+        wanted = replace(wanted, region=Box(*checked.strip))
+    generator = AutomaticMaskGenerator(Predictor(model), wanted)
+    return generator.generate(checked.picture.image, on_progress=on_progress or no_progress, candidates=candidates)
+
+
+def _found(records: Sequence[Mask], checked: Checked) -> Found:
     masks = [
         (m, o)
-        for m, o in ((m, ObjectMask.of_rle(m.rle)) for m in run.masks)
+        for m, o in ((m, ObjectMask.of_rle(m.rle)) for m in records)
         if o is not None  # a mask of the loosest threshold may be empty
     ]
     boxes = np.array([(o.left, o.top, o.left + o.width - 1, o.top + o.height - 1) for _, o in masks], np.float32)
@@ -244,7 +290,7 @@ class AutomaticResult:
 
 def at_thresholds(found: Sequence[Found], thresholds: Mapping[str, float]) -> AutomaticResult:
     """Precision and recall with these thresholds, at which box NMS runs as in the generator."""
-    from segment_duo.engine.nms import suppress
+    from segment_duo.segmenters.sam2.nms import suppress
 
     kept = objects = 0
     hits = {0.5: 0, 0.75: 0}

@@ -8,12 +8,12 @@ from pathlib import Path
 from textual.app import App, SystemCommand
 from textual.screen import Screen
 
-from segment_duo.tui.graphics import Terminal
+from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.journal import Journal
 from segment_duo.tui.keys import COMMANDS, check_keymap
 from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.themes import DARK, LIGHT
-from segment_duo.tui.workspace.base import Told
+from segment_duo.tui.workspace.desk import Told
 from segment_duo.tui.workspace.screen import Workspace
 
 
@@ -71,13 +71,12 @@ def build_app(
         session: the use cases.
         journal_dir: where unsaved work is kept.
         path: folder or image to open, as users type it; None: the configured start folder, else the working folder.
-        terminal: from :func:`segment_duo.tui.graphics.detect`, called before the app runs; None: half cells.
+        terminal: from :func:`segment_duo.terminal.graphics.detect`, called before the app runs; None: half cells.
         keymap: the user's ``[keys]`` table.
 
     Raises:
         ConfigError: the table names a command that does not exist.
     """
     check_keymap(keymap or {})
-    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal())
-    workspace.start_path = path
+    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal(), start_path=path)
     return SegduoApp(workspace, theme=theme, keymap=keymap or {})

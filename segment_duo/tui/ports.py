@@ -20,7 +20,8 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, EngineStatus, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent, EngineStatus
+    from segment_duo.results import AutoResult, PredictedObject
 
 
 class OpenImage(Protocol):
@@ -83,7 +84,7 @@ class SessionPort(Protocol):
         image: Any,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]: ...
     def auto(

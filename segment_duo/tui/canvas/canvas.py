@@ -6,9 +6,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.canvas.ruler import Ruler
-from segment_duo.tui.graphics import Terminal
 from segment_duo.tui.keys import bindings
 
 EMPTY = """\

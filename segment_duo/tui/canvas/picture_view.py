@@ -21,10 +21,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from segment_duo.tui import graphics
-from segment_duo.tui.graphics import Method, Terminal
-from segment_duo.tui.picture import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
-from segment_duo.tui.viewport import Viewport
+from segment_duo.terminal import graphics
+from segment_duo.terminal.compose import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
+from segment_duo.terminal.graphics import Method, Terminal
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Point
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ class PictureView(Widget, can_focus=False):
         self._wheel(event, -1)
 
     def _wheel(self, event: events.MouseEvent, direction: int) -> None:
-        from segment_duo.tui.viewport import ZOOM_STEP
+        from segment_duo.terminal.viewport import ZOOM_STEP
 
         event.stop()
         at = self._image_at(event)

@@ -9,7 +9,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from segment_duo.tui.viewport import Viewport
+from segment_duo.terminal.viewport import Viewport
 
 _STEPS = (1, 2, 5)
 

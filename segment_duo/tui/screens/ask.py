@@ -32,7 +32,7 @@ class Choose(Dialog[str]):
         return [line(self._question), Horizontal(*buttons, classes="buttons")]
 
     def on_mount(self) -> None:
-        self.query(Button).first().focus()
+        self.set_focus(self.query(Button).first())
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss((event.button.id or "").removeprefix("answer-"))
@@ -67,7 +67,7 @@ class TypeLine(Dialog[str]):
         return [line(self._question), self._input, self._wrong]
 
     def on_mount(self) -> None:
-        self._input.focus()
+        self.set_focus(self._input)
 
     def on_input_changed(self) -> None:
         self._wrong.update("")

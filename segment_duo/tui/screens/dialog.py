@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 class Dialog(ModalScreen[Answer | None], Generic[Answer]):
-    """Base of the dialogs. Subclasses fill :meth:`body`."""
+    """Base of the dialogs. Subclasses fill :meth:`body`, and set the focus by ``set_focus``: ``Widget.focus`` comes later, after keys typed ahead."""
 
     BINDINGS = [("escape", "leave", "Back")]  # noqa: RUF012 - Textual's convention
     DEFAULT_CSS = """

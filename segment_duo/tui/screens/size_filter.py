@@ -38,7 +38,7 @@ class SizeFilterDialog(Dialog[SizeFilter]):
         ]
 
     def on_mount(self) -> None:
-        self._smallest.focus()
+        self.set_focus(self._smallest)
         self.on_input_changed()
 
     def on_input_changed(self) -> None:

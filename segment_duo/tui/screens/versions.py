@@ -36,7 +36,7 @@ class VersionPicker(Dialog[str]):
 
     def on_mount(self) -> None:
         for choices in self.query(OptionList):
-            choices.focus()
+            self.set_focus(choices)
             names = [version.name for version in self._versions]
             choices.highlighted = names.index(self._current) if self._current in names else 0
 

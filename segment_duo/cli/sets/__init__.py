@@ -1,0 +1,1 @@
+"""``segduo masks``: saved sets, one file for what belongs together."""
