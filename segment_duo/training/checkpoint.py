@@ -24,7 +24,7 @@ from segment_duo import __version__
 from segment_duo.segmenters.sam2.build import find_config
 from segment_duo.training.views import LabelledPicture
 
-FORMAT = 2
+FORMAT = 3
 """Of the state file; a state of another format is not resumed."""
 
 Weights = dict[str, torch.Tensor]

@@ -63,6 +63,9 @@ REPLAY_EVERY = 4
 SCENES = 12
 """Synthetic scenes that are replayed."""
 
+AVERAGED = 0.93
+"""Decay per step of the running mean of the weights, which is what is checked and kept: single steps on one view each are too noisy."""
+
 LOST = 0.01
 """Scores that fall by less than this hold: one validation picture cannot tell more exactly."""
 
@@ -91,7 +94,7 @@ class FineTuneOptions:
     val_split: float = 0.2
     prompts: int = 0
     check_every: int = 40
-    patience: int = 4
+    patience: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -255,6 +258,7 @@ class Run:
         self.best: Scores | None = None
         self.base_weights = self._snapshot()
         self.best_weights = self.base_weights
+        self.mean = self._snapshot()
         self.pool: list[_Seen] = []
         self.scenes: list[_Answers] = []
         self.checkpoint = Checkpoint(partial, fingerprint(base.sha256, asdict(options), pictures))
@@ -309,6 +313,10 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         self.step += 1
+        decay = min(AVERAGED, self.step / (self.step + 5))
+        for name, value in self.model.named_parameters():
+            if name in self.mean:
+                self.mean[name].lerp_(value.detach(), 1 - decay)
         self.loss = self.loss if replay else float(loss.detach())  # the two cannot be compared
 
     def _view(self) -> _Seen:
@@ -462,12 +470,15 @@ class Run:
     def _check(self) -> None:
         assert self.before is not None
         assert self.best is not None
+        present = self._snapshot()
+        self.model.load_state_dict(self.mean, strict=False)
         scores = self._scores(self.best.thresholds)
         if _better(scores, self.best, self.before, 0.0):
             self.best, self.best_step, self.stale = scores, self.step, 0
             self.best_weights = self._snapshot()
         else:
             self.stale += 1
+        self.model.load_state_dict(present, strict=False)
         self._save_state()
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -480,6 +491,7 @@ class Run:
         scores = [None if s is None else asdict(s) for s in (self.before, self.best)]
         state = {
             "weights": self._snapshot(),
+            "mean": self.mean,
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "numbers": [self.step, self.best_step, self.stale],
@@ -493,7 +505,7 @@ class Run:
         if state is None:
             return
         self.model.load_state_dict(state["weights"], strict=False)
-        self.best_weights = state["best"]
+        self.mean, self.best_weights = state["mean"], state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best_step, self.stale = state["numbers"]
         self.before, self.best = (Scores(**s) for s in json.loads(state["scores"]))
