@@ -44,6 +44,7 @@ from segment_duo.types import (
     PixelSize,
     Prompt,
     StoreKind,
+    Version,
 )
 
 if TYPE_CHECKING:
@@ -80,11 +81,13 @@ class OpenImage:
 class LabelledImage:
     """An image with the masks of one of its sets, to learn from.
 
-    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: bool, each (cut_height, width); ``sha256`` of the image file.
+    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: of the uncut image, not decoded (a thousand decoded ones take gigabytes);
+    ``version``: the set they come from; ``sha256`` of the image file.
     """
 
     pixels: npt.NDArray[np.uint8]
-    masks: tuple[npt.NDArray[np.bool_], ...]
+    masks: tuple[Mask, ...]
+    version: Version
     sha256: str
 
 
@@ -392,15 +395,10 @@ class Session:
     def labelled_image(
         self, ref: ImageRef, version: str | None = None, *, page: int = 0, banner: str | int = "auto"
     ) -> LabelledImage:
-        """An image and the masks of a set of it, both without the banner. Raises NotFound when there is no such set."""
-        from segment_duo.masks.rle import decode
-
+        """An image without its banner, and the masks of a set of it. Raises NotFound when there is no such set."""
         image = self.open_image(ref, page=page, banner=banner)
-        masks = self.sets.load(ref, version, image.data.facts).mask_set.masks
-        rows = image.data.facts.cut_height
-        return LabelledImage(
-            image.data.pixels, tuple(decode(mask.rle)[:rows] for mask in masks), image.data.facts.sha256
-        )
+        loaded = self.sets.load(ref, version, image.data.facts)
+        return LabelledImage(image.data.pixels, loaded.mask_set.masks, loaded.version, image.data.facts.sha256)
 
     def save(
         self,

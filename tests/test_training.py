@@ -1,9 +1,7 @@
-"""Training steps, losses and fine-tuning, on the real nano model."""
+"""Training steps, losses and nano's own training, on the real nano model. Fine-tuning: ``test_finetune.py``."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from pathlib import Path
 
@@ -11,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.models.registry import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, make_predictor
-from segment_duo.training import finetune
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
-from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
 from segment_duo.training.forward import decode, encode, training_attention
 from segment_duo.training.nano.batches import make_batch, object_depth, synthetic_views
 from segment_duo.training.nano.pool import Pool
@@ -24,22 +19,10 @@ from segment_duo.training.nano.run import Auxiliary, Diet, Recipe, Run, dense_ta
 from segment_duo.training.nano.scenes import generate
 from segment_duo.training.objective import mask_loss, overlap
 
-BASE = BaseModel("nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {"pred_iou_thresh": 0.5})
-
 
 @pytest.fixture(scope="module")
 def nano():  # type: ignore[no-untyped-def]
     return build_model(NANO_DIR / "nano.yaml", NANO_DIR / "nano.pt")
-
-
-def examples(count: int) -> list[TrainingExample]:
-    out = []
-    for seed in range(count):
-        scene = generate(seed, (192, 192), "discs")
-        image = np.repeat(scene.image[:, :, None], 3, axis=2)
-        digest = hashlib.sha256(scene.image.tobytes()).hexdigest()
-        out.append(TrainingExample(image, scene.masks, f"{seed}.png", digest))
-    return out
 
 
 @pytest.mark.parametrize("clicks", [1, 3])
@@ -215,87 +198,6 @@ def test_frames_replace_crops_in_the_course_of_a_run(tmp_path: Path) -> None:
     assert run._size(0.0, 0.0) == crop
     assert [run._size(0.375, chance) for chance in (0.49, 0.51)] == [frame, crop]
     assert run._size(0.75, 0.999) == frame
-
-
-def test_finetune_writes_a_model_that_loads_and_a_card(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    options = FineTuneOptions(steps=4, check_every=2, views=1, prompts=4)
-    result = fine_tune(BASE, examples(3), tmp_path, "mine", options, seen.append)
-    assert result.folder == tmp_path / "mine"
-    assert sorted(p.name for p in result.folder.iterdir()) == ["card.json", "model.pt", "model.yaml"]
-    assert not (tmp_path / ".mine.partial").exists()
-    build_model(result.folder / "model.yaml", result.folder / "model.pt")
-    card = json.loads((result.folder / "card.json").read_text())
-    assert card["base"] == {"id": "nano", "sha256": "0" * 64}
-    assert [d["name"] for d in card["data"]] == ["0.png", "1.png", "2.png"]
-    assert card["auto_defaults"] == {"pred_iou_thresh": 0.5}
-    assert result.val_iou >= result.val_iou_before
-    assert [p.step for p in seen if p.phase == "train"] == [1, 2, 3, 4]
-    with pytest.raises(AlreadyExists):
-        fine_tune(BASE, examples(1), tmp_path, "mine", options)
-
-
-def test_finetune_resumes_where_it_was_killed(tmp_path: Path) -> None:
-    options = FineTuneOptions(steps=6, check_every=2, views=1, prompts=4)
-
-    class Killed(Exception):
-        pass
-
-    def kill(progress: Progress) -> None:
-        if progress.phase == "train" and progress.step == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fine_tune(BASE, examples(3), tmp_path, "mine", options, kill)
-    assert (tmp_path / ".mine.partial" / "state.pt").exists()
-    seen: list[Progress] = []
-    result = fine_tune(BASE, examples(3), tmp_path, "mine", options, seen.append)
-    assert [p.step for p in seen if p.phase == "train"] == [3, 4, 5, 6]
-    assert result.steps == 6
-
-
-def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
-        if progress.phase == "train" and progress.step == 2:
-            raise KeyboardInterrupt
-
-    options = FineTuneOptions(steps=50, check_every=1, views=1, prompts=4)
-    result = fine_tune(BASE, examples(3), tmp_path, "mine", options, stop)
-    assert result.ended == "stopped by the user"
-    assert result.steps == 2
-    build_model(result.folder / "model.yaml", result.folder / "model.pt")
-
-
-def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: Path) -> None:
-    before = build_model(BASE.config, BASE.checkpoint).state_dict()
-    for full in (False, True):
-        options = FineTuneOptions(steps=2, check_every=2, views=1, prompts=4, full=full, val_split=0.0, lr=1e-3)
-        session = finetune._Session(
-            build_model(BASE.config, BASE.checkpoint), BASE, examples(2), options, tmp_path / str(full), lambda _p: None
-        )
-        session.train()
-        changed = {n for n, v in session.model.state_dict().items() if not torch.equal(v, before[n])}
-        assert any(n.startswith("sam_mask_decoder.") for n in changed)
-        assert any(n.startswith("image_encoder.") for n in changed) == full
-
-
-def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    options = FineTuneOptions(steps=30, check_every=10, views=1, prompts=8, lr=1e-3, val_split=0.0, patience=99)
-    fine_tune(BASE, examples(1), tmp_path, "mine", options, seen.append)
-    losses = [p.loss for p in seen if p.phase == "train"]
-    assert np.mean(losses[-8:]) < np.mean(losses[:8])
-
-
-def test_finetune_refuses_what_it_cannot_use(tmp_path: Path) -> None:
-    image = np.zeros((32, 32, 3), np.uint8)
-    with pytest.raises(InputError, match="no mask"):
-        fine_tune(BASE, [TrainingExample(image, [], "a", "0")], tmp_path, "mine")
-    for name in ("../mine", ".mine", "", "a/b"):
-        with pytest.raises(UsageError, match="cannot be the name"):
-            fine_tune(BASE, examples(1), tmp_path, name)
-    with pytest.raises(UsageError):
-        FineTuneOptions(steps=0)
 
 
 def test_coverage_is_the_share_of_each_low_res_pixel() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,12 +21,23 @@ from segment_duo.cli.options import (
     open_session,
 )
 from segment_duo.cli.output import emit_json, emit_path, note, progress
-from segment_duo.errors import NotFound
+from segment_duo.errors import InputError, NotFound, UsageError
+from segment_duo.segmenters.plugins import SAM2
 
 if TYPE_CHECKING:
-    from segment_duo.training.finetune import Progress
+    from segment_duo.session import LabelledImage, Session
+    from segment_duo.training.finetune import FineTuneResult, Progress
+    from segment_duo.training.validation import Scores
+    from segment_duo.training.views import LabelledPicture
+    from segment_duo.types import ImageRef
 
 TRAINING = "Training"
+
+LINE_SECONDS = 30.0
+"""Between two lines of progress where stderr is no terminal."""
+
+FAR_FEWER = 0.5
+"""A latest set with less than this share of an earlier one's masks is taken for a stray: one click saved after a whole set."""
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -42,6 +55,10 @@ def train(
         str | None,
         typer.Option("--version", metavar="NAME", help="Learn from this set of each image instead of its latest."),
     ] = None,
+    latest: Annotated[
+        bool,
+        typer.Option("--latest", help="Learn from the latest sets even where an earlier one holds far more masks."),
+    ] = False,
     full: Annotated[
         bool,
         typer.Option(
@@ -52,12 +69,12 @@ def train(
     ] = False,
     steps: Annotated[
         int, typer.Option(min=1, help="Steps at most; it ends early when nothing improves.", rich_help_panel=TRAINING)
-    ] = 400,
+    ] = 240,
     lr: Annotated[float, typer.Option(min=0, help="Highest learning rate.", rich_help_panel=TRAINING)] = 3e-4,
     val_split: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the images kept to check on.", rich_help_panel=TRAINING)
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of clicks, views and the split.", rich_help_panel=TRAINING)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of clicks, views and scenes.", rich_help_panel=TRAINING)] = 0,
     partial: Annotated[
         bool,
         typer.Option(
@@ -75,9 +92,12 @@ def train(
 ) -> None:
     """Adapt a model to your own images, learning from their saved mask sets.
 
-    By default only the mask decoder learns, on embeddings computed once: five images take minutes on a CPU.
+    By default only the mask decoder learns: five images take minutes on a CPU.
 
-    The best weights become a model of your own, listed by `segduo models ls` and used with --model NAME.
+    Some images are kept apart. Clicks and automatic masks are scored on them before and after; the result is recommended
+    only if neither loses, and else keeps the weights of the base. Thresholds for `segduo auto` are chosen on the same images.
+
+    The model is listed by `segduo models ls` and used with --model NAME.
 
     Ctrl-C keeps the best so far; a killed run goes on where it was.
 
@@ -88,11 +108,16 @@ def train(
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
     from segment_duo.engine.device import choose_device
-    from segment_duo.training.finetune import BaseModel, FineTuneOptions, TrainingExample, fine_tune
+    from segment_duo.training.finetune import BaseModel, FineTuneOptions, fine_tune
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)
     with open_session(out=out, model=base, device=device, max_pixels=max_pixels, say_model=base is None) as session:
-        examples: list[TrainingExample] = []
+        choice = session.model
+        if choice.family != SAM2:
+            raise UsageError(
+                f"'{choice.id}' cannot be trained: it is no SAM 2 model", "Name one with --base: nano, sam2.1-tiny, ..."
+            )
+        pictures: list[LabelledPicture] = []
         inputs = expand_inputs(session, images, from_file)
         for text, problem in inputs.failures:
             note(f"{text}: left out ({problem.message})")
@@ -102,41 +127,99 @@ def train(
             except NotFound as error:
                 note(f"{ref}: left out ({error.message})")
                 continue
-            examples.append(
-                TrainingExample(labelled.pixels, labelled.masks, str(ref), labelled.sha256, complete=not partial)
-            )
-        if not examples:
+            if version is None and not latest:
+                _refuse_stray(session, ref, labelled)
+            pictures.append(_picture(ref, labelled, complete=not partial))
+        if not pictures:
             raise NotFound(
                 "none of the images has a saved set", "Make some with `segduo tui IMAGE` or `segduo auto IMAGE`."
             )
-        choice = session.model
         model = BaseModel(choice.id, choice.config, choice.checkpoint, choice.sha256, dict(choice.auto_defaults))
         with progress(f"training {name}") as report:
-
-            def show(state: Progress) -> None:
-                text = state.phase if state.phase != "train" else f"loss {state.loss:.2f}  IoU {state.best_iou:.3f}"
-                report(state.step, state.steps, text)
-
+            tell = _Teller(lambda state: report(state.step, state.steps, _text(state)))
             result = fine_tune(
-                model, examples, session.paths.models_dir, name, options, show, choose_device(session.config.device)
+                model, pictures, session.paths.models_dir, name, options, tell, choose_device(session.config.device)
             )
-    record: dict[str, Any] = {
+    if as_json:
+        emit_json(_record(name, choice.id, len(pictures), result))
+        return
+    note(f"{result.ended} after {result.steps} steps, {result.seconds / 60:.1f} min")
+    note(f"before: {_scores(result.before)}")
+    if result.gained:
+        note(f"after:  {_scores(result.after)}")
+        note(f"Use it: segduo auto IMAGE --model {name}")
+    else:
+        note(
+            f"Nothing was gained: no state of the training kept both clicks and automatic masks. '{name}' holds the weights of {choice.id}. "
+            "More images, --full or another --base may help."
+        )
+    emit_path(result.folder)
+
+
+def _picture(ref: ImageRef, labelled: LabelledImage, *, complete: bool) -> LabelledPicture:
+    from segment_duo.training.views import LabelledPicture, ObjectMask
+
+    rows = labelled.pixels.shape[0]
+    objects = (ObjectMask.of_rle(mask.rle, rows) for mask in labelled.masks)
+    return LabelledPicture(
+        labelled.pixels, [o for o in objects if o is not None], str(ref), labelled.sha256, complete=complete
+    )
+
+
+def _refuse_stray(session: Session, ref: ImageRef, labelled: LabelledImage) -> None:
+    """Raise when an earlier set of the image holds far more masks than the latest: the model would learn that all else is background."""
+    for earlier in session.sets.listed(ref):
+        if not earlier.belongs or earlier.peek is None or earlier.version == labelled.version:
+            continue
+        if len(labelled.masks) < FAR_FEWER * earlier.peek.count:
+            raise InputError(
+                f"{ref}: its latest set ({labelled.version.name}) holds {len(labelled.masks)} masks, set {earlier.version.name} "
+                f"holds {earlier.peek.count}",
+                "Name the set to learn from with --version, or add --latest if the latest is meant.",
+            )
+
+
+class _Teller:
+    """Hands progress on; where stderr is no terminal, also writes a line at most every :data:`LINE_SECONDS`."""
+
+    def __init__(self, report: Any) -> None:
+        self._report = report
+        self._lines = not sys.stderr.isatty()
+        self._next = time.monotonic() + LINE_SECONDS
+
+    def __call__(self, state: Progress) -> None:
+        self._report(state)
+        if self._lines and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_SECONDS
+            note(f"{_text(state)} ({state.step} of {state.steps})")
+
+
+def _text(state: Progress) -> str:
+    if state.phase == "prepare":
+        return "preparing"
+    text = "checking" if state.phase == "validate" else f"loss {state.loss:.2f}"
+    return text if state.best is None else f"{text}  one click {state.best.one_click:.3f}  auto F1 {state.best.f1:.3f}"
+
+
+def _scores(scores: Scores) -> str:
+    return (
+        f"IoU {scores.one_click:.3f} after one click, {scores.three_clicks:.3f} after three; "
+        f"automatic masks: precision {scores.precision:.3f}, recall {scores.recall:.3f}"
+    )
+
+
+def _record(name: str, base: str, images: int, result: FineTuneResult) -> dict[str, Any]:
+    return {
         "model": name,
         "folder": str(result.folder),
-        "base": choice.id,
-        "images": len(examples),
+        "base": base,
+        "images": images,
         "steps": result.steps,
         "best_step": result.best_step,
         "ended": result.ended,
-        "val_iou_before": result.val_iou_before,
-        "val_iou": result.val_iou,
+        "gained": result.gained,
+        "before": result.before.record(),
+        "after": result.after.record(),
+        "thresholds": dict(result.after.thresholds),
         "seconds": round(result.seconds, 1),
     }
-    if as_json:
-        emit_json(record)
-        return
-    note(
-        f"{result.ended} after {result.steps} steps; IoU after one click {result.val_iou_before:.3f} -> {result.val_iou:.3f}. "
-        f"Use it: segduo auto IMAGE --model {name}"
-    )
-    emit_path(result.folder)

@@ -1,25 +1,22 @@
-"""Adapt any SAM 2 model to a few labelled images: the engine room of ``segduo train``.
+"""Adapt any SAM 2 model to a few labelled pictures: the engine room of ``segduo train``.
 
-    examples --encoder, once--> cached embeddings --simulated clicks--> decoder with gradients --> <models folder>/NAME/
-                                                                                               model.yaml, model.pt, card.json
+    pictures --windows--> views --encoder--> embeddings --simulated prompts--> decoder with gradients
+    validation pictures --clicks and automatic masks, thresholds chosen anew--> the best state --> <models folder>/NAME/
+                                                                                 model.yaml, model.pt, card.json
 
-By default only the mask decoder is trained, on embeddings computed once, so that five images take minutes on a CPU; ``full`` also trains the
-image encoder, at a fifth of the rate. The weights with the best validation IoU are kept, also when the user stops the run. Nothing
-here reads images or mask sets: they arrive as :class:`TrainingExample`.
+By default only the mask decoder is trained, on embeddings of a changing handful of views; ``full`` also trains the image encoder, at a
+fifth of the rate. Three things keep ``auto`` from suffering: prompts are also drawn as a grid of points meets a picture, background
+included, at the scales of whole pictures and of tiles; every fourth step asks for the base's own answers on synthetic scenes; and a state
+counts as better only if neither clicks nor automatic masks lose, with thresholds chosen for it. Without such a state the model keeps the
+base's weights, and its card says so. Nothing here reads images or mask sets: they arrive as :class:`LabelledPicture`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import datetime as dt
-import hashlib
 import json
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,37 +24,56 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from segment_duo.errors import AlreadyExists, InputError, StoreError, UsageError
-from segment_duo.segmenters.sam2.build import build_model, find_config
-from segment_duo.training.clicks import STRIDE, corrections, first_click
-from segment_duo.training.forward import Features, decode, encode, normalize, training_attention
-from segment_duo.training.objective import overlap, prompt_loss
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
+from segment_duo.training.clicks import corrections
+from segment_duo.training.forward import Decoded, Features, decode, encode, normalize, training_attention
+from segment_duo.training.objective import prompt_loss
+from segment_duo.training.validation import (
+    AutomaticResult,
+    Checked,
+    Scores,
+    at_thresholds,
+    choose_thresholds,
+    click_scores,
+    find_all,
+    measure,
+    works_at_both_scales,
+)
+from segment_duo.training.views import Crop, LabelledPicture, View, coverages, draw_window, shade, whole
+from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-MIN_AREA = 16
-"""Masks with fewer pixels than this at the model's input size are left out."""
+THRESHOLDS = ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")
 
+POOL = 24
+"""Embeddings of views kept at a time (2 MB each for nano, 16 MB for an official model); the oldest makes room for a new one."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingExample:
-    """One labelled image.
+FRESH = 3
+"""Steps between two new views when the encoder is not trained: on a CPU an embedding costs a third of a step."""
 
-    Attributes:
-        image: uint8, shape (height, width, 3), as the model is to see it.
-        masks: bool, each (height, width). Together they should hold every object in the picture if ``complete``.
-        name: for the card and messages.
-        sha256: of the image file, for the card.
-        complete: pixels outside all masks are background, where a click must find nothing.
-    """
+REPLAY_EVERY = 4
+"""Every so many steps one is a replay of the base's answers."""
 
-    image: npt.NDArray[np.uint8]
-    masks: Sequence[npt.NDArray[np.bool_]]
-    name: str
-    sha256: str
-    complete: bool = True
+SCENES = 12
+"""Synthetic scenes that are replayed."""
+
+AVERAGED = 0.93
+"""Decay per step of the running mean of the weights, which is what is checked and kept: single steps on one view each are too noisy."""
+
+LOST = 0.01
+"""Scores that fall by less than this hold: one validation picture cannot tell more exactly."""
+
+GAINED = 0.01
+"""What the mean of all scores must gain for the result to be recommended."""
+
+MOST_HELD = 4
+"""Pictures kept apart at most: each costs a whole run of automatic masks at every check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,66 +82,63 @@ class FineTuneOptions:
     steps: optimizer steps at most.
     lr: highest learning rate of the decoder; falls to zero as a cosine.
     full: also train the image encoder and prompt encoder.
-    val_split: share of the images kept for validation; below three images the same share of the objects.
-    prompts: prompts a step; 0 chooses 16 for inputs up to 512 pixels, 8 above.
-    views: each training image is also seen mirrored: 1 to 4 of (as is, left-right, upside-down, both).
-    check_every: steps between validations; patience: validations without a better IoU before an early stop.
-    seed: of clicks, views and the split.
+    val_split: share of the pictures kept for validation (at most four); below three pictures the same share of the objects.
+    prompts: prompts a step; 0 chooses 12 for inputs up to 512 pixels, 8 above.
+    check_every: steps between validations; patience: validations without a better state before an early stop.
+    seed: of windows, clicks and scenes.
     """
 
-    steps: int = 400
+    steps: int = 240
     lr: float = 3e-4
     full: bool = False
     val_split: float = 0.2
     prompts: int = 0
-    views: int = 4
-    check_every: int = 25
+    check_every: int = 40
     patience: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (
-            self.steps < 1
-            or self.lr <= 0
-            or not 0 <= self.val_split < 1
-            or not 1 <= self.views <= 4
-            or self.check_every < 1
-        ):
+        if self.steps < 1 or self.lr <= 0 or not 0 <= self.val_split < 1 or self.check_every < 1 or self.prompts < 0:
             raise UsageError(
-                "steps, lr, val-split, views or check-every are out of range", "See `segduo train --help`."
+                "steps, lr, val-split, prompts or check-every are out of range", "See `segduo train --help`."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """What is adapted: the registry's facts. ``auto_defaults`` go to the new model's card unchanged."""
+    """What is adapted: the registry's facts. ``auto_defaults`` are its own parameters for automatic masks; the thresholds among them are replaced."""
 
     id: str
     config: str
     checkpoint: str
     sha256: str
-    auto_defaults: dict[str, Any] = field(default_factory=dict)
+    auto_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Sent after every step; ``val_iou`` is that of the last validation (1 click), ``best_iou`` the best so far."""
+    """Sent after every step, and from within the longer phases.
+
+    ``phase``: ``prepare`` (pictures), ``train`` (steps), ``validate`` (points of one picture's grid), of which ``step`` of ``steps`` are done;
+    ``loss`` of the last step; ``before`` and ``best``: scores of the base and of the best state, None until they are known.
+    """
 
     step: int
     steps: int
     loss: float
-    val_iou: float
-    best_iou: float
+    before: Scores | None
+    best: Scores | None
     phase: str = "train"
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneResult:
-    """``folder`` of the new model; IoU after one click on the validation objects, before and after; why it ended."""
+    """``folder`` of the new model; scores on the validation pictures before and after; whether it is worth using; why it ended."""
 
     folder: Path
-    val_iou_before: float
-    val_iou: float
+    before: Scores
+    after: Scores
+    gained: bool
     steps: int
     best_step: int
     ended: str  # "all steps", "early stop", "stopped by the user"
@@ -137,7 +150,7 @@ OnProgress = Callable[[Progress], None]
 
 def fine_tune(
     base: BaseModel,
-    examples: Sequence[TrainingExample],
+    pictures: Sequence[LabelledPicture],
     models_dir: Path,
     name: str,
     options: FineTuneOptions | None = None,
@@ -146,11 +159,11 @@ def fine_tune(
 ) -> FineTuneResult:
     """Train, and write ``models_dir/name``. A run that was killed goes on where its last validation was.
 
-    ``KeyboardInterrupt`` ends the training and keeps the best weights so far; a second one discards the rest of the work.
+    ``KeyboardInterrupt`` ends the training and keeps the best state so far; a second one discards the rest of the work.
 
     Raises:
         AlreadyExists: there is a model of that name.
-        InputError: no usable mask in the examples.
+        InputError: no usable mask in the pictures.
         ModelError: the base model cannot be loaded.
         StoreError: the result cannot be written.
         UsageError: the name is not a plain folder name.
@@ -165,152 +178,119 @@ def fine_tune(
         )
     began = time.monotonic()
     model = build_model(base.config, base.checkpoint, device)
-    session = _Session(model, base, examples, options, models_dir / f".{name}.partial", on_progress)
+    run = Run(model, base, pictures, options, models_dir / f".{name}.partial", on_progress)
     try:
-        ended = session.train()
-        seconds = time.monotonic() - began
-        session.write(target, ended, seconds)
+        ended = run.train()
+        run.write(target, ended, time.monotonic() - began)
     except OSError as error:
         raise StoreError(
             f"the trained model could not be written: {error.strerror or error}", f"Check {models_dir}."
         ) from error
+    assert run.before is not None
+    assert run.after is not None
     return FineTuneResult(
-        target, session.before, session.best_iou, session.step, session.best_step, ended, time.monotonic() - began
+        target,
+        run.before,
+        run.after,
+        run.gained,
+        run.step,
+        run.best_step,
+        ended,
+        time.monotonic() - began,
     )
 
 
-@dataclass(eq=False)
-class _Prepared:
-    """One view of an image at the model's input size: features (None when the encoder is trained) and its objects."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A view that has been encoded. ``features`` are None when the encoder is trained; then ``pixels`` are encoded anew."""
 
+    view: View
+    pixels: npt.NDArray[np.uint8]
     features: Features | None
-    pixels: torch.Tensor
-    masks: npt.NDArray[np.bool_]  # (objects, S, S)
-    depths: list[npt.NDArray[np.float64]]
-    background: npt.NDArray[np.int64]  # (n, 2) x and y
 
 
-class _Session:
-    """One run: its data, its optimizer, and the file it resumes from."""
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """A scene and what the base says of it: prompts (P, 1, 2), logits float16 (P, 4, h, w), predicted IoU (P, 4)."""
+
+    pixels: npt.NDArray[np.uint8]
+    features: Features | None
+    points: torch.Tensor
+    logits: torch.Tensor
+    iou: torch.Tensor
+
+
+class Run:
+    """One run: its data, its optimizer, and the best state so far."""
 
     def __init__(
         self,
         model: SAM2Base,
         base: BaseModel,
-        examples: Sequence[TrainingExample],
+        pictures: Sequence[LabelledPicture],
         options: FineTuneOptions,
         partial: Path,
-        on_progress: OnProgress,
+        on_progress: OnProgress = lambda _progress: None,
     ) -> None:
-        self.model, self.base, self.examples, self.options = model, base, examples, options
-        self.partial, self.on_progress = partial, on_progress
+        self.model, self.base, self.options, self.on_progress = model, base, options, on_progress
+        self.side = int(model.image_size)
         self.rng = np.random.default_rng(options.seed)
         torch.manual_seed(options.seed)
-        self.prompts = options.prompts or (16 if model.image_size <= 512 else 8)
-        self.training, self.validation = self._prepare()
+        self.prompts = options.prompts or (12 if self.side <= 512 else 8)
+        self.training, self.checked, self.kept_apart = _split(pictures, options.val_split, self.side)
+        self.defaults = {**stock_thresholds(), **base.auto_defaults}
+        weights = np.sqrt([float(len(self.prompted(p))) for p in self.training])
+        self.shares = weights / weights.sum()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         groups: list[dict[str, Any]] = [
             {"params": _enable(_decoder_parameters(model)), "lr": options.lr, "highest": options.lr}
         ]
         if options.full:
-            encoder = [*model.image_encoder.parameters(), *model.sam_prompt_encoder.parameters()]
-            encoder += [*model.sam_mask_decoder.conv_s0.parameters(), *model.sam_mask_decoder.conv_s1.parameters()]
-            groups.append({"params": _enable(encoder), "lr": options.lr / 5, "highest": options.lr / 5})
+            groups.append(
+                {"params": _enable(_encoder_parameters(model)), "lr": options.lr / 5, "highest": options.lr / 5}
+            )
         self.trained = [p for group in groups for p in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
         self.step = self.best_step = self.stale = 0
-        self.before = self.best_iou = self.last_iou = float("nan")
-        self.best = self._snapshot()
+        self.loss = math.nan
+        self.before: Scores | None = None
+        self.best: Scores | None = None
+        self.base_weights = self._snapshot()
+        self.best_weights = self.base_weights
+        self.mean = self._snapshot()
+        self.pool: list[_Seen] = []
+        self.scenes: list[_Answers] = []
+        self.checkpoint = Checkpoint(partial, fingerprint(base.sha256, asdict(options), pictures))
         self._resume()
 
-    # -- data ---------------------------------------------------------------------------------------------------------
+    @property
+    def gained(self) -> bool:
+        """Whether the best state is worth using: neither clicks nor automatic masks lost, and together they gained."""
+        return (
+            self.best is not None and self.before is not None and _better(self.best, self.before, self.before, GAINED)
+        )
 
-    def _prepare(self) -> tuple[list[_Prepared], list[_Prepared]]:
-        usable = [e for e in self.examples if any(int(m.sum()) > 0 for m in e.masks)]
-        if not usable:
-            raise InputError(
-                "there is no mask to learn from", "Save masks for the images first (`segduo auto` or the terminal UI)."
-            )
-        order = self.rng.permutation(len(usable))
-        held = round(self.options.val_split * len(usable)) if len(usable) >= 3 else 0
-        held = max(held, 1) if len(usable) >= 3 and self.options.val_split > 0 else held
-        training, validation = [], []
-        for rank, index in enumerate(order):
-            example = usable[int(index)]
-            self.on_progress(Progress(rank, len(usable), math.nan, math.nan, math.nan, phase="embed"))
-            if rank < held:
-                validation += self._views(example, 1)
-            else:
-                training += self._views(example, self.options.views)
-        training = [t for t in training if len(t.masks)]
-        validation = [v for v in validation if len(v.masks)]
-        if not training:
-            raise InputError("all masks are too small at the model's input size", "Crop or tile the images first.")
-        if not validation:
-            training, validation = self._split_objects(training)
-        return training, validation
-
-    def _split_objects(self, training: list[_Prepared]) -> tuple[list[_Prepared], list[_Prepared]]:
-        """Keep some objects of the first views for validation; with one object in all, it serves both."""
-        first = training[0]
-        held = max(1, round(self.options.val_split * len(first.masks)))
-        if len(first.masks) < 2 or self.options.val_split == 0:
-            return training, [first]
-        kept = copy.copy(first)
-        kept.masks, kept.depths = first.masks[:held], first.depths[:held]
-        views = min(self.options.views, len(training))
-        for view in training[:views]:  # the views of one image hold the same objects in the same order
-            if len(view.masks) == len(first.masks):
-                view.masks, view.depths = view.masks[held:], view.depths[held:]
-        return training, [kept]
-
-    def _views(self, example: TrainingExample, count: int) -> list[_Prepared]:
-        from PIL import Image
-        from scipy import ndimage
-
-        side = int(self.model.image_size)
-        image = np.asarray(Image.fromarray(example.image).resize((side, side), Image.Resampling.BILINEAR))
-        height, width = example.image.shape[:2]
-        rows = ((np.arange(side) + 0.5) * height / side).astype(int)
-        columns = ((np.arange(side) + 0.5) * width / side).astype(int)
-        resized = [np.asarray(m, bool)[rows[:, None], columns[None]] for m in example.masks]
-        masks = [m for m in resized if int(m.sum()) >= MIN_AREA]
-        out = []
-        for flips in ((), (1,), (0,), (0, 1))[:count]:
-            turned = np.flip(image, flips).copy()
-            own = np.stack([np.flip(m, flips) for m in masks]) if masks else np.zeros((0, side, side), bool)
-            empty = np.zeros((0, 2), np.int64)
-            if example.complete and len(own):
-                free = ndimage.minimum_filter((~own.any(axis=0)).astype(np.uint8), size=7)
-                empty = np.argwhere(free)[:, ::-1]
-            pixels = normalize(torch.from_numpy(turned)[None]).to(self.model.device)
-            features = None
-            if not self.options.full:
-                with torch.no_grad():
-                    features = self._encode(pixels)
-                features = Features(features.embedding, features.fine, features.offsets)
-            depths = [np.asarray(ndimage.distance_transform_edt(np.pad(m, 1))[1:-1, 1:-1]) for m in own]
-            out.append(_Prepared(features, pixels, own, depths, empty))
-        return out
-
-    def _encode(self, pixels: torch.Tensor) -> Features:
-        return encode(self.model, pixels, torch.zeros(1, 2, dtype=torch.long, device=pixels.device))
+    @property
+    def after(self) -> Scores | None:
+        """Scores of what is written: those of the base when nothing was gained."""
+        return self.best if self.gained else self.before
 
     # -- training -----------------------------------------------------------------------------------------------------
 
     def train(self) -> str:
         """Run to the end; returns why it ended."""
-        if self.step == 0:
-            self.before = self.best_iou = self.last_iou = self._validate()
+        if self.before is None:
+            self._check_base()
         ended = "all steps"
         try:
             with training_attention():
+                self._prepare_scenes()
                 while self.step < self.options.steps:
-                    loss = self._step()
+                    self._step()
                     if self.step % self.options.check_every == 0 or self.step == self.options.steps:
                         self._check()
-                    self.on_progress(Progress(self.step, self.options.steps, loss, self.last_iou, self.best_iou))
+                    self._tell("train", self.step, self.options.steps)
                     if self.stale >= self.options.patience:
                         ended = "early stop"
                         break
@@ -318,43 +298,95 @@ class _Session:
             ended = "stopped by the user"
         return ended
 
-    def _step(self) -> float:
+    def _tell(self, phase: str, done: int, total: int) -> None:
+        self.on_progress(Progress(done, total, self.loss, self.before, self.best, phase))
+
+    def _step(self) -> None:
         fraction = self.step / self.options.steps
         ramp = min(1.0, (self.step + 1) / 20)
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest"] * ramp * 0.5 * (1 + math.cos(math.pi * fraction))
-        view = self.training[int(self.rng.integers(len(self.training)))]
-        loss = self._loss(view)
+        replay = self.scenes and self.step % REPLAY_EVERY == REPLAY_EVERY - 1
+        loss = self._replay_loss() if replay else self._loss(self._view())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        decay = min(AVERAGED, self.step / (self.step + 5))
+        for name, value in self.model.named_parameters():
+            if name in self.mean:
+                self.mean[name].lerp_(value.detach(), 1 - decay)
+        self.loss = self.loss if replay else float(loss.detach())  # the two cannot be compared
 
-    def _loss(self, view: _Prepared) -> torch.Tensor:
-        """A first click on each of a few objects and on background, then one to three corrections of half of the objects."""
+    def _view(self) -> _Seen:
+        """A view to train on; now and then a new one."""
+        if self.options.full or len(self.pool) < 2 or self.step % FRESH == 0:
+            picture = self.training[int(self.rng.choice(len(self.training), p=self.shares))]
+            view = View(picture, draw_window(self.rng, picture, self.side), self.side)
+            pixels = shade(self.rng, view.pixels())
+            seen = _Seen(view, pixels, None if self.options.full else self._features(pixels))
+            if self.options.full:
+                return seen
+            self.pool = [*self.pool[-(POOL - 1) :], seen]
+            return seen
+        return self.pool[int(self.rng.integers(len(self.pool)))]
+
+    def _features(self, pixels: npt.NDArray[np.uint8]) -> Features:
+        """Embedding of an input; with gradients when the encoder is trained and gradients are on."""
+        batch = normalize(torch.from_numpy(pixels)[None]).to(self.model.device)
+        with torch.set_grad_enabled(self.options.full and torch.is_grad_enabled()):
+            f = encode(self.model, batch, torch.zeros(1, 2, dtype=torch.long, device=batch.device))
+        return Features(f.embedding, f.fine, f.offsets)
+
+    def prompted(self, picture: LabelledPicture) -> npt.NDArray[np.int64]:
+        """Indices of a picture's objects that are trained on."""
+        return np.setdiff1d(np.arange(len(picture.objects)), self.kept_apart.get(id(picture), np.zeros(0, np.int64)))
+
+    def _prompts(self, view: View) -> tuple[list[Crop], list[tuple[float, float]], list[tuple[float, float]]]:
+        """Objects and a click on each, and clicks on background.
+
+        Half of the objects are drawn one as likely as the other, half by their area, as a grid of points meets them.
+        """
+        blank = view.background(self.rng, self.prompts // 4)
+        usable = np.setdiff1d(view.candidates, self.kept_apart.get(id(view.picture), np.zeros(0, np.int64)))
+        wanted = min(self.prompts - len(blank), len(usable))
+        areas = np.array([float(view.picture.objects[int(i)].area) for i in usable])
+        even = self.rng.permutation(usable)[: -(-wanted // 2)]
+        by_area = self.rng.choice(usable, wanted // 2, replace=False, p=areas / areas.sum()) if wanted > 1 else even[:0]
+        crops: list[Crop] = []
+        clicks: list[tuple[float, float]] = []
+        for i, middle in [*((int(i), 0.4) for i in even), *((int(i), 0.0) for i in by_area)]:
+            crop = view.crop(i)
+            if crop is not None:
+                crops.append(crop)
+                clicks.append(crop.click(self.rng, middle))
+        return crops, clicks, blank
+
+    def _loss(self, seen: _Seen) -> torch.Tensor:
+        """A first click on each of a few objects and on background, then one or two corrections of half of the objects."""
         device = self.model.device
-        features = view.features or self._encode(view.pixels)
-        blank = min(self.prompts // 5, len(view.background))
-        chosen = self.rng.choice(len(view.masks), min(self.prompts - blank, len(view.masks)), replace=False)
-        clicks = [first_click(self.rng, view.masks[i], view.depths[i]) for i in chosen]
-        clicks += (
-            [tuple(view.background[i]) for i in self.rng.integers(len(view.background), size=blank)] if blank else []
-        )
-        target = _coverage(view.masks[chosen], device)
-        target = torch.cat([target, target.new_zeros(blank, *target.shape[1:])])
-        present = torch.arange(len(target), device=device) < len(chosen)
+        crops, clicks, blank = self._prompts(seen.view)
+        if not crops and not blank:
+            return sum((p.sum() * 0.0 for p in self.trained), torch.zeros((), device=device))
+        features = seen.features or self._features(seen.pixels)
+        low = self.side // 4
+        target = torch.from_numpy(coverages(crops, self.side)).to(device)
+        target = torch.cat([target, target.new_zeros(len(blank), 1, low, low)])
+        present = torch.arange(len(target), device=device) < len(crops)
         owner = torch.zeros(len(target), dtype=torch.long, device=device)
-        points = torch.tensor(np.array(clicks, np.float32), device=device)[:, None]
+        points = torch.tensor(np.array([*clicks, *blank], np.float32), device=device)[:, None]
         labels = torch.ones(len(target), 1, dtype=torch.long, device=device)
         first = decode(self.model, features, owner, points, labels)
         loss, _ = prompt_loss(first, target, present)
-        again = torch.from_numpy(self.rng.permutation(len(chosen))[: max(1, len(chosen) // 2)]).to(device)
+        if not crops:
+            return loss
+        again = torch.from_numpy(self.rng.permutation(len(crops))[: max(1, len(crops) // 2)]).to(device)
         best = first.iou.detach()[again, 1:].argmax(dim=1) + 1
         logits = first.logits.detach()[again, best][:, None]
         points, labels = points[again], labels[again]
-        rounds = int(self.rng.integers(1, 4))
+        rounds = int(self.rng.integers(1, 3))
+        out = first
         for k in range(rounds):
             more, kinds = corrections(logits, target[again])
             points, labels = torch.cat([points, more], 1), torch.cat([labels, kinds], 1)
@@ -364,116 +396,204 @@ class _Session:
         refined, _ = prompt_loss(out, target[again], present[again], single=1.0)
         return loss + 0.5 * refined
 
+    # -- what the base knows ------------------------------------------------------------------------------------------
+
     @torch.no_grad()
-    def _validate(self) -> float:
-        """Mean IoU after one click in the middle of each validation object (at the logits' resolution)."""
-        found: list[float] = []
-        device = self.model.device
-        for view in self.validation:
-            features = view.features or self._encode(view.pixels)
-            for start in range(0, len(view.masks), self.prompts):
-                part = slice(start, start + self.prompts)
-                rng = np.random.default_rng(0)
-                pairs = zip(view.masks[part], view.depths[part], strict=True)
-                clicks = [first_click(rng, mask, depth, middle=1.0) for mask, depth in pairs]
-                count = len(clicks)
-                out = decode(
-                    self.model,
-                    features,
-                    torch.zeros(count, dtype=torch.long, device=device),
-                    torch.tensor(clicks, device=device)[:, None],
-                    torch.ones(count, 1, dtype=torch.long, device=device),
-                )
-                reached = overlap(out.logits, _coverage(view.masks[part], device))
-                best = out.iou[:, 1:].argmax(dim=1) + 1
-                found += reached.gather(1, best[:, None])[:, 0].tolist()
-        return float(np.mean(found))
+    def _prepare_scenes(self) -> None:
+        """The base's answers on synthetic scenes, half of the prompts on objects, half anywhere."""
+        trained = self._snapshot()
+        self.model.load_state_dict(self.base_weights, strict=False)
+        rng = np.random.default_rng(self.options.seed + 1)
+        count = min(SCENES, self.options.steps // REPLAY_EVERY)
+        for number in range(count):
+            self._tell("prepare", number, count)
+            picture = _scene(int(rng.integers(1, 100_000)), min(self.side, 512))
+            view = View(picture, whole(picture), self.side)
+            crops = [c for c in map(view.crop, rng.permutation(view.candidates)[: self.prompts // 2].tolist()) if c]
+            clicks = [c.click(rng, 0.4) for c in crops]
+            clicks += [(float(x), float(y)) for x, y in rng.integers(self.side, size=(self.prompts - len(clicks), 2))]
+            pixels = view.pixels()
+            features = self._features(pixels)
+            points = torch.tensor(clicks, dtype=torch.float32, device=self.model.device)[:, None]
+            out = self._decode_first(features, points)
+            kept = None if self.options.full else features
+            self.scenes.append(_Answers(pixels, kept, points, out.logits.half(), out.iou))
+        self.model.load_state_dict(trained, strict=False)
+
+    def _decode_first(self, features: Features, points: torch.Tensor) -> Decoded:
+        count = len(points)
+        owner = torch.zeros(count, dtype=torch.long, device=points.device)
+        return decode(self.model, features, owner, points, torch.ones_like(owner)[:, None])
+
+    def _replay_loss(self) -> torch.Tensor:
+        """How far the answers on a scene have moved from the base's: masks, and predicted IoU."""
+        scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
+        out = self._decode_first(scene.features or self._features(scene.pixels), scene.points)
+        wanted = scene.logits.float().sigmoid()
+        entropy = F.binary_cross_entropy_with_logits(out.logits, wanted, reduction="none").sum((-2, -1))
+        area = (wanted.sum((-2, -1)) + out.logits.detach().sigmoid().sum((-2, -1))) / 2
+        return (entropy / (area + 16.0)).mean() + F.binary_cross_entropy_with_logits(out.iou_logit, scene.iou)
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+
+    def _scores(self, start: Mapping[str, float], *, fixed: bool = False) -> Scores:
+        """Scores of the present weights, with the thresholds ``start`` if ``fixed``, else with those that suit best."""
+        one, three = click_scores(self.model, self.checked, lambda view: self._features(view.pixels()), self.prompts)
+        result = self._automatic(start, fixed)
+        return Scores(one, three, result.precision, result.recall, result.f75, result.thresholds)
+
+    def _automatic(self, start: Mapping[str, float], fixed: bool) -> AutomaticResult:
+        def tell(_unit: str, done: int, total: int) -> None:
+            self._tell("validate", done, total)
+
+        scaled = works_at_both_scales(self.model, self.checked, self.defaults)
+        if fixed and scaled:
+            return measure(self.model, self.checked, self.defaults, [start], tell)[0]
+        found = [find_all(self.model, one, self.defaults, tell) for one in self.checked]
+        if fixed:
+            return at_thresholds(found, start)
+        best = choose_thresholds(found, None if scaled else self._present(), start)
+        if not scaled:
+            return best
+        choices = [start, best.thresholds] if best.thresholds != start else [start]
+        return max(measure(self.model, self.checked, self.defaults, choices, tell), key=lambda result: result.value)
+
+    def _present(self) -> AutomaticResult | None:
+        b = self.before
+        return None if b is None else AutomaticResult(b.precision, b.recall, b.f75, b.thresholds)
+
+    def _check_base(self) -> None:
+        """Score the base as it comes."""
+        own = {name: float(self.defaults[name]) for name in THRESHOLDS}
+        self.before = self.best = self._scores(own, fixed=True)
 
     def _check(self) -> None:
-        self.last_iou = self._validate()
-        if self.last_iou > self.best_iou:
-            self.best_iou, self.best_step, self.stale = self.last_iou, self.step, 0
-            self.best = self._snapshot()
+        assert self.before is not None
+        assert self.best is not None
+        present = self._snapshot()
+        self.model.load_state_dict(self.mean, strict=False)
+        scores = self._scores(self.best.thresholds)
+        if _better(scores, self.best, self.before, 0.0):
+            self.best, self.best_step, self.stale = scores, self.step, 0
+            self.best_weights = self._snapshot()
         else:
             self.stale += 1
+        self.model.load_state_dict(present, strict=False)
         self._save_state()
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def _snapshot(self) -> dict[str, torch.Tensor]:
+    def _snapshot(self) -> Weights:
         trained = {id(p) for p in self.trained}
         return {n: p.detach().clone() for n, p in self.model.named_parameters() if id(p) in trained}
 
-    def _fingerprint(self) -> str:
-        facts = {
-            "base": self.base.sha256,
-            "options": asdict(self.options),
-            "data": [[e.sha256, len(e.masks), sum(int(m.sum()) for m in e.masks)] for e in self.examples],
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
     def _save_state(self) -> None:
-        self.partial.mkdir(parents=True, exist_ok=True)
+        scores = [None if s is None else asdict(s) for s in (self.before, self.best)]
         state = {
-            "fingerprint": self._fingerprint(),
             "weights": self._snapshot(),
-            "best": self.best,
+            "mean": self.mean,
+            "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
-            "numbers": [self.step, self.best_step, self.stale, self.before, self.best_iou, self.last_iou],
+            "numbers": [self.step, self.best_step, self.stale],
+            "scores": json.dumps(scores),
             "rng": json.dumps(self.rng.bit_generator.state),
         }
-        torch.save(state, self.partial / "state.pt.tmp")
-        (self.partial / "state.pt.tmp").replace(self.partial / "state.pt")
+        self.checkpoint.save(state)
 
     def _resume(self) -> None:
-        try:
-            state = torch.load(self.partial / "state.pt", map_location=self.model.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError):
+        state = self.checkpoint.load(self.model.device)
+        if state is None:
             return
-        if state["fingerprint"] != self._fingerprint():
-            return  # other data or options: start over
         self.model.load_state_dict(state["weights"], strict=False)
-        self.best = state["best"]
+        self.mean, self.best_weights = state["mean"], state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best_step, self.stale, self.before, self.best_iou, self.last_iou = state["numbers"]
+        self.step, self.best_step, self.stale = state["numbers"]
+        self.before, self.best = (Scores(**s) for s in json.loads(state["scores"]))
         self.rng.bit_generator.state = json.loads(state["rng"])
 
     def write(self, target: Path, ended: str, seconds: float) -> None:
-        """The finished model: written beside its place, then renamed, so that it is there whole or not at all."""
-        staging = self.partial / "finished"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        state = self.model.state_dict()
-        for name, value in self.best.items():
-            state[name] = value
-        torch.save({"model": {k: v.detach().cpu() for k, v in state.items()}}, staging / "model.pt")
-        shutil.copyfile(find_config(self.base.config), staging / "model.yaml")
-        card = {
-            "made": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            "base": {"id": self.base.id, "sha256": self.base.sha256},
-            "data": [{"name": e.name, "sha256": e.sha256, "masks": len(e.masks)} for e in self.examples],
-            "parameters": asdict(self.options),
-            "scores": {"val_iou_before": self.before, "val_iou": self.best_iou, "best_step": self.best_step},
-            "steps": self.step,
-            "ended": ended,
-            "seconds": round(seconds, 1),
-            "auto_defaults": dict(self.base.auto_defaults),
-        }
-        (staging / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        for path in staging.iterdir():
-            with _opened(path) as descriptor:
-                os.fsync(descriptor)
-        staging.rename(target)
-        shutil.rmtree(self.partial, ignore_errors=True)
+        """The finished model; with the base's weights and thresholds when nothing was gained."""
+        assert self.before is not None
+        assert self.after is not None
+        weights = self.model.state_dict()
+        weights.update(self.best_weights if self.gained else self.base_weights)
+        card = card_of(
+            base={"id": self.base.id, "sha256": self.base.sha256, "auto_defaults": dict(self.base.auto_defaults)},
+            training=self.training,
+            validation=[c.picture for c in self.checked],
+            parameters=asdict(self.options),
+            scores={
+                "before": self.before.record(),
+                "after": self.after.record(),
+                "objects": sum(len(c.objects) for c in self.checked),
+                "best_step": self.best_step if self.gained else 0,
+                "gained": self.gained,
+            },
+            auto_defaults={**self.base.auto_defaults, **(self.after.thresholds if self.gained else {})},
+            run={"steps": self.step, "ended": ended, "seconds": round(seconds, 1)},
+        )
+        self.checkpoint.write_model(target, self.base.config, weights, card)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _better(scores: Scores, best: Scores, before: Scores, by: float) -> bool:
+    """Whether ``scores`` beat ``best`` by more than ``by`` without falling below the base in clicks or automatic masks."""
+    held = (
+        scores.one_click >= before.one_click - LOST
+        and scores.three_clicks >= before.three_clicks - LOST
+        and scores.f1 >= before.f1 - LOST
+        and scores.automatic >= before.automatic - LOST
+    )
+    return held and scores.value > best.value + by
+
+
+def _split(
+    pictures: Sequence[LabelledPicture], share: float, side: int
+) -> tuple[list[LabelledPicture], list[Checked], dict[int, npt.NDArray[np.int64]]]:
+    """Pictures to train on, what to check on, and by ``id(picture)`` the objects that are kept apart in a picture of both roles.
+
+    Kept apart are the pictures whose number of objects is nearest to the median; with fewer than three pictures the objects at the far end of
+    the first one's longer side; a single object serves both.
+    """
+    usable = [p for p in pictures if len(View(p, whole(p), side).candidates)]
+    if not usable:
+        if any(p.objects for p in pictures):
+            raise InputError("all masks are too small at the model's input size", "Crop or tile the images first.")
+        raise InputError(
+            "there is no mask to learn from", "Save masks for the images first (`segduo auto` or the terminal UI)."
+        )
+    if len(usable) >= 3 and share > 0:
+        held = min(max(1, round(share * len(usable))), MOST_HELD)
+        middle = float(np.median([len(p.objects) for p in usable]))
+        order = sorted(range(len(usable)), key=lambda i: abs(len(usable[i].objects) - middle))
+        checked = [Checked(usable[i], np.arange(len(usable[i].objects))) for i in order[:held]]
+        return [usable[i] for i in sorted(order[held:])], checked, {}
+    first = usable[0]
+    count = len(first.objects)
+    if count < 2 or share == 0:
+        return usable, [Checked(first, np.arange(count))], {}
+    height, width = first.image.shape[:2]
+    axis = 0 if width >= height else 1
+    ends = first.boxes[:, axis]
+    order_of_objects = np.argsort(ends, kind="stable")
+    apart = np.sort(order_of_objects[count - max(1, round(share * count)) :])
+    start = int(ends[apart].min())
+    strip = (start, 0, width, height) if axis == 0 else (0, start, width, height)
+    return usable, [Checked(first, apart, strip)], {id(first): apart}
+
+
+def _scene(seed: int, side: int) -> LabelledPicture:
+    """A synthetic scene of the project's own generator."""
+    from segment_duo.training.nano.scenes import generate
+
+    scene = generate(seed, (side, side))
+    image = np.repeat(np.asarray(scene.image, np.uint8)[:, :, None], 3, axis=2)
+    return LabelledPicture.of(image, iter(scene.masks), f"scene {seed}", "")
+
+
+def stock_thresholds() -> dict[str, float]:
+    """Those of a model whose card says nothing."""
+    stock = AutoParameters()
+    return {name: float(getattr(stock, name)) for name in THRESHOLDS}
 
 
 def _decoder_parameters(model: SAM2Base) -> list[torch.nn.Parameter]:
@@ -481,12 +601,13 @@ def _decoder_parameters(model: SAM2Base) -> list[torch.nn.Parameter]:
     return [p for n, p in model.sam_mask_decoder.named_parameters() if not n.startswith(("conv_s0.", "conv_s1."))]
 
 
+def _encoder_parameters(model: SAM2Base) -> list[torch.nn.Parameter]:
+    decoder = model.sam_mask_decoder
+    parts = (model.image_encoder, model.sam_prompt_encoder, decoder.conv_s0, decoder.conv_s1)
+    return [p for part in parts for p in part.parameters()]
+
+
 def _enable(parameters: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     for parameter in parameters:
         parameter.requires_grad_(True)
     return parameters
-
-
-def _coverage(masks: npt.NDArray[np.bool_], device: torch.device) -> torch.Tensor:
-    stacked = torch.from_numpy(np.ascontiguousarray(masks)).float()[:, None]
-    return torch.nn.functional.avg_pool2d(stacked, STRIDE).to(device)
