@@ -5,9 +5,9 @@
     masks[0].array          # bool, shape (height, width)
     masks[0].area           # pixels; also id, label, bbox (XYWH), predicted_iou, stability_score, point_coords
 
-It reads the sets of segment_duo and both generations of the predecessor's. **Nothing in the file is ever run or imported**: the pickle is
-interpreted here, opcode by opcode, into lists, dicts, text and numbers. The few class names that real sets hold stand for inert records; any
-other name ends the reading. Sizes are checked before memory is taken for them.
+It reads the sets of segment_duo and both generations of the predecessor's (``SAM_Mask`` and ``Mask``, plain and compressed). **Nothing in the
+file is ever run or imported**: the pickle is interpreted here, opcode by opcode, into lists, dicts, text and numbers. The few class names that
+real sets hold stand for inert records; any other name ends the reading. Sizes are checked before memory is taken for them.
 
 Copies of this file need nothing of the program; the program itself reads its sets through it.
 """
@@ -22,12 +22,15 @@ import pickletools
 import struct
 import sys
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 MAX_BYTES = 2 * 1024**3
 """Largest file in bytes."""
@@ -36,6 +39,10 @@ MAX_OPCODES = 5_000_000
 MAX_PROTOCOL = 5
 MAX_PIXELS = 2**31 - 1
 """Largest height x width of a mask; the predecessor's indices are 32 bit."""
+
+
+PIECE = 4 * 1024**2
+"""Compressed pixels are taken in pieces of so many bytes."""
 
 
 class DamagedMaskFile(ValueError):
@@ -127,6 +134,8 @@ _NAMES: dict[tuple[str, str], str] = {
     ("copyreg", "_reconstructor"): "reconstructor",
     ("copy_reg", "_reconstructor"): "reconstructor",
 }
+LEGACY_CLASS = "Masks_legacy"
+"""A form that the predecessor itself can no longer save."""
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "INT", "LONG", "BINFLOAT", "FLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE",
     "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
@@ -238,6 +247,8 @@ class _Machine:
 
 def _resolve(module: object, name: object) -> Name:
     meaning = _NAMES.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
+    if name == LEGACY_CLASS:
+        raise DamagedMaskFile(f"holds the web app's oldest form of masks ({LEGACY_CLASS}), which is not read")
     if meaning is None:
         raise DamagedMaskFile(
             f"asks for {str(module)[:60]}.{str(name)[:60]}, which no mask set needs; it may be hostile (nothing was run)"
@@ -379,59 +390,159 @@ def runs_of_counts(counts: str) -> npt.NDArray[np.int64]:
     return values
 
 
-def inflate(data: bytes, limit: int) -> bytes:
-    """Decompress a zlib stream that must not give more than ``limit`` bytes."""
+def inflated(data: bytes, limit: int) -> Iterator[bytes]:
+    """Pieces of a zlib stream that must not give more than ``limit`` bytes, one after the other: a small file can hold any number of bytes."""
     stream = zlib.decompressobj()
-    try:
-        out = stream.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise DamagedMaskFile(f"holds a damaged zlib stream ({error})") from None
-    if len(out) > limit:
-        raise DamagedMaskFile(f"holds a zlib stream of more than the {limit} bytes its shape allows")
-    if not stream.eof:
-        raise DamagedMaskFile("holds a truncated zlib stream")
-    return out
+    left, pending = limit, data
+    while not stream.eof:
+        try:
+            piece = stream.decompress(pending, PIECE)
+        except zlib.error as error:
+            raise DamagedMaskFile(f"holds a damaged zlib stream ({error})") from None
+        pending = stream.unconsumed_tail
+        left -= len(piece)
+        if left < 0:
+            raise DamagedMaskFile(f"holds a zlib stream of more than the {limit} bytes its shape allows")
+        if piece:
+            yield piece
+        elif not pending and not stream.eof:
+            raise DamagedMaskFile("holds a truncated zlib stream")
 
 
-def checked_shape(value: object) -> tuple[int, int]:
+def checked_shape(value: object, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """``(height, width)`` from what a record says."""
     items = value.to_numpy().tolist() if isinstance(value, ArrayData) else value
     if isinstance(items, (list, tuple)) and len(items) >= 2 and all(type(n) is int and n > 0 for n in items[:2]):
         height, width = items[:2]
-        if height * width <= MAX_PIXELS:
+        if height * width <= min(max_pixels, MAX_PIXELS):
             return height, width
+        if height * width <= MAX_PIXELS:
+            raise DamagedMaskFile(f"holds masks of {width} x {height} pixels, the limit is {max_pixels}")
     raise DamagedMaskFile(f"says a mask has the impossible size {str(items)[:60]}")
 
 
-def flat_indices(text: str | bytes, height: int, width: int) -> npt.NDArray[np.int64]:
-    """Row-major pixel indices from the predecessor's base64 text of a zlib stream of little-endian int32."""
+def index_spans(pieces: Iterable[npt.NDArray[Any]], height: int, width: int) -> Spans:
+    """First and one-past-last pixel of every run of row-major pixel indices, int64, ascending and disjoint.
+
+    Args:
+        pieces: the indices in parts, in any order; none may come twice, so that a mask never takes more than its pixels.
+    """
     import numpy as np
 
-    try:
-        packed = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise DamagedMaskFile(f"holds damaged base64 ({error})") from None
-    raw = inflate(packed, 4 * height * width)
-    if len(raw) % 4:
-        raise DamagedMaskFile(f"holds {len(raw)} bytes of pixel indices, not a multiple of 4")
-    indices = np.frombuffer(raw, dtype="<i4").astype(np.int64)
-    if indices.size and (indices.min() < 0 or indices.max() >= height * width):
-        raise DamagedMaskFile(f"holds pixel indices outside {width} x {height}")
-    return indices
+    starts, ends = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for piece in pieces:
+        if not piece.size:
+            continue
+        if piece.min() < 0 or piece.max() >= height * width:
+            raise DamagedMaskFile(f"holds pixel indices outside {width} x {height}")
+        values = piece.astype(np.int64)
+        steps = np.diff(values)
+        if steps.size and steps.min() <= 0:
+            values.sort()
+            steps = np.diff(values)
+            if steps.min() == 0:
+                raise DamagedMaskFile("holds the same pixel twice")
+        breaks = np.flatnonzero(steps != 1)
+        starts.append(values[np.concatenate(([0], breaks + 1))])
+        ends.append(values[np.concatenate((breaks, [values.size - 1]))] + 1)
+    first, last = np.concatenate(starts), np.concatenate(ends)
+    if first.size and (first[1:] < last[:-1]).any():
+        order = np.argsort(first)
+        first, last = first[order], last[order]
+        if (first[1:] < last[:-1]).any():
+            raise DamagedMaskFile("holds the same pixel twice")
+    apart = first[1:] != last[:-1]
+    if first.size:
+        first, last = first[np.concatenate(([True], apart))], last[np.concatenate((apart, [True]))]
+    return first, last
 
 
-def boolean_array(value: object, fields: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """A mask kept as an array (SAM's ``binary_mask`` records, the predecessor's dataclass), shape (height, width)."""
+def spans_of(fields: dict[str, Any], max_pixels: int = MAX_PIXELS) -> tuple[Spans, int, int] | None:
+    """Runs, height and width of a mask that is kept as flat pixel indices; None when it is kept otherwise.
+
+    Both generations of the predecessor keep their masks so: base64 text of a zlib stream of little-endian int32; an array of whole numbers; a
+    zlib stream of its bytes when ``compressed``.
+    """
+    value = fields["segmentation"]
+    if isinstance(value, ArrayData):
+        if len(value.shape) != 1 or value.dtype.code[0] not in "iu":
+            return None
+        height, width = _shape_of(fields, max_pixels)
+        if value.dtype.code[1:] == "1" and value.shape[0] == height * width:
+            return None  # a mask that was only flattened
+        if value.shape[0] > height * width:
+            raise DamagedMaskFile(f"holds {value.shape[0]} pixel indices for a mask of {width} x {height}")
+        return index_spans([value.to_numpy()], height, width), height, width
+    if isinstance(value, str):
+        height, width = _shape_of(fields, max_pixels)
+        try:
+            packed = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise DamagedMaskFile(f"holds damaged base64 ({error})") from None
+    elif isinstance(value, bytes) and fields.get("compressed", True):
+        height, width = _shape_of(fields, max_pixels)
+        packed = value
+        # By N_pix, never by length alone: the indices of a quarter of the image are as many bytes as booleans of all of it.
+        if "N_pix" not in fields and _is_boolean(packed, height, width):
+            return None
+    else:
+        return None
+    return index_spans(_indices(packed, height, width), height, width), height, width
+
+
+def _shape_of(fields: dict[str, Any], max_pixels: int) -> tuple[int, int]:
+    height, width = checked_shape(fields.get("shape"), max_pixels)
+    said = fields.get("N_pix", height * width)
+    if said != height * width:
+        raise DamagedMaskFile(f"says {str(said)[:20]} pixels for a mask of {width} x {height}")
+    return height, width
+
+
+def _is_boolean(packed: bytes, height: int, width: int) -> bool:
+    """Whether a zlib stream holds one byte, 0 or 1, for every pixel."""
+    import numpy as np
+
+    length, highest = 0, 0
+    for piece in inflated(packed, 4 * height * width):
+        length += len(piece)
+        highest = max(highest, int(np.frombuffer(piece, dtype=np.uint8).max()))
+        if highest > 1:
+            return False
+    return length == height * width
+
+
+def _indices(packed: bytes, height: int, width: int) -> Iterator[npt.NDArray[Any]]:
+    """Little-endian int32 from a zlib stream, in parts."""
+    import numpy as np
+
+    rest = b""
+    for piece in inflated(packed, 4 * height * width):
+        piece = rest + piece  # noqa: PLW2901
+        whole = len(piece) - len(piece) % 4
+        yield np.frombuffer(piece[:whole], dtype="<i4")
+        rest = piece[whole:]
+    if rest:
+        raise DamagedMaskFile(f"holds pixel indices that end {len(rest)} bytes after a multiple of 4")
+
+
+def boolean_array(value: object, fields: dict[str, Any], max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
+    """A mask kept as an array (SAM's ``binary_mask`` records, some of the predecessor's), shape (height, width)."""
     import numpy as np
 
     if isinstance(value, ArrayData):
         array = value.to_numpy()
+        if array.ndim == 1 and fields.get("shape") is not None:
+            height, width = checked_shape(fields.get("shape"), max_pixels)
+            array = array.reshape(height, width) if array.size == height * width else array
     elif isinstance(value, bytes) and fields.get("compressed", True):
-        height, width = checked_shape(fields.get("shape"))
-        raw = inflate(value, height * width)
-        if len(raw) != height * width:
-            raise DamagedMaskFile(f"holds {len(raw)} bytes for a mask of {width} x {height}")
-        array = np.frombuffer(raw, dtype=np.uint8).reshape(height, width)
+        height, width = checked_shape(fields.get("shape"), max_pixels)
+        array, filled = np.zeros(height * width, dtype=np.uint8), 0
+        for piece in inflated(value, height * width):
+            array[filled : filled + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+            filled += len(piece)
+        if filled != height * width:
+            raise DamagedMaskFile(f"holds {filled} bytes for a mask of {width} x {height}")
+        array = array.reshape(height, width)
     else:
         raise DamagedMaskFile(f"holds a mask as {type(value).__name__}")
     while array.ndim > 2 and array.shape[0] == 1:
@@ -469,12 +580,14 @@ def mask_array(fields: dict[str, Any]) -> npt.NDArray[np.bool_]:
             raise DamagedMaskFile(f"holds runs of {int(runs.sum())} pixels for a mask of {width} x {height}")
         bits = np.arange(runs.size) % 2 == 1
         return np.ascontiguousarray(np.repeat(bits, runs).reshape(width, height).T)
-    if isinstance(value, str):
-        height, width = checked_shape(fields.get("shape"))
-        out = np.zeros(height * width, dtype=bool)
-        out[flat_indices(value, height, width)] = True
-        return out.reshape(height, width)
-    return boolean_array(value, fields)
+    found = spans_of(fields)
+    if found is None:
+        return boolean_array(value, fields)
+    (starts, ends), height, width = found
+    # +1 where a run begins, -1 after it: their sums are the mask, with no more memory than two bytes a pixel.
+    turns = np.zeros(height * width + 1, dtype=np.int8)
+    turns[starts], turns[ends] = 1, -1
+    return np.cumsum(turns[:-1], dtype=np.int8).astype(bool).reshape(height, width)
 
 
 def records_of(objects: list[Any]) -> list[Any]:

@@ -9,7 +9,8 @@
     │   └── EngineBusy             4   its queue is full
     ├── DropsError                 5   the file server
     │   ├── DropsUnavailable       5   not reachable, or failing: worth a retry, sets are spooled
-    │   └── DropsDenied            5   wrong or missing credentials, forbidden path
+    │   ├── DropsDenied            5   wrong or missing credentials, forbidden path
+    │   └── DropsRefused           5   answers, but not as Drops does, or never takes this: no retry helps
     ├── StoreError                 6   reading or writing a folder
     │   ├── AlreadyExists          6   a name is taken (never overwritten)
     │   └── OutOfSpace             6   disk full or over quota
@@ -87,6 +88,10 @@ class DropsUnavailable(DropsError):
 
 class DropsDenied(DropsError):
     slug = "drops-denied"
+
+
+class DropsRefused(DropsError):
+    slug = "drops-refused"
 
 
 class StoreError(SegduoError):

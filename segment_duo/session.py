@@ -3,7 +3,7 @@
     cli, tui ──> Session ──> stores   (bytes and names)
                         ├──> images   (bytes -> pixels and facts)
                         ├──> saved_sets ──> masks, stores   (which sets there are, and whose)
-                        └──> engine.client ══ socket ══> the engine (pixels and prompts -> masks)
+                        └──> engine.connect ══ socket ══> the engine (pixels and prompts -> masks)
 
 The engine sees the image without its info banner; everything a front end gets from here has the size and the coordinates of the
 uncut image. Nothing here prints, asks or knows a widget.
@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 from segment_duo.errors import (
     EngineUnavailable,
     ImageError,
+    InputError,
     ModelError,
     NotFound,
     SegduoError,
 )
+from segment_duo.library.library import LoadedSet, Saved, SavedSets
+from segment_duo.library.versions import version_hint
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
-from segment_duo.saved_sets import LoadedSet, Saved, SavedSets
+from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
 from segment_duo.stores.locate import open_store, parse_reference
-from segment_duo.stores.versions import version_hint
 from segment_duo.types import (
     AutoParameters,
     Entry,
@@ -41,7 +43,6 @@ from segment_duo.types import (
     ModelIdentity,
     PixelSize,
     Prompt,
-    Provenance,
     StoreKind,
 )
 
@@ -50,15 +51,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from segment_duo.config import Config, Resolved
-    from segment_duo.engine.client import Engine
-    from segment_duo.engine.protocol import (
-        AutoEvent,
-        AutoResult,
-        EngineStatus,
-        ImageState,
-        PredictedObject,
-    )
+    from segment_duo.engine.api import Engine
+    from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
     from segment_duo.models.registry import ModelChoice
+    from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.stores.base import Store
 
 
@@ -131,7 +127,7 @@ class Session:
         """The model that this session's requests name."""
         with self._lock:
             if self._model is None and self.config.socket is not None:
-                from segment_duo.engine.client import engine_model
+                from segment_duo.engine.api import engine_model
 
                 # Which models there are is decided by the machine that the named engine runs on.
                 self._model = engine_model(self.engine(), self.config.model)
@@ -141,24 +137,27 @@ class Session:
                 self._model = resolve_model(self.config, self.paths)
             return self._model
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model of this session's requests, as sets record it."""
+        return ModelIdentity(self.model.id, self.model.sha256)
+
     def engine(self) -> Engine:
         """The engine, started when none answers."""
         with self._lock:
             if self._engine is None:
-                from segment_duo.engine.client import EngineClient
+                from segment_duo.engine.connect import connect
 
-                self._engine = EngineClient.connect(
-                    self.config, self.paths, notify=self._notify, pixels_of=self._pixels_of
-                )
+                self._engine = connect(self.config, self.paths, notify=self._notify, pixels_of=self._pixels_of)
             return self._engine
 
     def _running_engine(self) -> Engine | None:
         if self._engine is not None:
             return self._engine
-        from segment_duo.engine.client import EngineClient
+        from segment_duo.engine.connect import connect
 
         try:
-            return EngineClient.connect(self.config, self.paths, start=False)
+            return connect(self.config, self.paths, start=False)
         except EngineUnavailable:
             return None
 
@@ -176,7 +175,7 @@ class Session:
     def store(self, kind: StoreKind) -> Store:
         with self._lock:
             if kind not in self._stores:
-                self._stores[kind] = open_store(kind, self.config, self.paths)
+                self._stores[kind] = open_store(kind, self.config, self.paths, self._notify)
             return self._stores[kind]
 
     def reference(self, text: str) -> ImageRef:
@@ -208,21 +207,32 @@ class Session:
         except NotFound as error:
             raise NotFound(error.message, version_hint(ref.path) or error.hint) from None
 
-        def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
-            return read_image(
-                content, name=ref.name, page=page, banner=banner, pixel_size=given, sidecars=sidecars, max_pixels=limit
-            )
-
-        # Sidecars hold the banner's height as well, so the flag must not keep them from being read.
-        data = decode({}, None)
-        sidecars = self._sidecars(store, ref) if data.facts.pixel_size is None else {}
-        if sidecars or pixel_size is not None:
-            data = decode(sidecars, pixel_size)
+        data = read_image(
+            content,
+            name=ref.name,
+            page=page,
+            banner=banner,
+            pixel_size=pixel_size,
+            sidecars=lambda: self._sidecars(store, ref),
+            max_pixels=limit,
+        )
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
         if data.facts.pages > 1 and page == 0:
-            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0); --page N reads another")
+            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0)")
         image = OpenImage(ref, data, image_id(data.pixels))
+        self._images[image.image_id] = image
+        return image
+
+    def open_array(
+        self, samples: npt.NDArray[Any], *, name: str = "array", banner: int = 0, pixel_size: PixelSize | None = None
+    ) -> OpenImage:
+        """Prepare an image that is in memory already, (H, W) or (H, W, 3) of any depth; see :func:`segment_duo.images.read_array`."""
+        from segment_duo.engine.protocol import image_id
+        from segment_duo.images import read_array
+
+        data = read_array(samples, name=name, banner=banner, pixel_size=pixel_size)
+        image = OpenImage(ImageRef(StoreKind.LOCAL, f"/{name}"), data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image
 
@@ -263,13 +273,13 @@ class Session:
         image: OpenImage,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]:
         """Masks for prompts, one result for each; candidates of a result best first.
 
         Args:
-            multimask: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
+            multimask_output: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
             preview_max_side: ask for small masks, at most this many pixels a side, for a display; they keep the preview's size.
 
         Raises:
@@ -281,24 +291,24 @@ class Session:
             image.image_id,
             prompts,
             model=self.model,
-            multimask=multimask,
+            multimask_output=multimask_output,
             preview_max_side=preview_max_side,
         )
         preview = preview_max_side is not None
+
+        def ours(candidate: Candidate, prompt: Prompt) -> Candidate:
+            mask = self._ours(candidate.mask, None if preview else image)
+            origin = point_origin(self.identity, prompt, multimask_output)
+            return dataclasses.replace(candidate, mask=dataclasses.replace(mask, origin=origin))
+
         return [
-            dataclasses.replace(
-                item,
-                candidates=tuple(
-                    dataclasses.replace(candidate, mask=self._ours(candidate.mask, None if preview else image))
-                    for candidate in item.candidates
-                ),
-            )
-            for item in found
+            dataclasses.replace(item, candidates=tuple(ours(candidate, prompt) for candidate in item.candidates))
+            for item, prompt in zip(found, prompts, strict=True)
         ]
 
     def auto_defaults(self, preset: str = "default") -> AutoParameters:
-        """The parameters of a preset for this session's model; see :mod:`segment_duo.presets`."""
-        from segment_duo.presets import preset_parameters
+        """The parameters of a preset for this session's model; see :mod:`segment_duo.segmenters.presets`."""
+        from segment_duo.segmenters.presets import preset_parameters
 
         return preset_parameters(preset, self.model.auto_defaults)
 
@@ -307,10 +317,11 @@ class Session:
         image: OpenImage,
         parameters: AutoParameters,
         *,
+        preset: str = "",
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
-        """All masks of an image.
+        """All masks of an image. ``preset``: the name of what ``parameters`` began with, for the masks' origin.
 
         Raises:
             Cancelled: ``cancelled`` said so.
@@ -327,7 +338,9 @@ class Session:
             on_event=on_event,
             cancelled=cancelled,
         )
-        return dataclasses.replace(result, masks=tuple(self._ours(mask, image) for mask in result.masks))
+        origin = auto_origin(result.model or self.identity, parameters, preset, result.notes)
+        masks = (dataclasses.replace(self._ours(mask, image), origin=origin) for mask in result.masks)
+        return dataclasses.replace(result, masks=tuple(masks))
 
     @staticmethod
     def _ours(mask: Mask, image: OpenImage | None) -> Mask:
@@ -380,26 +393,48 @@ class Session:
         parameters: Mapping[str, Any] | None = None,
         suffix: str = "",
         parent: str | None = None,
-        with_model: bool = True,
         notices: Sequence[str] = (),
     ) -> Saved:
         """Save masks of an open image as a new version; see :meth:`SavedSets.save`.
 
         Args:
-            operation: what made the set (``auto``, ``point``, ``keep``, ...), for its provenance.
-            parameters: JSON values.
+            operation: what is being saved (``auto``, ``point``, ``tui``, ...); what made each mask is in its ``origin``.
+            parameters: of that operation, JSON values; None takes those of the masks, if all have the same.
             parent: the version that was edited.
-            with_model: False when no model took part (imports).
         """
-        facts = image.data.facts
-        provenance = Provenance(
-            image=image.identity,
-            model=ModelIdentity(self.model.id, self.model.sha256) if with_model else None,
-            parameters=dict(parameters or {}),
-            parent=parent,
+        made = tuple(masks)
+        provenance = of_set(
+            image.identity,
+            image.data.facts,
+            made,
             operation=operation,
-            banner=facts.banner,
-            pixel_size=facts.pixel_size,
-            notices=tuple(notices),
+            parameters=parameters,
+            parent=parent,
+            notices=notices,
+            model=self.identity if operation == "auto" else None,
         )
-        return self.sets.save(image.ref, tuple(masks), provenance, suffix=suffix)
+        return self.sets.save(image.ref, made, provenance, suffix=suffix)
+
+    def save_edit(
+        self,
+        ref: ImageRef,
+        loaded: LoadedSet,
+        masks: Sequence[Mask],
+        *,
+        operation: str,
+        parameters: Mapping[str, Any],
+        suffix: str = "",
+    ) -> Saved:
+        """Save what was made of a saved set without opening its image, as a new version.
+
+        Raises:
+            InputError: the set belongs to another image.
+        """
+        if not loaded.belongs:
+            raise InputError(
+                f"set {loaded.version.name} belongs to another image and is not edited as one of {ref}", loaded.notice
+            )
+        provenance = of_edit(
+            loaded.mask_set.provenance, masks, operation=operation, parameters=parameters, parent=loaded.version.name
+        )
+        return self.sets.save(ref, masks, provenance, suffix=suffix)

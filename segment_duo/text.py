@@ -1,11 +1,14 @@
-"""The one place where untrusted text is made fit for a terminal, a log line or a table.
+"""The one place where untrusted text, sizes and moments are made fit for a terminal, a log line or a table.
 
 File names, server answers, pickles and exception texts can hold terminal escapes, line breaks or direction marks. Everything
-that prints passes such text through :func:`safe` first.
+that prints passes such text through :func:`safe` first. Sizes and moments come from file systems and servers too: nothing here raises, whatever
+the number.
 """
 
 from __future__ import annotations
 
+import datetime
+import math
 import unicodedata
 
 # Bidirectional controls can make a file name read differently from what it is.
@@ -15,6 +18,8 @@ _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 def safe(text: object, *, limit: int = 2000) -> str:
     r"""Return ``str(text)`` with control, format and surrogate characters written as ``\xNN`` or ``\uNNNN``.
 
+    A byte of a file name that is not UTF-8, which Python holds as a lone surrogate, is written as that byte (``K\xf6rnung.png``).
+
     Args:
         text: anything with a ``str``.
         limit: longest result in characters; longer text ends in an ellipsis.
@@ -22,9 +27,57 @@ def safe(text: object, *, limit: int = 2000) -> str:
     out: list[str] = []
     for char in str(text)[: limit + 1]:
         code = ord(char)
-        if code in _BIDI or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}:
+        if 0xDC80 <= code <= 0xDCFF:
+            out.append(f"\\x{code - 0xDC00:02x}")
+        elif code in _BIDI or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}:
             out.append(f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
         else:
             out.append(char)
     joined = "".join(out)
     return joined if len(joined) <= limit else joined[: limit - 1] + "…"
+
+
+def is_utf8(name: str) -> bool:
+    """False for a file name whose bytes are not UTF-8: no message, JSON or mask set could hold it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes, in powers of 1024: ``512 B``, ``1.5 MiB``; ``?`` for what is no number."""
+    try:
+        count = float(count)
+    except OverflowError:
+        return "?"
+    if not math.isfinite(count):
+        return "?"
+    unit = "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if abs(count) < 1024:
+            break
+        count, unit = count / 1024, larger
+    if unit == "B":
+        return f"{count:.0f} B"
+    return f"{count:.1f} {unit}" if abs(count) < 1e6 else f"{count:.3g} {unit}"
+
+
+UNKNOWN_MOMENT = "?"
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 in local time, to the minute: ``2026-11-26 14:03``. ``?`` for a moment beyond the years 1 to 9999."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return UNKNOWN_MOMENT
+
+
+def timestamp(seconds: float) -> str | None:
+    """Seconds since 1970 in UTC, ISO 8601, to the second; None for a moment beyond the years 1 to 9999."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None

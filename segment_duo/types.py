@@ -9,10 +9,13 @@ This module must not import NumPy, torch or anything slow: every command imports
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
+
+from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,6 +176,35 @@ class Rle:
     counts: str
 
 
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights made a mask. ``weights_sha256`` is that of the checkpoint file."""
+
+    id: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a mask comes from; it stays with the mask through every later version.
+
+    Attributes:
+        operation: what made it: ``auto``, ``point``, ``import``, ``track``.
+        model: the weights that made it; None where no model took part.
+        parameters: JSON values.
+        program_version: of this program, when it made the mask; empty if not known.
+        notices: every approximation that was used.
+        edits: what was done to it by hand since, oldest first.
+    """
+
+    operation: str
+    model: ModelIdentity | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    program_version: str = ""
+    notices: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+
+
 MaskSource = Literal["auto", "prompt", "import"]
 
 
@@ -181,7 +213,7 @@ class Mask:
     """One mask with the fields of a SAM record.
 
     ``bbox`` and ``crop_box`` are XYWH in pixels, ``bbox`` the smallest that holds the mask: a single pixel is 1 x 1. Only the engine's
-    answers and records (``masks/files.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
+    answers and records (``masks/formats/native.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
     ``predicted_iou`` and ``stability_score`` are None where nobody computed them (imports).
     """
 
@@ -196,14 +228,7 @@ class Mask:
     crop_box: tuple[float, float, float, float] | None = None
     label: str = ""
     source: MaskSource = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which weights made a mask. ``weights_sha256`` is that of the checkpoint file."""
-
-    id: str
-    weights_sha256: str
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +244,12 @@ class ImageIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How a mask set came to be. ``parameters`` holds JSON values only;
+    """How a mask set came to be; :mod:`segment_duo.provenance` makes it. What made each mask is the mask's own :class:`Origin`.
 
-    ``created`` is ISO 8601 in UTC; ``parent`` is the version it was edited from."""
+    ``model``: the one that made every mask, None where they differ or one is not known. ``operation`` and ``parameters`` (JSON values only) are
+    those of the command that saved the set, ``created`` is ISO 8601 in UTC, ``parent`` the version it was edited from. ``models``: ids of all
+    models that made masks of it, as far as they are known.
+    """
 
     image: ImageIdentity | None = None
     model: ModelIdentity | None = None
@@ -233,6 +261,7 @@ class Provenance:
     banner: Banner | None = None
     pixel_size: PixelSize | None = None
     notices: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,32 +302,108 @@ class Version:
 AutoPreset = Literal["default", "web", "fine", "coarse"]
 
 
+def _parameter(
+    default: Any,
+    text: str,
+    *,
+    group: str,
+    least: float | None = None,
+    most: float | None = None,
+    shown: str | None = None,
+) -> Any:
+    """A field of :class:`AutoParameters`.
+
+    Args:
+        default: its value.
+        text: what it does, in a line.
+        group: those of one kind have the same.
+        least, most: its range, both included.
+        shown: the default in words where the value says too little; empty to say nothing.
+    """
+    told = ("" if default is None else f"{default:.3g}") if shown is None else shown
+    return field(default=default, metadata={"help": text, "group": group, "least": least, "most": most, "shown": told})
+
+
+GRID = "Point grid and crops"
+FILTERS = "Filters"
+LARGE = "Large images and speed"
+
+
 @dataclass(frozen=True, slots=True)
 class AutoParameters:
     """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
 
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
     ``tile`` and
-    ``halo`` (pixels) cut a large image into overlapping tiles; ``fast`` allows announced approximations. 0 for ``points_per_batch`` lets
+    ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the
+    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``fast`` allows announced
+    approximations. 0 for ``points_per_batch`` lets
     the engine choose by pixels and free memory, which does not change any result.
+
+    A field added here is an option of ``segduo auto`` by that, with this help text and range (:mod:`segment_duo.cli.auto_options`).
     """
 
-    points_per_side: int = 32
-    points_per_batch: int = 0
-    pred_iou_thresh: float = 0.8
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    mask_threshold: float = 0.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = None
-    min_mask_region_area: int = 0
-    use_m2m: bool = False
-    multimask_output: bool = True
-    region: Box | None = None
-    tile: int = 0
-    halo: int = 128
-    fast: bool = False
+    points_per_side: int = _parameter(
+        32, "Grid points along each side; 32 means 1,024 prompts.", group=GRID, least=1, most=1024
+    )
+    points_per_batch: int = _parameter(0, "Prompts decoded together.", shown="by size and memory", group=GRID, least=1)
+    pred_iou_thresh: float = _parameter(
+        0.8,
+        "Drop masks whose predicted IoU is lower.",
+        shown="the model's own, else 0.8",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    stability_score_thresh: float = _parameter(
+        0.95,
+        "Drop masks that change more when the logit threshold moves.",
+        shown="the model's own, else 0.95",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    stability_score_offset: float = _parameter(1.0, "How far it moves, in logits.", group=FILTERS, least=0)
+    mask_threshold: float = _parameter(0.0, "Logit above which a pixel is in.", group=FILTERS)
+    box_nms_thresh: float = _parameter(
+        0.7,
+        "Of masks whose boxes overlap more (IoU), keep the best.",
+        shown="the model's own, else 0.7",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    crop_n_layers: int = _parameter(
+        0, "Layers of crops that are done as well; 1 adds 4 crops, 2 adds 20.", group=GRID, least=0, most=4
+    )
+    crop_nms_thresh: float = _parameter(0.7, "The same between crops.", group=FILTERS, least=0, most=1)
+    crop_overlap_ratio: float = _parameter(
+        512 / 1500, "Overlap of crops, as a share of the image.", group=GRID, least=0, most=0.9
+    )
+    crop_n_points_downscale_factor: int = _parameter(
+        1, "Divide the grid by this in each layer of crops.", group=GRID, least=1
+    )
+    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = _parameter(
+        None, "JSON file with a list of x, y pairs from 0 to 1, instead of a grid.", group=GRID
+    )
+    min_mask_region_area: int = _parameter(
+        0, "Fill holes and drop specks below this many pixels.", group=FILTERS, least=0
+    )
+    use_m2m: bool = _parameter(False, "Refine each mask once with itself as prompt.", shown="off", group=GRID)
+    multimask_output: bool = _parameter(True, "Three candidates a point, or one.", shown="three", group=GRID)
+    region: Box | None = _parameter(None, "Prompt only inside this box.", group=GRID)  # noqa: RUF009 - makes a field
+    scale: Literal["whole", "both"] = _parameter(
+        "whole",
+        "See the picture whole, or also in windows of the model's input size where it is larger: small objects need that.",
+        shown="the model's own, else whole",
+        group=LARGE,
+    )
+    tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
+    halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
+    fast: bool = _parameter(False, "Allow approximations; the set records them.", shown="", group=LARGE)
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{one.name}: {value} is not a finite number")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from segment_duo.engine.automatic import Run
-from segment_duo.engine.predictor import Predictor
-from segment_duo.models.build import build_model, feature_sizes
+from segment_duo.segmenters.sam2.build import build_model, feature_sizes
+from segment_duo.segmenters.sam2.grid import GridRun
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.types import AutoParameters, Mask
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def loose(trained: bool = True) -> AutoParameters:
         points_per_side=5, pred_iou_thresh=0.0, stability_score_thresh=0.0, stability_score_offset=0.25
     )
     found = [
-        c for c in Run(small_predictor(trained), generous, picture(200, 260)).decode_all() if c.measured is not None
+        c for c in GridRun(small_predictor(trained), generous, picture(200, 260)).decode_all() if c.measured is not None
     ]
     iou = torch.stack([c.predicted_iou for c in found]).quantile(0.4)
     stability = (

@@ -21,17 +21,11 @@ from typing import Any
 import numpy as np
 
 from segment_duo.engine import protocol, routes, server
-from segment_duo.engine.protocol import (
-    AutoEvent,
-    Candidate,
-    ImageState,
-    PredictedObject,
-    PredictResponse,
-    ReleaseReport,
-)
+from segment_duo.engine.protocol import AutoEvent, ImageState, PredictResponse, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import ImageMissing, Job
 from segment_duo.errors import ConfigError
+from segment_duo.results import Candidate, PredictedObject
 from segment_duo.types import Mask, ModelIdentity, Rle
 
 IDENTITY = ModelIdentity("scripted", "0" * 64)
@@ -53,6 +47,9 @@ class ScriptedCompute:
         if self.script.get("fail_in") == kind:
             raise RuntimeError("a scripted \x1b[31mfailure")
 
+    def handler(self, operation: protocol.Operation[Any, Any]) -> Callable[..., Any]:
+        return getattr(self, operation.name)  # type: ignore[no-any-return]
+
     def prepare(self) -> None:
         if "cannot_prepare" in self.script:
             raise ConfigError(self.script["cannot_prepare"], "Use another.")
@@ -72,14 +69,14 @@ class ScriptedCompute:
             gone, _ = self.pixels.popitem(last=False)
             self.embedded.discard(gone)
 
-    def embed(self, job: Job, image_id: str, model: Any) -> ImageState:
+    def embed(self, job: Job, image_id: str, request: protocol.EmbedRequest) -> ImageState:
         self._maybe_end("embed", job)
         if image_id not in self.pixels:
             raise ImageMissing
         job.progress("encoder")
         _work(job, self.script.get("embed_seconds", 0))
         self.embedded.add(image_id)
-        return self.state(image_id, model).model_copy(update={"computed": True})
+        return self.state(image_id, request.model).model_copy(update={"computed": True})
 
     def predict(self, job: Job, image_id: str, request: protocol.PredictRequest) -> PredictResponse:
         self._maybe_end("predict", job)
@@ -92,7 +89,7 @@ class ScriptedCompute:
         ]
         return PredictResponse(objects=objects, seconds=0.0, model=IDENTITY)
 
-    def auto(self, job: Job, image_id: str, request: Any, emit: Callable[[AutoEvent], None]) -> AutoEvent:
+    def auto(self, job: Job, image_id: str, request: protocol.AutoRequest) -> AutoEvent:
         self._maybe_end("auto", job)
         if image_id not in self.pixels:
             raise ImageMissing
@@ -101,7 +98,7 @@ class ScriptedCompute:
             job.check()
             job.progress("prompts", number, batches)
             time.sleep(self.script.get("batch_seconds", 0))
-            emit(AutoEvent("mask", mask=mask_at(number, number)))
+            job.emit(AutoEvent("mask", mask=mask_at(number, number)))
         return AutoEvent("done", seconds=1.0, notes=("scripted",), model=IDENTITY)
 
     def release(self, image_id: str | None) -> ReleaseReport:

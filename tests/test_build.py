@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from segment_duo.errors import ModelError
-from segment_duo.models.build import build_model, feature_sizes, find_config, make_predictor
 from segment_duo.models.registry import NANO_DIR
+from segment_duo.segmenters.sam2.build import build_model, feature_sizes, find_config, make_predictor
 
 CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 

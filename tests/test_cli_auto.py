@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segment_duo.models.registry import NANO_DIR
-from segment_duo.presets import preset_parameters
+from segment_duo.segmenters.presets import preset_parameters
 from segment_duo.types import AutoParameters
 
 from .cli_shell import Shell
@@ -77,3 +77,12 @@ def test_a_wrong_value_is_named_with_its_option(
     done = shell.run("auto", shell.image("a.png"), option, value, "--dry-run")
     assert (done.code, done.stdout) == (code, "")
     assert complaint in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tab\there.png", "bidi\u202ex.png"])
+def test_the_path_of_a_saved_set_is_exact_off_a_terminal(shell: Shell, name: str) -> None:
+    shell.image(name)
+    done = shell.run("auto", name, "--points-per-side", "2").ok()
+    saved = Path(done.stdout.removesuffix("\n"))
+    assert saved.is_file()
+    assert saved.name.startswith(Path(name).stem)

@@ -62,7 +62,7 @@ def test_a_pattern_on_drops_saves_under_masks_root(lab: Shell, drops: DropsServe
     lab.run("auto", "/drops/labdaq/a.png", *QUICK).ok()
     assert "/people/ann/masks/a_1.pkl" in sets(drops)
     assert all("clobber" not in request.body for request in drops.uploads())
-    assert len(lab.run("masks", "show", "/drops/labdaq/a.png@0", "--json").ok().json["masks"]) == len(records)
+    assert len(lab.run("masks", "show", "/drops/labdaq/a.png@0", "--json").ok().json["records"]) == len(records)
 
 
 def test_server_away_while_saving(lab: Shell, drops: DropsServer) -> None:

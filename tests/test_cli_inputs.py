@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import Inputs, Listings, expand_inputs, read_list
 from segment_duo.config import load_config
 from segment_duo.errors import ImageError, InputError, NotFound, SegduoError, SomeInputsFailed
@@ -102,6 +103,7 @@ def test_a_list_of_names_on_drops_costs_one_look_into_their_folder(tmp_path: Pat
         (lambda file: None, "No such file or directory"),
         (lambda file: file.mkdir(), "Is a directory"),
         (lambda file: file.write_bytes(b"\xff\xfe"), "not a text file"),
+        (lambda file: file.write_bytes(b"a\0.png\n"), "not a text file"),
     ],
 )
 def test_a_list_that_cannot_be_read(tmp_path: Path, write: Callable[[Path], object], message: str) -> None:
@@ -109,6 +111,53 @@ def test_a_list_that_cannot_be_read(tmp_path: Path, write: Callable[[Path], obje
     with pytest.raises(InputError) as caught:
         read_list(str(tmp_path / "list"))
     assert caught.value.message == f"{tmp_path / 'list'}: {message}"
+
+
+LATIN = os.fsdecode(b"K\xf6rnung.png")
+
+
+@pytest.fixture
+def latin_names(session: Session) -> None:
+    for name in (LATIN, "set/" + LATIN, os.fsdecode(b"set/notes\xff.txt"), "alone/" + LATIN):
+        Path(name).parent.mkdir(exist_ok=True)
+        try:
+            Path(name).write_bytes(b"")
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+
+
+@pytest.mark.usefixtures("latin_names")
+@pytest.mark.parametrize(
+    ("text", "there", "failed"),
+    [
+        ("set", ["a.png", "b.tif"], 1),
+        ("set/*.png", ["a.png"], 1),
+        ("s*/*", ["a.png", "b.tif"], 1),
+        ("**/K*", [], 3),
+        ("set/a*", ["a.png"], 0),
+        ("alone", [], 1),
+        ("alone/*", [], 1),
+        (LATIN, [], 1),
+        (LATIN.replace("png", "txt"), [], 1),
+    ],
+)
+def test_images_whose_names_are_not_utf8_are_named(session: Session, text: str, there: list[str], failed: int) -> None:
+    inputs = expand_inputs(session, [text], None)
+    assert names(inputs) == there
+    assert [(type(error), "not UTF-8" in error.message, "Rename" in error.hint) for _, error in inputs.failures] == [
+        (InputError, True, True)
+    ] * failed
+
+
+@pytest.mark.usefixtures("latin_names")
+def test_a_list_holds_the_exact_bytes_of_names(session: Session) -> None:
+    odd = ["tab\there.png", " ahead.png", "line\u2028.png", "form\x0cfeed.png", "bidi\u202e.png"]
+    for name in odd:
+        Path(name).write_bytes(b"")
+    Path("list").write_bytes(os.fsencode("\n".join([*odd, f"  {LATIN}\r", "  c.png  \r", "set/a.png\t", ""])))
+    inputs = expand_inputs(session, None, "list")
+    assert names(inputs) == [*odd, "c.png", "a.png"]
+    assert [label for label, _ in inputs.failures] == [LATIN]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,11 @@ import requests
 from segment_duo.config import Config
 from segment_duo.engine import client as client_module
 from segment_duo.engine import lifecycle, protocol
-from segment_duo.engine.client import EngineClient, engine_model
+from segment_duo.engine.api import engine_model
+from segment_duo.engine.client import EngineClient
+from segment_duo.engine.connect import connect
 from segment_duo.engine.protocol import AutoEvent
+from segment_duo.engine.wire import Wire
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,
@@ -54,14 +57,14 @@ class Requests:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[str, str, int]] = []
-        original = EngineClient._request
+        original = Wire.request
 
-        def watched(engine: EngineClient, method: str, route: str, **options: Any) -> bytes:
+        def watched(wire: Wire, method: str, route: str, **options: Any) -> bytes:
             body = options.get("data")
             self.seen.append((method, route.rsplit("/", 1)[-1] if route.count("/") > 3 else "image", len(body or b"")))
-            return original(engine, method, route, **options)
+            return original(wire, method, route, **options)
 
-        monkeypatch.setattr(EngineClient, "_request", watched)
+        monkeypatch.setattr(Wire, "request", watched)
 
     @property
     def methods(self) -> list[str]:
@@ -85,7 +88,8 @@ class TestUpload:
         client.ensure_image(picture(), embed=False)
         sent = Requests(monkeypatch)
         assert client.ensure_image(picture()).embedding == "memory"
-        assert [(method, size) for method, _, size in sent.seen] == [("GET", 0), ("POST", 0)]
+        assert sent.methods == ["GET", "POST"]
+        assert all(size < 30 * 40 for *_, size in sent.seen)
 
     @pytest.mark.parametrize(("grey", "bytes_sent"), [(True, 30 * 40), (False, 30 * 40 * 3)])
     def test_grey_pixels_travel_once(
@@ -142,7 +146,7 @@ class TestEviction:
         image = client.ensure_image(picture()).id
         engine.compute.put_pixels = lambda *_: None  # type: ignore[method-assign]
         engine.compute.pixels.clear()
-        engine.compute.embed = lambda job, image_id, model: engine.compute.state(image_id, model)  # type: ignore[method-assign]
+        engine.compute.embed = lambda job, image_id, request: engine.compute.state(image_id, request.model)  # type: ignore[method-assign]
         with pytest.raises(EngineFailed, match="cannot keep this image"):
             client.predict(image, CLICK)
 
@@ -189,12 +193,8 @@ class TestErrors:
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_a_parameter_that_is_no_number_is_named(self, home: Home, value: float) -> None:
         for config in (home.config, Config(in_process=True)):
-            engine = (
-                EngineClient.connect(config, home.paths)
-                if config.in_process
-                else EngineClient(home.settings, startable=False)
-            )
-            with pytest.raises(UsageError, match=f"--mask-threshold: {value} is not a finite number"):
+            engine = connect(config, home.paths) if config.in_process else EngineClient(home.settings, startable=False)
+            with pytest.raises(UsageError, match=f"mask_threshold: {value} is not a finite number"):
                 engine.auto("0" * 64, AutoParameters(mask_threshold=value))
 
     def test_bad_image_id(self, threaded: StartThread) -> None:
@@ -324,8 +324,8 @@ class TestLongWork:
         first = threading.Thread(target=client.predict, args=(image, CLICK))
         first.start()
         wait_for(engine.worker.running)
-        session = engine.client()._session()
-        address = client._address(protocol.image_route(image, "predict"))
+        session = engine.client().wire._session()
+        address = client.wire._address(protocol.image_route(image, "predict"))
         body = protocol.PredictRequest(prompts=CLICK).model_dump(mode="json")
         with pytest.raises(requests.exceptions.ReadTimeout):
             session.post(address, json=body, timeout=0.2)
@@ -388,7 +388,7 @@ class TestDeath:
         def cut(*_: object, **__: object) -> None:
             raise requests.exceptions.ConnectionError("reset by peer")
 
-        client._session().post = cut  # type: ignore[method-assign]
+        client.wire._session().post = cut  # type: ignore[method-assign]
         with pytest.raises(EngineFailed, match=r"the connection to the engine on .*forwarded.sock ended") as caught:
             client.auto(image, AutoParameters())
         assert "ssh -L" in caught.value.hint
@@ -397,7 +397,7 @@ class TestDeath:
     def test_another_machines_engine_is_never_started(self, home: Home) -> None:
         other = Home(home.root, Config(socket=home.root / "forwarded.sock"))
         with pytest.raises(EngineUnavailable, match="no engine listens"):
-            EngineClient.connect(other.config, other.paths)
+            connect(other.config, other.paths)
         client = EngineClient(other.settings, startable=False)
         with pytest.raises(EngineUnavailable, match="no engine answers"):
             client.status()
@@ -409,7 +409,7 @@ class TestModels:
     def test_paths_stay_on_this_machine(self, home: Home) -> None:
         other = Home(home.root, Config(socket=home.root / "forwarded.sock"))
         client = EngineClient(other.settings, startable=False)
-        assert client._wire_model(self.CHOICE) == protocol.ModelRequest(id="sam2.1-large", sha256="a" * 64)
+        assert client.model_request(self.CHOICE) == protocol.ModelRequest(id="sam2.1-large", sha256="a" * 64)
 
     def test_an_engine_elsewhere_decides_which_models_there_are(self, threaded: StartThread) -> None:
         client = threaded().client()
@@ -419,7 +419,7 @@ class TestModels:
             engine_model(client, "nano")
 
     def test_own_engine_gets_the_whole_choice(self, home: Home) -> None:
-        wire = EngineClient(home.settings, startable=True)._wire_model(self.CHOICE)
+        wire = EngineClient(home.settings, startable=True).model_request(self.CHOICE)
         assert (wire.config, wire.checkpoint, wire.sha256) == ("configs/l.yaml", "/secret/place/large.pt", "a" * 64)
 
 
@@ -431,14 +431,14 @@ class TestWire:
             AutoEvent("progress", phase="points", done=64, total=1024),
             AutoEvent("error", error=error),
         ):
-            line = protocol.dump_auto_event(event)
+            line = protocol.AUTO.dump(event)
             assert line.endswith(b"\n")
             assert line.count(b"\n") == 1
-            assert protocol.load_auto_event(line) == event
+            assert protocol.AUTO.load(line) == event
 
     def test_requests_round_trip(self) -> None:
         prompt = Prompt(points=(Point(1.5, 2.25, 0),), box=Box(0, 0, 5, 6), previous="h", object_id="7")
-        request = protocol.PredictRequest(prompts=[prompt], multimask=True, preview_max_side=100)
+        request = protocol.PredictRequest(prompts=[prompt], multimask_output=True, preview_max_side=100)
         assert protocol.PredictRequest.model_validate_json(request.model_dump_json(exclude_defaults=True)) == request
         auto = protocol.AutoRequest(parameters=AutoParameters(point_grids=(((0.5, 0.5),),), region=Box(1, 2, 3, 4)))
         assert protocol.AutoRequest.model_validate_json(auto.model_dump_json(exclude_defaults=True)) == auto

@@ -24,10 +24,10 @@ from segment_duo.errors import (
     SegduoError,
     UsageError,
 )
+from segment_duo.library.versions import list_versions, save_version
 from segment_duo.stores.cache import ContentCache
 from segment_duo.stores.drops import DropsStore, escape_search, escape_upload_path
 from segment_duo.stores.transport import Patience
-from segment_duo.stores.versions import list_versions, save_version
 from segment_duo.text import safe
 from tests.drops_server import DropsServer
 
@@ -464,13 +464,6 @@ def test_a_slow_server_ends_in_a_timeout(server: DropsServer) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_a_trickle_of_bytes_is_not_waited_for(server: DropsServer) -> None:
-    server.put("/labdaq/a.tif", b"x" * 2_000_000)
-    store = DropsStore(server.url, "ann", PASSWORD, patience=Patience(answer_seconds=-1, slowest_rate=1e12, attempts=1))
-    with pytest.raises(DropsUnavailable, match="too slowly"):
-        store.read("/labdaq/a.tif")
-
-
 def test_large_files_are_refused_before_they_are_read(store: DropsStore, server: DropsServer) -> None:
     server.put("/labdaq/a.tif", b"x" * 1000)
     assert len(store.read("/labdaq/a.tif", max_bytes=1000)) == 1000
@@ -533,7 +526,7 @@ def test_a_server_that_dies_while_storing_ends_the_attempt(store: DropsStore, se
 def test_the_password_is_in_no_text(server: DropsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     store = DropsStore(server.url, "ann", PASSWORD, ContentCache(tmp_path / "c", 1000), patience=QUICK)
-    texts = [repr(store), repr(store._connection), str(vars(store._connection._session().auth).keys())]
+    texts = [repr(store), repr(store._connection), str(vars(store._connection._session()[0].auth).keys())]
     server.put("/labdaq/a.tif", b"data")
     store.read("/labdaq/a.tif")
     for fault in (

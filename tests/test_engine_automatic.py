@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segment_duo.engine.automatic import AutomaticMaskGenerator, Run, clean_region
-from segment_duo.engine.fullsize import Region
 from segment_duo.errors import Cancelled, UsageError
+from segment_duo.masks.cropped import CroppedMask
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.grid import GridRun
+from segment_duo.segmenters.sam2.segments import cleaned
 from segment_duo.types import AutoParameters, Box
 from tests.engine_stock import as_stock, comparable, loose, picture, small_model, small_predictor, stock_records
 
@@ -148,13 +150,13 @@ def test_embeddings_of_crops_go_through_the_cache() -> None:
 
 
 def test_small_regions_are_removed_from_final_masks() -> None:
-    run = Run(small_predictor(), changed(min_mask_region_area=30), picture(200, 260, 0))
-    plain = Run(small_predictor(), loose(), picture(200, 260, 0))
+    run = GridRun(small_predictor(), changed(min_mask_region_area=30), picture(200, 260, 0))
+    plain = GridRun(small_predictor(), loose(), picture(200, 260, 0))
     candidates = run.decode_all()
     cleaned, untouched = run.select(candidates), plain.select(candidates)
     assert len(cleaned) <= len(untouched)
     assert any("30 pixels" in note for note in run.notes)
-    assert sum(s.region.area for s in cleaned) > 0
+    assert sum(s.mask.area for s in cleaned) > 0
 
 
 def test_holes_are_filled_and_specks_dropped() -> None:
@@ -163,15 +165,15 @@ def test_holes_are_filled_and_specks_dropped() -> None:
     pixels[10:12, 10:12] = False  # a hole of 4
     pixels[15:21, 15:21] = False  # a hole of 36
     pixels[35:37, 35:37] = True  # a speck of 4
-    cleaned = clean_region(Region(pixels, 7, 3), 10)
+    result = cleaned(CroppedMask(pixels, 7, 3), 10)
     expected = pixels.copy()
     expected[10:12, 10:12] = True
     expected[35:37, 35:37] = False
-    assert (cleaned.left, cleaned.top) == (12, 8)
-    assert np.array_equal(cleaned.pixels, expected[5:30, 5:30])
-    assert clean_region(cleaned, 10) is cleaned
-    only_speck = Region(np.ones((2, 2), dtype=bool), 0, 0)
-    assert clean_region(only_speck, 10) is only_speck  # the largest island always stays
+    assert (result.left, result.top) == (12, 8)
+    assert np.array_equal(result.pixels, expected[5:30, 5:30])
+    assert cleaned(result, 10) is result
+    only_speck = CroppedMask(np.ones((2, 2), dtype=bool), 0, 0)
+    assert cleaned(only_speck, 10) is only_speck  # the largest island always stays
 
 
 @pytest.mark.parametrize(

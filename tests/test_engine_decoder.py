@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segment_duo.engine import decoder as module
-from segment_duo.engine.fullsize import FullSize, canvas_rle, cut_out, trim
-from segment_duo.engine.predictor import Embedding
+from segment_duo.masks.cropped import trim
+from segment_duo.segmenters.sam2 import decoder as module
+from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
 from tests.engine_stock import picture, small_model, small_predictor
 
 CPU = torch.device("cpu")
@@ -126,7 +127,7 @@ def test_stability_boxes_masks_and_rle_equal_stock(
     up = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
     stability = calculate_stability_score(up, threshold, offset)
     boxes = batched_mask_to_box(up > threshold)
-    full = FullSize((low, low), size, CPU)
+    full = Upsampler((low, low), size, CPU)
     for i, cut in enumerate(cut_out(logits, threshold - offset)):
         measured = full.measure(cut, threshold, offset)
         assert torch.equal(measured.stability, stability[i]) or bool(measured.stability.isnan() & stability[i].isnan())
@@ -139,7 +140,7 @@ def test_stability_boxes_masks_and_rle_equal_stock(
         assert np.array_equal(canvas, (up[i] > threshold).numpy())
         assert trim(region).area == region.area
         rle = coco_encode_rle(mask_to_rle_pytorch((up[i] > threshold)[None])[0])
-        assert canvas_rle(region, *size).counts == rle["counts"]
+        assert region.rle(*size).counts == rle["counts"]
 
 
 @torch.inference_mode()
@@ -148,7 +149,7 @@ def test_pixels_at_a_threshold_are_decided_as_torch_does() -> None:
     logits = blobs(1, 64)
     size = (301, 207)
     up = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0, 0]
-    full = FullSize((64, 64), size, CPU)
+    full = Upsampler((64, 64), size, CPU)
     values = up[up > -2][::40]
     assert len(values) > 20
     for value in values.tolist():
@@ -157,6 +158,6 @@ def test_pixels_at_a_threshold_are_decided_as_torch_does() -> None:
 
 
 def test_logits_cut_at_a_higher_threshold_are_refused() -> None:
-    full = FullSize((64, 64), (100, 100), CPU)
+    full = Upsampler((64, 64), (100, 100), CPU)
     with pytest.raises(ValueError, match="higher threshold"):
         full.binary(cut_out(blobs(1, 64), 0.5)[0], 0.0)

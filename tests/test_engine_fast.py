@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.candidates import Candidate, CropCandidates
-from segment_duo.engine.fast import Coverage, half_precision, levels, notes
-from segment_duo.engine.fullsize import LowRes, Measured
-from segment_duo.engine.predictor import Predictor, PromptArrays
+from segment_duo.segmenters.base import PromptArrays
+from segment_duo.segmenters.sam2.adaptive import Coverage, half_precision, levels, notes
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.candidates import CropCandidates, GridCandidate
+from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters.sam2.upsample import LowRes, Measured
 from tests.engine_stock import loose, picture, small_model, small_predictor
 
 
@@ -25,19 +26,19 @@ def test_levels_share_the_grid_from_coarse_to_fine() -> None:
     assert {tuple(p) for part in parts for p in part} == {tuple(p) for p in grid}
 
 
-def disc(x: float, y: float, radius: float, prompt: tuple[float, float], *, stability: float = 1.0) -> Candidate:
+def disc(x: float, y: float, radius: float, prompt: tuple[float, float], *, stability: float = 1.0) -> GridCandidate:
     """A candidate whose mask is a disc, on a 64 x 64 low-res grid of a crop of 128 x 128 pixels."""
     rows, cols = np.mgrid[:64, :64]
     logits = torch.from_numpy(radius - np.hypot(cols - x, rows - y)).float()
     measured = Measured(torch.tensor(stability), torch.zeros(4))
-    return Candidate(LowRes(logits, 0, 0, 0.0, True), torch.tensor(0.9), torch.tensor(prompt), measured)
+    return GridCandidate(LowRes(logits, 0, 0, 0.0, True), torch.tensor(0.9), torch.tensor(prompt), measured)
 
 
 def test_only_small_stable_masks_that_two_prompts_agree_on_explain_a_point() -> None:
     parameters = replace(loose(), stability_score_thresh=0.5)
     asked = np.array([[40.0, 40.0], [100.0, 100.0]])
 
-    def left(*batches: list[Candidate]) -> int:
+    def left(*batches: list[GridCandidate]) -> int:
         coverage = Coverage(parameters, CropCandidates((0, 0, 128, 128), 0, (64, 64)))
         for batch in batches:
             coverage.add(batch)

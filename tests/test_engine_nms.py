@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from segment_duo.engine.nms import suppress
+from segment_duo.segmenters.sam2.nms import suppress
 
 
 def boxes_and_scores(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,7 +33,7 @@ def test_it_keeps_what_torchvision_keeps_in_its_order(count: int, limit: float) 
 
 def test_torchvision_is_not_imported() -> None:
     code = (
-        "import sys, torch; from segment_duo.engine.nms import suppress;"
+        "import sys, torch; from segment_duo.segmenters.sam2.nms import suppress;"
         "print(suppress(torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 30, 30]]), torch.tensor([0.5, 0.9, 0.1]), 0.5));"
         "print('torchvision' in sys.modules)"
     )
@@ -42,7 +42,7 @@ def test_torchvision_is_not_imported() -> None:
 
 
 def test_without_the_library_the_package_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segment_duo.engine import nms
+    from segment_duo.segmenters.sam2 import nms
 
     monkeypatch.setattr(torch.ops, "load_library", lambda path: (_ for _ in ()).throw(OSError(path)))
     nms._operator.cache_clear()

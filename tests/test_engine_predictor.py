@@ -7,9 +7,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from segment_duo.engine.predictor import Embedding, PromptArrays, preview_size
 from segment_duo.errors import PromptError
-from segment_duo.models.build import make_predictor
+from segment_duo.segmenters.base import PromptArrays
+from segment_duo.segmenters.sam2.build import make_predictor
+from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.predictor import preview_size
 from tests.engine_stock import picture, small_model, small_predictor
 
 PIXELS = picture(200, 260)
@@ -35,7 +37,7 @@ def stock(
         point_coords=p.points if len(p.points) else None,
         point_labels=p.labels if len(p.points) else None,
         box=None if p.box is None else np.array(p.box),
-        mask_input=None if p.previous is None else p.previous[None],
+        mask_input=None if p.mask_input is None else p.mask_input[None],
         multimask_output=multimask,
     )
     order = np.argsort(-iou, kind="stable")
@@ -56,10 +58,10 @@ def assert_equal(ours, theirs) -> None:  # type: ignore[no-untyped-def]
     ("asked", "multimask"),
     [
         (prompt((100, 90, 1)), True),
-        (prompt((100, 90, 1), multimask=False), False),
+        (prompt((100, 90, 1), multimask_output=False), False),
         (prompt((100, 90, 1), (30, 40, 0)), False),
         (prompt(box=(40.0, 30.0, 150.0, 120.0)), False),
-        (prompt((80, 70, 1), box=(40.0, 30.0, 150.0, 120.0), multimask=True), True),
+        (prompt((80, 70, 1), box=(40.0, 30.0, 150.0, 120.0), multimask_output=True), True),
     ],
 )
 def test_one_prompt_equals_stock(embedding: Embedding, asked: PromptArrays, multimask: bool) -> None:
@@ -69,7 +71,7 @@ def test_one_prompt_equals_stock(embedding: Embedding, asked: PromptArrays, mult
 def test_refining_with_previous_logits_equals_stock(embedding: Embedding) -> None:
     predictor = small_predictor()
     first = predictor.predict(embedding, [prompt((100, 90, 1))])[0][0]
-    second = prompt((100, 90, 1), (140, 60, 0), previous=first.low_res)
+    second = prompt((100, 90, 1), (140, 60, 0), mask_input=first.low_res)
     assert_equal(predictor.predict(embedding, [second])[0], stock(second, False))
 
 
@@ -101,7 +103,7 @@ def test_preview_masks_have_preview_size(embedding: Embedding) -> None:
 
 def test_embeddings_survive_their_tensors_with_the_same_bits(embedding: Embedding) -> None:
     predictor = small_predictor()
-    restored = Embedding.from_tensors(embedding.to_tensors())
+    restored = Embedding.from_arrays(embedding.to_arrays())
     assert (restored.height, restored.width) == (200, 260)
     for restored_map, original in zip(restored.high_res_feats, embedding.high_res_feats, strict=True):
         assert restored_map.stride()[1:] == original.stride()[1:]
@@ -111,7 +113,7 @@ def test_embeddings_survive_their_tensors_with_the_same_bits(embedding: Embeddin
     for one, other in zip(a, b, strict=True):
         assert np.array_equal(one.low_res, other.low_res)
     with pytest.raises((KeyError, ValueError)):
-        Embedding.from_tensors({"image_embed": torch.zeros(1)})
+        Embedding.from_arrays({"image_embed": np.zeros(1, np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_prompts_that_cannot_be(make) -> None:  # type: ignore[no-untyped-def]
 
 def test_previous_logits_of_another_model_are_refused(embedding: Embedding) -> None:
     with pytest.raises(PromptError, match="previous logits"):
-        small_predictor().predict(embedding, [prompt((9, 9, 1), previous=np.zeros((7, 7), np.float32))])
+        small_predictor().predict(embedding, [prompt((9, 9, 1), mask_input=np.zeros((7, 7), np.float32))])
 
 
 def test_pixels_must_be_rgb_bytes() -> None:

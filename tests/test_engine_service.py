@@ -19,8 +19,9 @@ import pytest
 from segment_duo.config import Config
 from segment_duo.engine import lifecycle, protocol
 from segment_duo.engine.cache import EmbeddingKey
-from segment_duo.engine.client import EngineClient, EngineStatus
-from segment_duo.engine.protocol import AutoEvent
+from segment_duo.engine.client import EngineClient
+from segment_duo.engine.connect import connect
+from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import ConfigError, EngineFailed, ModelError, PromptError
 from segment_duo.models.registry import ModelChoice
 from segment_duo.types import AutoParameters, Box, Point, Prompt
@@ -81,7 +82,7 @@ class TestPredict:
         found = client.predict(image, prompts, model=real_model)
         assert [one.object_id for one in found] == ["a", "b", "c"]
         assert [len(one.candidates) for one in found] == [1, 1, 3]
-        single = client.predict(image, prompts, model=real_model, multimask=False)
+        single = client.predict(image, prompts, model=real_model, multimask_output=False)
         assert [len(one.candidates) for one in single] == [1, 1, 1]
 
     def test_logits_refine_and_lost_ones_are_said(
@@ -235,7 +236,7 @@ class TestModels:
         missing = "mps" if torch.cuda.is_available() else "cuda"
         if torch.backends.mps.is_available() and missing == "mps":
             pytest.skip("this machine has every device")
-        from segment_duo.engine.shelf import choose_device
+        from segment_duo.engine.device import choose_device
 
         with pytest.raises(ConfigError, match=f"no device '{missing}'"):
             choose_device(missing)
@@ -247,7 +248,7 @@ class TestWithoutDaemon:
         self, client: EngineClient, image: str, real_engine: Home, real_model: ModelChoice
     ) -> None:
         config = Config(device="cpu", threads=1, in_process=True)
-        engine = EngineClient.connect(config, real_engine.paths)
+        engine = connect(config, real_engine.paths)
         before = [process.pid for process in real_engine.processes()]
         prompts = [Prompt(points=(Point(40, 40),)), Prompt(box=Box(80, 20, 140, 80))]
         state = engine.ensure_image(discs(), model=real_model)

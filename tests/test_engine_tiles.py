@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from segment_duo.engine.advice import tile_advice
-from segment_duo.engine.automatic import AutomaticMaskGenerator, Segment, record, region_box
-from segment_duo.engine.fullsize import Region, trim
-from segment_duo.engine.tiles import Piece, Window, merge, windows
 from segment_duo.errors import Cancelled, UsageError
+from segment_duo.masks.cropped import CroppedMask, trim
+from segment_duo.segmenters.advice import tile_advice
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.segments import Segment, inclusive_box, record
+from segment_duo.segmenters.sam2.tiles import Piece, Window, merge, windows
 from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
 
@@ -59,7 +60,7 @@ def objects() -> list[npt.NDArray[np.bool_]]:
     return truth
 
 
-def seen_through(window: Window, mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> Region | None:
+def seen_through(window: Window, mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> CroppedMask | None:
     """What a model would return for an object: its part in the window, with an outline that is off by a pixel at random."""
     x0, y0, x1, y1 = window.core
     if not mask[y0:y1, x0:x1].any():
@@ -68,7 +69,7 @@ def seen_through(window: Window, mask: npt.NDArray[np.bool_], rng: np.random.Gen
     if change:
         mask = ndimage.binary_dilation(mask) if change > 0 else ndimage.binary_erosion(mask)
     x0, y0, x1, y1 = window.box
-    region = trim(Region(mask[y0:y1, x0:x1], x0, y0))
+    region = trim(CroppedMask(mask[y0:y1, x0:x1], x0, y0))
     return region if region.pixels.size else None
 
 
@@ -79,7 +80,9 @@ def pieces_of(truth: list[npt.NDArray[np.bool_]]) -> list[Piece]:
         for mask in truth:
             region = seen_through(window, mask, rng)
             if region is not None:
-                segment = Segment(region, region_box(region), float(rng.uniform(0.8, 1)), 0.97, (0.0, 0.0), window.box)
+                segment = Segment(
+                    region, inclusive_box(region), float(rng.uniform(0.8, 1)), 0.97, (0.0, 0.0), window.box
+                )
                 out.append(Piece.of(segment, window, HEIGHT, WIDTH))
     return out
 
@@ -97,7 +100,7 @@ def test_every_object_is_found_once_and_whole() -> None:
     matched = set()
     for segment in found:
         full = np.zeros((HEIGHT, WIDTH), dtype=bool)
-        r = segment.region
+        r = segment.mask
         full[r.top : r.top + r.pixels.shape[0], r.left : r.left + r.pixels.shape[1]] = r.pixels
         best = int(np.bincount(labels[full]).argmax()) - 1
         iou = (full & truth[best]).sum() / (full | truth[best]).sum()
@@ -109,18 +112,18 @@ def test_every_object_is_found_once_and_whole() -> None:
 
 def test_a_fragment_without_continuation_is_dropped_and_counted() -> None:
     window = windows(HEIGHT, WIDTH, TILE, HALO)[0]
-    cut = Region(np.ones((40, 100), dtype=bool), window.box[2] - 100, 50)
-    alone = Piece.of(Segment(cut, region_box(cut), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
+    cut = CroppedMask(np.ones((40, 100), dtype=bool), window.box[2] - 100, 50)
+    alone = Piece.of(Segment(cut, inclusive_box(cut), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
     assert alone.sides == "r"
     assert merge([alone]) == ([], 1)
 
 
 def test_nested_masks_of_one_window_are_not_duplicates() -> None:
     window = windows(HEIGHT, WIDTH, TILE, HALO)[0]
-    shell = Region(np.ones((60, 60), dtype=bool), 50, 50)
-    core = Region(np.ones((50, 50), dtype=bool), 55, 55)
+    shell = CroppedMask(np.ones((60, 60), dtype=bool), 50, 50)
+    core = CroppedMask(np.ones((50, 50), dtype=bool), 55, 55)
     pieces = [
-        Piece.of(Segment(r, region_box(r), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
+        Piece.of(Segment(r, inclusive_box(r), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
         for r in (shell, core)
     ]
     assert len(merge(pieces)[0]) == 2
@@ -131,7 +134,7 @@ def test_pixels_survive_packing() -> None:
     window = windows(HEIGHT, WIDTH, TILE, HALO)[5]
     pixels = rng.random((37, 53)) > 0.5
     piece = Piece.of(
-        Segment(Region(pixels, 300, 280), (0, 0, 0, 0), 1.0, 1.0, (0.0, 0.0), window.box), window, HEIGHT, WIDTH
+        Segment(CroppedMask(pixels, 300, 280), (0, 0, 0, 0), 1.0, 1.0, (0.0, 0.0), window.box), window, HEIGHT, WIDTH
     )
     assert np.array_equal(piece.pixels, pixels)
     inside = piece.within((290, 270, 330, 300))
@@ -164,8 +167,8 @@ def test_tiles_and_crops_exclude_each_other() -> None:
 
 
 def test_a_record_on_a_large_canvas_never_makes_the_canvas() -> None:
-    region = Region(np.ones((3, 2), dtype=bool), 39_998, 49_997)
-    segment = Segment(region, region_box(region), 0.9, 0.9, (39_999.0, 49_999.0), (0, 0, 40_000, 50_000))
+    region = CroppedMask(np.ones((3, 2), dtype=bool), 39_998, 49_997)
+    segment = Segment(region, inclusive_box(region), 0.9, 0.9, (39_999.0, 49_999.0), (0, 0, 40_000, 50_000))
     mask = record(segment, 0, 50_000, 40_000)  # 2,000 megapixels
     assert mask.area == 6
     assert mask.bbox == (39_998.0, 49_997.0, 1.0, 2.0)

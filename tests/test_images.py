@@ -7,8 +7,11 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from PIL import Image
 
 from segment_duo.errors import ImageError
 from segment_duo.images import IMAGE_SUFFIXES, read_image, stretch_to_uint8
+from segment_duo.images.promises import read_promise
 
 RNG = np.random.default_rng(4)
 GREY = RNG.integers(0, 256, (48, 64), dtype=np.uint8)
@@ -404,6 +408,202 @@ def test_damaged_lzw_codes_do_not_take_the_process_with_them() -> None:
             except ImageError:
                 refused += 1
     assert refused > 100
+
+
+# ---- byte counts that say nothing, and headers that say too much
+
+
+def patched(raw: bytes, code: int, change: Callable[[int], int], *, rename: int = 0) -> bytes:
+    """The file with the values of one tag of its first page changed, or the tag called something else."""
+    out = bytearray(raw)
+    with tifffile.TiffFile(io.BytesIO(raw)) as tif:
+        tag, order = tif.pages[0].tags[code], tif.byteorder
+    if rename:
+        struct.pack_into(f"{order}H", out, tag.offset, rename)
+        return bytes(out)
+    kind = {3: "H", 4: "I", 16: "Q"}[int(tag.dtype)]
+    mask = 2 ** (8 * struct.calcsize(kind)) - 1
+    values = struct.unpack_from(f"{order}{tag.count}{kind}", raw, tag.valueoffset)
+    struct.pack_into(f"{order}{tag.count}{kind}", out, tag.valueoffset, *(change(value) & mask for value in values))
+    return bytes(out)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda n: 0, lambda n: n // 2, lambda n: -n, lambda n: 1], ids=["0", "half", "negative", "1"]
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"rowsperstrip": 7}, {"tile": (16, 16)}, {"byteorder": ">"}, {"bigtiff": True}], ids=str
+)
+@pytest.mark.parametrize("image", [GREY, DEEP, COLOUR, DEEP.astype(np.float32)], ids=["8", "16", "colour", "float"])
+def test_uncompressed_pixels_are_read_from_the_geometry(
+    image: np.ndarray, options: dict[str, object], change: Callable[[int], int]
+) -> None:
+    raw = tiff(image, **options, **({"photometric": "rgb"} if image.ndim == 3 else {}))
+    raw = patched(raw, 325 if "tile" in options else 279, change)
+    assert np.array_equal(read_image(raw, name="a.tif").original, image)
+
+
+def test_a_zero_count_of_one_of_many_strips_and_no_counts_at_all() -> None:
+    raw = tiff(DEEP, rowsperstrip=7)
+    for wrong in ([0], [3], [0, 2, 5]):
+        calls = iter(range(100))
+        one = patched(raw, 279, lambda count, calls=calls, wrong=wrong: 0 if next(calls) in wrong else count)
+        assert np.array_equal(read_image(one, name="a.tif").original, DEEP)
+    for options in ({}, {"rowsperstrip": 7}):
+        assert np.array_equal(
+            read_image(patched(tiff(DEEP, **options), 279, int, rename=65001), name="a").original, DEEP
+        )
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "jpeg"])
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 16}], ids=str)
+def test_compressed_data_that_hold_their_own_end_need_no_count(compression: str, options: dict[str, object]) -> None:
+    raw = tiff(GREY, compression=compression, **options)
+    expected = read_image(raw, name="a").original
+    assert np.array_equal(read_image(patched(raw, 279, lambda n: 0), name="a").original, expected)
+
+
+def test_counts_are_not_mended_beyond_the_end_of_the_file() -> None:
+    raw = tiff(DEEP, rowsperstrip=7)
+    for short in (raw[:-1], raw[:-300]):
+        with pytest.raises(ImageError, match=r"truncated|missing"):
+            read_image(patched(short, 279, lambda n: 0), name="a")
+    calls = iter(range(100))
+    nowhere = patched(raw, 273, lambda n: 0 if next(calls) == 3 else n)
+    with pytest.raises(ImageError, match="a strip or tile is missing"):
+        read_image(nowhere, name="a")
+    few = bytearray(raw)
+    for code in (273, 279):
+        with tifffile.TiffFile(io.BytesIO(raw)) as tif:
+            struct.pack_into("<I", few, tif.pages[0].tags[code].offset + 4, 3)
+    with pytest.raises(ImageError, match="a strip or tile is missing"):
+        read_image(bytes(few), name="a")
+
+
+def lying(kind: str, width: int = 19_000, height: int = 20_000) -> bytes:
+    """A small file whose header claims a large picture."""
+    if kind.startswith("TIFF"):
+        raw = bytearray(tiff(COLOUR, compression=kind.split()[1], photometric="rgb"))
+    else:
+        raw = bytearray(
+            pillow(COLOUR, kind.split(maxsplit=1)[0], **({"progressive": True} if "progressive" in kind else {}))
+        )
+    if "JPEG" in kind or "jpeg" in kind:
+        start = next(raw.find(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in raw)
+        struct.pack_into(">HH", raw, start + 5, height, width)
+    elif kind == "PNG":
+        struct.pack_into(">II", raw, 16, width, height)
+        struct.pack_into(">I", raw, 29, zlib.crc32(raw[12:29]))
+    elif kind == "BMP":
+        struct.pack_into("<ii", raw, 18, width, height)
+    else:
+        for code, value in ((256, width), (257, height), (278, height)):
+            raw = bytearray(patched(bytes(raw), code, lambda n, value=value: value))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "JPEG progressive", "PNG", "BMP", "TIFF jpeg", "TIFF zlib", "TIFF lzw", "TIFF packbits"]
+)
+def test_a_header_that_promises_more_than_the_file_holds_is_refused_without_memory(kind: str) -> None:
+    raw = lying(kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="damaged"):
+            read_image(raw, name="a")
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from([1, 3]),
+    st.integers(1, 95),
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_no_true_file_is_taken_for_a_lying_one(
+    width: int, height: int, channels: int, quality: int, subsampling: int, progressive: bool, noisy: bool
+) -> None:
+    image = (
+        np.full((height, width, channels), 7, np.uint8)
+        if not noisy
+        else RNG.integers(0, 255, (height, width, channels)).astype(np.uint8)
+    )
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive, "optimize": True}
+    for kind, extra in (("JPEG", options), ("PNG", {"compress_level": 9}), ("BMP", {})):
+        raw = pillow(picture, kind, **extra)
+        promise = read_promise(raw, kind)
+        assert promise is not None
+        assert (promise.width, promise.height) == (width, height)
+        assert promise.least_bytes <= len(raw)
+        assert read_image(raw, name="a").facts.width == width
+
+
+def test_odd_files_write_nothing_to_stderr(tmp_path: Path) -> None:
+    """libtiff and Pillow would; in a terminal UI their lines tear the screen. In a process of its own, for libraries write past Python."""
+    bilevel = DEEP.mean() < DEEP
+    files = {
+        "fax": pillow(Image.fromarray(bilevel), "TIFF", compression="group4"),
+        "fax3": pillow(Image.fromarray(bilevel), "TIFF", compression="group3"),
+        "exif": pillow(GREY, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x40\0\x12\x01\x03\0\xff\xff\0\0" + bytes(40)),
+        "palette": palette_with_transparent_bytes(),
+        "jpeg": pillow(COLOUR, "JPEG")[:-200] + b"\xff\xd9",
+    }
+    files["fax0"] = patched(files["fax"], 279, lambda n: 0)
+    for name in ("fax", "fax3"):
+        raw = bytearray(files[name])
+        offset, count = lzw_strip(bytes(raw))
+        raw[offset + count // 3 : offset + count // 2] = bytes(count // 2 - count // 3)  # no code has so many zeros
+        files[f"broken {name}"] = bytes(raw)
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    code = (
+        "import pathlib, sys\nfrom segment_duo.images import read_image\nfrom segment_duo.errors import ImageError\n"
+        "for f in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    try: print(f.name, read_image(f.read_bytes(), name=f.name).facts.format)\n"
+        "    except ImageError as error: print(f.name, 'refused')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-Wdefault", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    read = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert read.keys() == files.keys()
+    assert read["fax"] == read["fax0"] == "TIFF"
+    assert read["broken fax"] == "refused"
+    assert np.array_equal(read_image(files["fax"], name="a").pixels[..., 0] > 0, bilevel)
+    assert np.array_equal(read_image(files["fax0"], name="a").pixels[..., 0] > 0, bilevel)
+
+
+def palette_with_transparent_bytes() -> bytes:
+    image = Image.fromarray(GREY).convert("P")
+    return pillow(image, "PNG", transparency=bytes(range(256)))
+
+
+@pytest.mark.parametrize("inverted", [0, 1])
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_fax_pages_keep_black_and_white(compression: str, inverted: int) -> None:
+    bilevel = DEEP.mean() < DEEP
+    buffer = io.BytesIO()
+    first, second = Image.fromarray(bilevel), Image.fromarray(~bilevel)
+    first.save(buffer, "TIFF", compression=compression, tiffinfo={262: inverted}, save_all=True, append_images=[second])
+    assert np.array_equal(read_image(buffer.getvalue(), name="a").original, bilevel)
+    assert np.array_equal(read_image(buffer.getvalue(), name="a", page=1).original, ~bilevel)
+
+
+def test_samples_that_are_no_numbers_are_counted() -> None:
+    samples = DEEP.astype(np.float32)
+    assert read_image(tiff(samples), name="a").facts.warnings == ()
+    samples[:2] = np.nan
+    samples[5, 5] = np.inf
+    [warning] = read_image(tiff(samples), name="a").facts.warnings
+    assert warning.startswith(f"{2 * samples.shape[1] + 1} of {samples.size} samples are not finite")
 
 
 # ---- stretch

@@ -72,7 +72,7 @@ def test_light_commands_load_nothing_heavy(arguments: list[str], code: int, tmp_
 
 
 def test_masks_ls_of_a_saved_set_does_without_numpy(tmp_path: Path) -> None:
-    from segment_duo.masks.files import dumps
+    from segment_duo.masks.formats.native import dumps
     from segment_duo.types import Mask, MaskSet, Provenance, Rle
 
     folder = tmp_path / "masks"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,8 @@ import tifffile
 from segment_duo.errors import UsageError
 from segment_duo.images import parse_pixel_size, read_image, sidecar_names
 from segment_duo.images.instruments import read_instrument
-from segment_duo.images.instruments.finding import Source, ini_sections, safe_xml, text_of
-from segment_duo.lengths import describe_nm
+from segment_duo.images.instruments.finding import Source, ini_sections, magnification, safe_xml, text_of
+from segment_duo.lengths import describe_nm, fitting_unit, parse_number, parse_quantity, to_nm
 from segment_duo.types import ImageFacts
 
 GREY = np.tile(np.arange(200, dtype=np.uint8), (150, 1))
@@ -40,8 +43,8 @@ def facts_of(data: bytes, name: str = "a.tif", **sidecars: bytes) -> ImageFacts:
     )
 
 
-def read_facts(data: bytes, **options: Any) -> ImageFacts:
-    return read_image(data, **options).facts
+def read_facts(data: bytes, *, sidecars: Mapping[str, bytes] | None = None, **options: Any) -> ImageFacts:
+    return read_image(data, sidecars=lambda: sidecars or {}, **options).facts
 
 
 def nm(facts: ImageFacts) -> tuple[float, float]:
@@ -316,6 +319,183 @@ def test_a_text_file_of_someone_else_is_ignored() -> None:
     assert other.pixel_size is None
 
 
+# ---- numbers with a decimal comma, numbers with something behind them
+
+
+def with_comma(text: str) -> str:
+    """The text as a machine set to a language with a decimal comma writes it."""
+    return re.sub(r"(?<=\d)\.(?=\d)", ",", text)
+
+
+ZEISS = [
+    ("AP_WIDTH", "Width = 36.80 µm"),
+    ("AP_ACTUALKV", "EHT = 5.50 kV"),
+    ("AP_WD", "WD = 3.9 mm"),
+    ("AP_MAG", "Mag = 3.10 K X"),
+]
+FEI_INI = "[EBeam]\nHV=5500.0\nHFW=6.74e-007\nWD=0.0041\n[Image]\nResolutionX=200\nResolutionY=150\n"
+SFEG = "[Vector]\nMagnification=10000.5\n[DatabarData]\nflHV=5500.5\nflWD=4.9\n"
+
+
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        (34682, FEI_INI + "[EScan]\nPixelWidth=3.37e-009\nPixelHeight=3.38e-009\n"),
+        (34682, FEI_INI),
+        (34683, PHENOM.replace(' version="3.1"', "").replace('<?xml version="1.0"?>', "").replace("7000", "7000.5")),
+        (34683, "<Root><PixelSize><X>2.5e-10</X><Y>3.5e-10</Y></PixelSize></Root>"),
+        (34680, SFEG),
+        (34118, zeiss("0 0 0 3.59375e-008 1e3 6", *ZEISS)),
+        (34118, zeiss("", *ZEISS)),
+        (34118, zeiss("", ("AP_IMAGE_PIXEL_SIZE", "Image Pixel Size = 2.5 µm"))),
+        (50431, MAIN + SEM),
+    ],
+)
+def test_a_decimal_comma_changes_nothing_in_a_tag(tag: int, text: str) -> None:
+    raw, comma = text.encode("cp1252"), with_comma(text).encode("cp1252")
+    if tag == 50431:
+        raw, comma = (b"AccFrames=4\r\n" + part for part in (raw, comma))
+    assert raw != comma
+    finding = read_instrument(Source(200, 150, raw={tag: raw}))
+    assert finding.pixel_size is not None
+    shown = read_instrument(Source(200, 150, raw={tag: comma}))
+    assert shown == finding
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", HITACHI.replace("8100 um", "8.1 mm").replace("15000 Volt", "15.5 kV")),
+        ("a.txt", JEOL.replace("10um", "0.5um").replace("BAR 91", "BAR 91.5")),
+        ("a-tif.hdr", f"[MAIN]\r\n{MAIN}[SEM]\r\n{SEM}"),
+    ],
+)
+def test_a_decimal_comma_changes_nothing_in_a_text_file(name: str, text: str) -> None:
+    found = read_instrument(Source(200, 150, sidecars={name: text.encode()}))
+    assert with_comma(text) != text
+    assert found.pixel_size is not None
+    shown = read_instrument(Source(200, 150, sidecars={name: with_comma(text).encode()}))
+    assert (shown.pixel_size.x_nm, shown.pixel_size.y_nm) == (found.pixel_size.x_nm, found.pixel_size.y_nm)  # type: ignore[union-attr]
+    assert shown.instrument == found.instrument
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "told"),
+    [
+        (34682, "[EScan]\nPixelWidth=3.37.1e-9\n", "[EScan] PixelWidth"),
+        (34682, "[Scan]\nPixelWidth=3e-9\nPixelHeight=3 furlongs\n", "[Scan] PixelHeight"),
+        (34683, "<FeiImage><pixelWidth unit='um'>1,234.5</pixelWidth></FeiImage>", "pixelWidth"),
+        (
+            34683,
+            "<FeiImage><pixelWidth unit='um'>1</pixelWidth><pixelHeight unit='?'>1</pixelHeight></FeiImage>",
+            "pixelWidth",
+        ),
+        (34118, zeiss("", ("AP_WIDTH", "Width = 36.80.2 µm")), "AP_WIDTH"),
+        (50431, "AccFrames=1\r\nPixelSizeX=1.25e-8;\r\n", "PixelSizeX"),
+        (50431, "AccFrames=1\r\nPixelSizeX=1.25e-8\r\nPixelSizeY=1.25e-8.\r\n", "PixelSizeY"),
+    ],
+)
+def test_a_scale_with_unread_characters_is_unknown_and_told(tag: int, text: str, told: str) -> None:
+    finding = read_instrument(Source(200, 150, raw={tag: text.encode("cp1252")}))
+    assert finding.pixel_size is None
+    [warning] = finding.warnings
+    assert told in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (HITACHI.replace("1.984375", "1.984.375"), "PixelSize is '1.984.375'"),
+        (JEOL.replace("10um", "10.0.0um"), "MICRON_MARKER"),
+        (JEOL.replace("BAR 91", "BAR 91 to 93"), "MICRON_BAR"),
+    ],
+)
+def test_a_text_file_with_unread_characters_gives_no_scale(text: str, told: str) -> None:
+    """Hitachi's magnification stands in for a missing pixel size, not for one that is there and not understood."""
+    finding = read_instrument(Source(200, 150, sidecars={"a.txt": text.encode()}))
+    assert finding.pixel_size is None
+    assert told in finding.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("50000", 50000),
+        ("105 X", 105),
+        ("3,10 K X", 3100),
+        ("x50.0k", 50000),
+        ("1.20 M X", 1.2e6),
+        ("10,000", None),
+        ("5 um", None),
+    ],
+)
+def test_magnifications(text: str, value: float | None) -> None:
+    assert magnification(text) == value
+
+
+# ---- FEI: XML of named values
+
+
+def memento(*items: tuple[str, str]) -> str:
+    return "".join(f"<item><key><string>{name}</string></key><value>{inner}</value></item>" for name, inner in items)
+
+
+def memento_value(name: str, text: str, unit: str) -> tuple[str, str]:
+    attributes = 'xmlns:q1="http://www.w3.org/2001/XMLSchema" d:type="q1:double" xmlns:d="http://www.w3.org/2001/XMLSchema-instance"'
+    unit = f"<MementoItemUnit>MementoItemUnit{unit}</MementoItemUnit>" if unit else ""
+    return name, f"<MementoItem><Name>{name}</Name>{unit}<anyType {attributes}>{text}</anyType></MementoItem>"
+
+
+def memento_section(name: str, *items: tuple[str, str]) -> tuple[str, str]:
+    head = f"<Name>{name}</Name><MementoItemUnit>MementoSection</MementoItemUnit>"
+    return name, f"<MementoItem>{head}<MementoItemSection>{memento(*items)}</MementoItemSection></MementoItem>"
+
+
+def memento_xml(width: str, height: str, unit: str = "Meter") -> bytes:
+    size = memento_section("PixelSize", memento_value("Width", width, unit), memento_value("Height", height, unit))
+    beam = memento_section(
+        "Beam", memento_value("HV", "5000", "Volt"), memento_value("WorkingDistance", "0.0041", "Meter")
+    )
+    field = memento_section("Field", memento_value("Width", "1.6e-05", "Meter"))
+    text = memento(
+        memento_section("Chamber", memento_value("Type", "xT-SDB", "Scalar")),
+        beam,
+        memento_section("Image", field, size),
+    )
+    return f'\ufeff<?xml version="1.0" encoding="utf-8"?><MementoItemCollection>{text}</MementoItemCollection>'.encode()
+
+
+def wrapped(raw: bytes) -> bytes:
+    return base64.encodebytes(raw) + b"\0"
+
+
+@pytest.mark.parametrize("tag", [34680, 34682, 34683])
+@pytest.mark.parametrize("pack", [base64.b64encode, wrapped, bytes])
+def test_fei_xml_of_named_values_in_base64_or_plain(tag: int, pack: Callable[[bytes], bytes]) -> None:
+    facts = facts_of(tiff(tag, pack(memento_xml("1.6E-08", "1,7E-08"))))
+    assert nm(facts) == pytest.approx((16, 17))
+    assert facts.pixel_size is not None
+    assert facts.pixel_size.source == f"FEI tag {tag}, Image PixelSize"
+    assert facts.instrument.accelerating_voltage_kv == 5
+    assert facts.instrument.working_distance_mm == pytest.approx(4.1)
+
+
+def test_fei_ini_in_base64_and_units_of_named_values() -> None:
+    ini = b"[Scan]\nPixelWidth=3e-9\nPixelHeight=3e-9\n"
+    assert nm(facts_of(tiff(34680, base64.b64encode(ini) + b"\0"))) == pytest.approx((3, 3))
+    assert nm(facts_of(tiff(34680, memento_xml("16", "16", "Nanometer")))) == pytest.approx((16, 16))
+    unknown = facts_of(tiff(34680, memento_xml("16", "16", "Lightyear")))
+    assert unknown.pixel_size is None
+    assert "16 Lightyear" in unknown.warnings[0]
+
+
+@pytest.mark.parametrize("inner", [b"A" * 64, b"A" * 65, b"<MementoItemCollection>" + b"<item>" * 3000, b"<a>" * 50])
+def test_base64_of_nothing_useful_gives_nothing(inner: bytes) -> None:
+    deep = b"<MementoItemCollection>" + b"<item>" * 2000 + b"</item>" * 2000 + b"</MementoItemCollection>"
+    for raw in (inner, base64.b64encode(inner), base64.b64encode(deep)):
+        assert read_instrument(Source(200, 150, raw={34680: raw})).pixel_size is None
+
+
 # ---- general
 
 
@@ -329,6 +509,57 @@ def test_imagej_is_used_with_its_unit() -> None:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, GREY, imagej=True, resolution=(4.0, 4.0), metadata={"unit": "pixel"})
     assert read_facts(buffer.getvalue(), name="a.tif").pixel_size is None
+
+
+def imagej(description: str, resolution: tuple[float, float] = (200, 100)) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, GREY, resolution=resolution, description=f"ImageJ=1.53t\n{description}\n", metadata=None)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("description", "size"),
+    [
+        ("unit=micrometer", (5, 10)),
+        ("unit=micrometre", (5, 10)),
+        ("unit=\\u00B5m", (5, 10)),
+        ("unit=micron\nyunit=nm", (5, 0.01)),
+        ("yunit=nm\nunit=u", (5, 0.01)),
+        ("unit=\\u212B\nyunit=\\u03BCm", (0.0005, 10)),
+    ],
+)
+def test_imagej_units_of_each_axis(description: str, size: tuple[float, float]) -> None:
+    assert nm(read_facts(imagej(description), name="a.tif")) == pytest.approx(size)
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [("unit=um\nyunit=pixel", ""), ("unit=blobs", "'blobs'"), ("unit=um\nyunit=s", "'s'"), ("unit=inch", "")],
+)
+def test_imagej_units_that_are_no_lengths_leave_the_scale_unknown(description: str, told: str) -> None:
+    facts = read_facts(imagej(description), name="a.tif")
+    assert facts.pixel_size is None
+    assert [told in warning for warning in facts.warnings] == [True] * bool(told)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ('PhysicalSizeX="0.005"', (5, 5)),
+        ('PhysicalSizeX="0,005" PhysicalSizeY="5" PhysicalSizeYUnit="nm"', (5, 5)),
+        ('PhysicalSizeX="50" PhysicalSizeXUnit="Å" PhysicalSizeY="0.005" PhysicalSizeYUnit="micrometre"', (5, 5)),
+        ('PhysicalSizeX="5" PhysicalSizeXUnit="nanometers"', (5, 5)),
+        ('PhysicalSizeX="5" PhysicalSizeXUnit="nm" PhysicalSizeY="5" PhysicalSizeYUnit="pixel"', None),
+        ('PhysicalSizeX="5.0.0"', None),
+        ('PhysicalSizeX="5" PhysicalSizeXUnit="Mm"', None),
+    ],
+)
+def test_ome_units_of_each_axis(attributes: str, size: tuple[float, float] | None) -> None:
+    xml = f'<OME xmlns="x"><Image><Pixels {attributes}/></Image></OME>'
+    finding = read_instrument(Source(200, 150, description=xml, is_ome=True))
+    found = finding.pixel_size
+    assert (found and (found.x_nm, found.y_nm)) == (pytest.approx(size) if size else None)
+    assert bool(finding.warnings) == (size is None and "pixel" not in attributes)
 
 
 def test_ome_xml() -> None:
@@ -404,6 +635,58 @@ def test_what_is_no_pixel_size(text: str) -> None:
         parse_pixel_size(text)
 
 
+MICROMETRES = (
+    "u", "um", "UM", "µ", "μ", "µm", "μm", "㎛", "?m", "micron", "Microns", "micrometer", "Micrometers", "micrometre",
+    "micrometres", "micromètre", "мкм", "um/pixel", "µm per px",
+)  # fmt: skip
+ANGSTROMS = ("A", "Å", "\u212b", "A\u030a", "angstrom", "Angstroms", "ångström", "Ångströms")
+
+
+@pytest.mark.parametrize(
+    ("units", "nm_of_one"),
+    [
+        (MICROMETRES, 1000),
+        (ANGSTROMS, 0.1),
+        (("nm", "NM", "nanometer", "nanometers", "nanometre", "Nanometres", "㎚"), 1),
+        (("pm", "picometre", "picometers"), 0.001),
+        (("mm", "millimeter", "Millimetres"), 1e6),
+        (("m", "meter", "metres"), 1e9),
+    ],
+)
+def test_units_as_people_and_programs_spell_them(units: tuple[str, ...], nm_of_one: float) -> None:
+    assert {unit: to_nm(1, unit) for unit in units} == dict.fromkeys(units, nm_of_one)
+
+
+@pytest.mark.parametrize("unit", ["", "pixel", "inch", "px", "furlong", "Mm", "Pm", "a", "s", "kV", "nmm"])
+def test_what_is_no_unit_of_length(unit: str) -> None:
+    assert to_nm(1, unit) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("3,968", (3.968, "")),
+        (" 3.968 ", (3.968, "")),
+        ("3,37e-009", (3.37e-9, "")),
+        ("-,5", (-0.5, "")),
+        ("15000 Volt", (15000, "Volt")),
+        ("50,00 K X", (50, "K X")),
+        ("2\xa0µm\0", (2, "\xa0µm")),
+    ],
+)
+def test_the_grammar_of_numbers(text: str, found: tuple[float, str]) -> None:
+    assert parse_quantity(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nm", "3.968.1", "3,968,1", "1,234.5", "1.234,5", "12 345", "3nm 4nm", "5,", "3-4", "1e999", "nan", "0x10"],
+)
+def test_a_number_is_never_cut_short(text: str) -> None:
+    assert parse_quantity(text) is None
+    assert parse_number("3.5 nm") is None
+
+
 def test_sidecar_names() -> None:
     names = sidecar_names("run 3.tif")
     assert names[0] == "run 3.txt"
@@ -422,3 +705,7 @@ def test_text_and_ini_as_real_files_have_them() -> None:
 
 def test_sizes_are_described_with_a_fitting_unit() -> None:
     assert [describe_nm(v) for v in (0.012, 5.825, 3372.4, 2.5e6)] == ["12 pm", "5.825 nm", "3.372 um", "2.5 mm"]
+    values = (0, 1e-5, 0.99996, 999.96, 197_154, 999_999, 2.5e9, 1.152e12, 1e14)
+    shown = ["0 nm", "0.01 pm", "1 nm", "1 um", "197.2 um", "1 mm", "2.5 m", "1152 m", "100000 m"]
+    assert [describe_nm(v) for v in values] == shown
+    assert fitting_unit(197_154) == (1000.0, "um")

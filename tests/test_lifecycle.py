@@ -22,10 +22,11 @@ import psutil
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import allocator, lifecycle, server
+from segment_duo.engine import lifecycle, server
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.errors import ConfigError, EngineBusy, EngineUnavailable
 from segment_duo.paths import Paths
+from segment_duo.segmenters import allocator
 from tests.engine_fixtures import Home, ScriptedEngine, ThreadedEngine, home, scripted, threaded, wait_for  # noqa: F401
 
 Start = Callable[..., ScriptedEngine]

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import io
+import os
 import pickle
 import re
 import struct
@@ -25,7 +26,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks import files, rle
+from segment_duo.masks import load_masks, rle
+from segment_duo.masks.formats import native
 from segment_duo.types import (
     Banner,
     ImageIdentity,
@@ -81,7 +83,7 @@ def full_set() -> MaskSet:
 
 
 def test_round_trip() -> None:
-    assert files.loads(files.dumps(full_set())) == full_set()
+    assert native.loads(native.dumps(full_set())) == full_set()
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,12 +91,12 @@ def test_round_trip() -> None:
 def test_any_mask_comes_back(array: np.ndarray, legacy: bool, label: str) -> None:
     crop = (0.0, 0.0, float(WIDTH), float(HEIGHT))
     mask_set = MaskSet((make_mask(array, label=label, crop_box=crop),), Provenance())
-    assert files.loads(files.dumps(mask_set, legacy=legacy)) == mask_set
+    assert native.loads(native.dumps(mask_set, legacy=legacy)) == mask_set
 
 
 def test_pickle_alone_opens_it_in_a_bare_python(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
-    path.write_bytes(files.dumps(full_set()))
+    path.write_bytes(native.dumps(full_set()))
     script = (
         "import pickle, sys; f = open(sys.argv[1], 'rb'); r = pickle.load(f); p = pickle.load(f);"
         "print(sorted(r[0])); print(p['format'], p['format_version']); print(r[0]['segmentation']['size'])"
@@ -112,7 +114,7 @@ def test_no_global_is_in_the_file_even_from_numpy_values() -> None:
     mask = dataclasses.replace(
         full_set().masks[0], area=np.int64(full_set().masks[0].area), predicted_iou=np.float32(0.5)
     )
-    data = files.dumps(MaskSet((mask,), Provenance(parameters={"x": np.float64(1.5)})))
+    data = native.dumps(MaskSet((mask,), Provenance(parameters={"x": np.float64(1.5)})))
 
     class Strict(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -124,29 +126,29 @@ def test_no_global_is_in_the_file_even_from_numpy_values() -> None:
 
 
 def test_legacy_segmentation_is_the_predecessors() -> None:
-    record = pickle.loads(files.dumps(full_set(), legacy=True))[0]
+    record = pickle.loads(native.dumps(full_set(), legacy=True))[0]
     indices = np.frombuffer(zlib.decompress(base64.b64decode(record["segmentation"])), "<i4")
     np.testing.assert_array_equal(indices, np.flatnonzero(blob(1)))
     assert record["shape"] == [HEIGHT, WIDTH]
-    assert pickle.loads(files.dumps(full_set(), legacy=True))[1]["predicted_iou"] == -1.0
+    assert pickle.loads(native.dumps(full_set(), legacy=True))[1]["predicted_iou"] == -1.0
 
 
 def test_dumps_refuses_what_is_no_set() -> None:
     one, two = full_set().masks
     with pytest.raises(MaskFileError, match="different ids"):
-        files.dumps(MaskSet((one, dataclasses.replace(two, id=one.id)), Provenance()))
+        native.dumps(MaskSet((one, dataclasses.replace(two, id=one.id)), Provenance()))
     small = make_mask(np.ones((3, 3), bool), id=9)
     with pytest.raises(MaskFileError, match="3 x 3"):
-        files.dumps(MaskSet((one, small), Provenance()))
+        native.dumps(MaskSet((one, small), Provenance()))
     with pytest.raises(MaskFileError, match="a parameter is a set"):
-        files.dumps(MaskSet((), Provenance(parameters={"x": {1}})))
+        native.dumps(MaskSet((), Provenance(parameters={"x": {1}})))
 
 
 def test_peek_needs_no_numpy(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
-    path.write_bytes(files.dumps(full_set()))
+    path.write_bytes(native.dumps(full_set()))
     script = (
-        "import sys; from pathlib import Path; from segment_duo.masks.files import peek;"
+        "import sys; from pathlib import Path; from segment_duo.masks.formats.native import peek;"
         "p = peek(Path(sys.argv[1]).read_bytes()); print(p.count, p.provenance.image.sha256[:4], 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
@@ -173,8 +175,32 @@ def web_module(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
 
     @dataclasses.dataclass
     class Mask:
+        """As the real one: its constructor replaces the mask by the indices of its pixels, and counts the image's."""
+
         segmentation: Any
-        area: int
+        area: float
+        point_coords: Any
+        bbox: Any
+        crop_box: Any
+        stability_score: Any
+        predicted_iou: float
+        shape: Any
+        compressed: bool = False
+
+        def __post_init__(self) -> None:
+            self.segmentation = np.nonzero(np.asarray(self.segmentation).ravel())[0].astype(np.int32)
+            self.N_pix = self.shape[0] * self.shape[1]
+
+        def compress(self) -> None:
+            self.segmentation = zlib.compress(self.segmentation.tobytes())
+            self.compressed = True
+
+    @dataclasses.dataclass
+    class Boolean:
+        """The same without the constructor's work."""
+
+        segmentation: Any
+        area: float
         point_coords: Any
         bbox: Any
         crop_box: Any
@@ -183,6 +209,8 @@ def web_module(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
         shape: Any
         compressed: bool
 
+    Boolean.__module__, Boolean.__qualname__ = request.param, "Mask"
+    module.Boolean = Boolean  # type: ignore[attr-defined]
     for cls in (SAM_Mask, Mask):
         cls.__module__ = request.param
         cls.__qualname__ = cls.__name__
@@ -214,7 +242,7 @@ def web_fields(array: np.ndarray, prompted: bool) -> dict[str, Any]:
 def check_web(data: bytes) -> None:
     saved = {name: sys.modules.pop(name) for name in ("sement_utils", "utils.masks", "masks") if name in sys.modules}
     try:
-        found = files.loads(data)
+        found = native.loads(data)
         assert not {"sement_utils", "utils.masks", "masks"} & set(sys.modules), "a module of the file was imported"
     finally:
         sys.modules.update(saved)
@@ -228,7 +256,7 @@ def check_web(data: bytes) -> None:
     assert prompted.bbox == rle.bounding_box(prompted.rle), "zeros in the file, computed here"
     assert (auto.id, prompted.id) == (0, 1)
     assert found.provenance == Provenance()
-    assert files.peek(data).generation == "web"
+    assert native.peek(data).generation == "web"
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -240,23 +268,72 @@ def test_first_generation(web_module: types.ModuleType, protocol: int) -> None:
     check_web(pickle.dumps(objects, protocol))
 
 
+def web_masks(module: types.ModuleType, compressed: bool) -> list[Any]:
+    masks = [module.Mask(segmentation=blob(n), **web_fields(blob(n), n == 2)) for n in (1, 2)]
+    for mask in masks if compressed else ():
+        mask.compress()
+    return masks
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_second_generation(web_module: types.ModuleType, protocol: int, compressed: bool) -> None:
-    objects = [
-        web_module.Mask(
-            segmentation=zlib.compress(blob(n).tobytes()) if compressed else blob(n),
-            compressed=compressed,
-            **web_fields(blob(n), prompted),
-        )
-        for n, prompted in ((1, False), (2, True))
-    ]
-    check_web(pickle.dumps(objects, protocol))
+    check_web(pickle.dumps(web_masks(web_module, compressed), protocol))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_second_generation_with_boolean_arrays(web_module: types.ModuleType, compressed: bool) -> None:
+    objects = []
+    for n, prompted in ((1, False), (2, True)):
+        value = zlib.compress(blob(n).tobytes()) if compressed else blob(n)
+        objects.append(web_module.Boolean(segmentation=value, compressed=compressed, **web_fields(blob(n), prompted)))
+    web_module.Mask = web_module.Boolean  # type: ignore[attr-defined]
+    check_web(pickle.dumps(objects))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_quarter_of_the_image_is_as_long_as_booleans(web_module: types.ModuleType, compressed: bool) -> None:
+    array = np.zeros((HEIGHT, 16), bool)
+    array[: HEIGHT // 2, :8] = True
+    mask = web_module.Mask(segmentation=array, **(web_fields(blob(1), False) | {"shape": array.shape}))
+    assert mask.segmentation.nbytes == array.size
+    if compressed:
+        mask.compress()
+    found = native.loads(pickle.dumps([mask])).masks[0]
+    np.testing.assert_array_equal(rle.decode(found.rle), array)
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)), st.booleans(), st.booleans())
+def test_any_mask_of_the_second_generation(array: np.ndarray, compressed: bool, shuffled: bool) -> None:
+    indices: Any = np.flatnonzero(array).astype(np.int32)
+    if shuffled:
+        indices = np.random.default_rng(0).permutation(indices)
+    record = {"segmentation": indices, "shape": array.shape, "N_pix": array.size, "compressed": compressed}
+    if compressed:
+        record["segmentation"] = zlib.compress(indices.tobytes())
+    np.testing.assert_array_equal(rle.decode(native.loads(pickle.dumps([record])).masks[0].rle), array)
+    np.testing.assert_array_equal(load_masks.mask_array(load_masks.read_objects(pickle.dumps([record]))[0][0]), array)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_oldest_form_is_named(web_module: types.ModuleType, packed: bool) -> None:
+    class Masks_legacy:
+        def __init__(self) -> None:
+            self.masks, self.N_m, self.fn = [np.array([1, 2])], 1, "a.tif"
+
+    Masks_legacy.__module__ = web_module.__name__
+    Masks_legacy.__qualname__ = "Masks_legacy"
+    web_module.Masks_legacy = Masks_legacy  # type: ignore[attr-defined]
+    data = pickle.dumps(Masks_legacy())
+    for read in (native.loads, native.peek):
+        with pytest.raises(MaskFileError, match=r"oldest form of masks \(Masks_legacy\), which is not read") as caught:
+            read(zlib.compress(data) if packed else data, name="a.pkl")
+        assert "segduo auto" in caught.value.hint
 
 
 def test_numpy_1_spelling(web_module: types.ModuleType) -> None:
-    masks = [web_module.Mask(segmentation=blob(n), compressed=False, **web_fields(blob(n), n == 2)) for n in (1, 2)]
-    data = pickle.dumps(masks, 2)
+    data = pickle.dumps(web_masks(web_module, False), 2)
     assert b"cnumpy._core." in data
     check_web(data.replace(b"cnumpy._core.", b"cnumpy.core."))
 
@@ -279,10 +356,10 @@ def test_stock_sam2_records(order: str) -> None:
         },
         {"segmentation": {"size": [2, 3], "counts": [0, 6]}},
     ]
-    found = files.loads(pickle.dumps(records[:2], 5))
+    found = native.loads(pickle.dumps(records[:2], 5))
     assert [mask.rle for mask in found.masks] == [rle.encode(blob(1)), rle.encode(blob(2))]
     assert found.masks[0].predicted_iou == 0.5
-    assert files.loads(pickle.dumps(records[2:])).masks[0].area == 6
+    assert native.loads(pickle.dumps(records[2:])).masks[0].area == 6
 
 
 # --- damage -------------------------------------------------------------------------------------------------------------------
@@ -298,7 +375,7 @@ GOOD = {
     "area": 2,
     "id": 0,
 }
-KNOWN = {"format": files.FORMAT_NAME, "format_version": 1}
+KNOWN = {"format": native.FORMAT_NAME, "format_version": 1}
 
 
 @pytest.mark.parametrize(
@@ -351,30 +428,30 @@ KNOWN = {"format": files.FORMAT_NAME, "format_version": 1}
 )
 def test_damage_is_named(data: bytes, said: str) -> None:
     with pytest.raises(MaskFileError, match=said) as caught:
-        files.loads(data, name="a.pkl")
+        native.loads(data, name="a.pkl")
     assert re.match(r"a\.pkl(:| is| holds| asks for| uses| calls| says) ", caught.value.message)
 
 
 def test_every_truncation_is_an_error_or_the_shorter_file() -> None:
-    data = files.dumps(full_set())
+    data = native.dumps(full_set())
     first = len(pickle.dumps(pickle.loads(data), 4))
     for length in range(len(data)):
         if length == first:
             # Only the records are left: what a bare list of records looks like.
-            assert len(files.loads(data[:length]).masks) == 2
+            assert len(native.loads(data[:length]).masks) == 2
             continue
         with pytest.raises(MaskFileError):
-            files.loads(data[:length])
+            native.loads(data[:length])
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_never_raise_anything_else(changes: list[tuple[int, int]]) -> None:
-    data = bytearray(files.dumps(full_set()))
+    data = bytearray(native.dumps(full_set()))
     for place, value in changes:
         data[place % len(data)] = value
     with contextlib.suppress(MaskFileError):
-        files.loads(bytes(data))
+        native.loads(bytes(data))
 
 
 # --- hostility ----------------------------------------------------------------------------------------------------------------
@@ -404,7 +481,7 @@ def test_calls_are_not_run(tmp_path: Path, protocol: int) -> None:
     for function, arguments in ((open, (str(target), "w")), (eval, (f"open({str(target)!r}, 'w')",))):
         data = pickle.dumps([Runs(function, *arguments)], protocol)
         with pytest.raises(MaskFileError, match="which no mask set needs"):
-            files.loads(data)
+            native.loads(data)
     assert not target.exists()
 
 
@@ -442,7 +519,7 @@ def test_known_bypasses_are_refused(module: str, name: str) -> None:
         b"\x80\x04]" + stack_global(module, name) + short("id") + b"\x85Ra.",
     ):
         with pytest.raises(MaskFileError, match="which no mask set needs"):
-            files.loads(data)
+            native.loads(data)
 
 
 ARRAY = stack_global("numpy", "ndarray")
@@ -478,7 +555,7 @@ MASK = stack_global("masks", "Mask")
 )
 def test_odd_opcodes_are_refused(data: bytes) -> None:
     with pytest.raises(MaskFileError):
-        files.loads(data)
+        native.loads(data)
 
 
 @pytest.mark.parametrize(
@@ -507,14 +584,14 @@ def test_memory_bombs_are_refused_at_once(data: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(MaskFileError):
-            files.loads(data)
+            native.loads(data)
         assert tracemalloc.get_traced_memory()[1] < 30_000_000
     finally:
         tracemalloc.stop()
 
 
 def test_a_huge_memo_index_takes_no_memory() -> None:
-    assert files.loads(b"\x80\x04]r" + struct.pack("<I", (1 << 32) - 1) + b".").masks == ()
+    assert native.loads(b"\x80\x04]r" + struct.pack("<I", (1 << 32) - 1) + b".").masks == ()
 
 
 def test_opcode_flood() -> None:
@@ -523,7 +600,7 @@ def test_opcode_flood() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load_masks, "MAX_OPCODES", 1000)
         with pytest.raises(MaskFileError, match="more than 1000 pickle opcodes"):
-            files.loads(b"\x80\x04" + b"]0" * 2000 + b"].")
+            native.loads(b"\x80\x04" + b"]0" * 2000 + b"].")
 
 
 def test_self_reference_and_laughs_end() -> None:
@@ -540,15 +617,15 @@ def test_self_reference_and_laughs_end() -> None:
         deep = [deep]
     for bad in (loop, laughs, deep):
         for record in (GOOD | {"point_coords": bad, "stability_score": bad, "bbox": bad}, GOOD | {"crop_box": bad}):
-            assert files.loads(dump_records(record)).masks[0].point_coords == ()
+            assert native.loads(dump_records(record)).masks[0].point_coords == ()
         with pytest.raises(MaskFileError, match="nested too deeply"):
-            files.loads(dump_records(GOOD, provenance=KNOWN | {"parameters": {"x": bad}}))
+            native.loads(dump_records(GOOD, provenance=KNOWN | {"parameters": {"x": bad}}))
         with pytest.raises(MaskFileError):
-            files.loads(dump_records({"segmentation": bad}))
+            native.loads(dump_records({"segmentation": bad}))
     # Hashing 60 levels of doubled tuples would take longer than the universe has.
     paired = b"\x80\x04}" + short("k") + b"".join(b"\x94h" + bytes([n]) + b"\x86" for n in range(60)) + b"K\x01s."
     with pytest.raises(MaskFileError, match="keys that are not text"):
-        files.loads(paired)
+        native.loads(paired)
 
 
 def test_zlib_bomb() -> None:
@@ -558,4 +635,86 @@ def test_zlib_bomb() -> None:
         {"segmentation": bomb, "shape": [10, 10], "compressed": True},
     ):
         with pytest.raises(MaskFileError, match="zlib stream of more than"):
-            files.loads(dump_records(record))
+            native.loads(dump_records(record))
+
+
+def zeros_packed(size: int) -> bytes:
+    stream = zlib.compressobj(9)
+    return b"".join([*(stream.compress(bytes(10**7)) for _ in range(size // 10**7)), stream.flush()])
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "array"])
+def test_a_pixel_that_comes_again_takes_no_memory(kind: str) -> None:
+    import tracemalloc
+
+    # Allowed by the shape: one index a pixel. All are the same pixel, so 200 kB of file would become 200 MB and more.
+    packed = zeros_packed(200_000_000)
+    record: dict[str, Any] = {"shape": [10_000, 10_000], "N_pix": 10**8}
+    record["segmentation"] = {
+        "text": base64.b64encode(packed).decode(),
+        "bytes": packed,
+        "array": np.zeros(1000, np.int32),
+    }[kind]
+    data = dump_records(record)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MaskFileError, match="same pixel twice"):
+            native.loads(data)
+        assert tracemalloc.get_traced_memory()[1] < 150_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_indices_of_a_large_image_take_no_more_than_its_pixels() -> None:
+    import tracemalloc
+
+    # A band of 10 megapixels of 100: as 64-bit indices alone it would be 80 MB.
+    indices = np.arange(20_000_000, 30_000_000, dtype="<i4")
+    data = dump_records(
+        {"segmentation": zlib.compress(indices.tobytes(), 1), "shape": [10_000, 10_000], "N_pix": 10**8}
+    )
+    del indices
+    tracemalloc.start()
+    try:
+        found = native.loads(data).masks[0]
+        assert tracemalloc.get_traced_memory()[1] < 250_000_000
+    finally:
+        tracemalloc.stop()
+    assert (found.area, found.bbox) == (10_000_000, (0.0, 2000.0, 10_000.0, 1000.0))
+
+
+def test_masks_of_more_pixels_than_allowed_are_refused() -> None:
+    for value, shape in ((zlib.compress(b"\1"), [3, 5]), (indices_text(blob(1)), [HEIGHT, WIDTH])):
+        with pytest.raises(MaskFileError, match=f"masks of {shape[1]} x {shape[0]} pixels, the limit is 10"):
+            native.loads(dump_records({"segmentation": value, "shape": shape}), max_pixels=10)
+    with pytest.raises(MaskFileError, match="the limit is 10"):
+        native.loads(native.dumps(full_set()), max_pixels=10)
+
+
+def test_running_out_of_memory_is_an_error_of_ours(tmp_path: Path) -> None:
+    # The first pixel and the last: the mask's box is the whole image of 2 gigapixels.
+    corners = zlib.compress(np.array([0, 2 * 10**9 - 1], "<i4").tobytes())
+    record = {"segmentation": corners, "shape": [40_000, 50_000], "N_pix": 2 * 10**9}
+    (tmp_path / "a.pkl").write_bytes(dump_records(record))
+    script = (
+        "import resource, sys; from pathlib import Path; from segment_duo.masks.formats import native; import numpy\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1_800_000_000, 1_800_000_000))\n"
+        "try: native.loads(Path(sys.argv[1]).read_bytes(), name='a.pkl')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.pkl")],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, OPENBLAS_NUM_THREADS="1"),
+    )
+    assert done.stdout.strip() == "MaskFileError a.pkl needs more memory than there is", done.stderr
+
+
+def test_a_mask_that_cannot_be_read_may_be_left_out_of_files_of_others() -> None:
+    left_out: list[tuple[str, str]] = []
+    found = native.loads(dump_records(GOOD, {"segmentation": 5}, GOOD), left_out=left_out)
+    assert [mask.id for mask in found.masks] == [0, 1]
+    assert left_out == [("mask 2", "holds a mask as int")]
+    with pytest.raises(MaskFileError, match="mask 2"):
+        native.loads(dump_records(GOOD, {"segmentation": 5, "id": 1}, provenance=KNOWN), left_out=left_out)

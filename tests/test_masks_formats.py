@@ -29,8 +29,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from segment_duo.errors import AlreadyExists, InputError, MaskFileError, OutOfSpace, StoreError, UsageError
-from segment_duo.masks import export, importers, outlines, rle
-from segment_duo.masks.files import dumps
+from segment_duo.masks import outlines, rle
+from segment_duo.masks.formats import export, importers
+from segment_duo.masks.formats.native import dumps
 from segment_duo.types import ImageData, ImageFacts, ImageIdentity, Mask, MaskSet, PixelSize, Provenance
 
 HEIGHT, WIDTH = 40, 56
@@ -335,7 +336,7 @@ def test_labelme_shapes_of_other_hands() -> None:
     assert [mask.label for mask in report.masks] == ["r", "c", "old"]
     assert report.masks[0].bbox == (2, 4, 8, 5)
     assert abs(report.masks[1].area - math.pi * 100) < 6
-    assert report.notices == ("shape 3 is a point, which has no area, and is left out",)
+    assert report.notices == ("shape 3 is left out: a point has no area",)
 
 
 def test_yolo_lines_are_fractions(tmp_path: Path) -> None:
@@ -345,7 +346,7 @@ def test_yolo_lines_are_fractions(tmp_path: Path) -> None:
     assert min(numbers) >= 0
     assert max(numbers) <= 1
     back = read(tmp_path / "out.txt")
-    assert [mask.label for mask in back] == ["", "class 1", "class 2", "", "class 3"]
+    assert [mask.label for mask in back] == ["class 0", "class 1", "class 2", "class 0", "class 3"]
 
 
 def test_numpy_opens_the_archive_without_pickle(tmp_path: Path) -> None:
@@ -434,6 +435,30 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]
 
 
+@pytest.mark.parametrize(
+    ("fmt", "name"),
+    [
+        ("svg", "a.json"),
+        ("coco", "a.svg"),
+        ("csv", "a.xlsx"),
+        ("imagej", "a.roi"),
+        ("geojson", "a.csv"),
+        ("npz", "a.npy"),
+    ],
+)
+def test_a_name_that_promises_other_content_is_refused(fmt: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="writes"):
+        export.export([(full_set(), None)], fmt, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fmt", "name"), [("geojson", "a.json"), ("csv", "a.txt"), ("svg", "a.v2"), ("labels-tiff", "a.tiff")]
+)
+def test_a_name_that_suits_or_promises_nothing_is_taken(fmt: str, name: str, tmp_path: Path) -> None:
+    assert export.export([(full_set(), None)], fmt, tmp_path / name) == [tmp_path / name]
+
+
 def test_unknown_words() -> None:
     with pytest.raises(UsageError, match="bogus"):
         export.export([(full_set(), None)], "bogus", Path("x"))
@@ -488,11 +513,11 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
         (b"[" + b"9" * 5000 + b"]", "a.json", "number that cannot be read"),
         (b"[1]", "a.json", "no list of records"),
         (b'[{"segmentation": {"size": [3, 3], "counts": "9"}}]', "a.json", "image of 3 x 3, the image is 56 x 40"),
-        (b'[{"segmentation": {"counts": "9"}}]', "a.json", "mask 1 does not say its size"),
+        (b'[{"segmentation": {"counts": "9"}}]', "a.json", "record 1: does not say its size"),
         (b'[{"segmentation": {"size": [40, 56], "counts": [1, 2]}}]', "a.json", "do not cover"),
-        (b'[{"segmentation": [[1, 2, 3]]}]', "a.json", "polygon that is no list"),
+        (b'[{"segmentation": [[1, 2, 3]]}]', "a.json", "outline that is no list"),
         (json.dumps([{"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}]).encode(), "a.json", "far outside"),
-        (b'[{"segmentation": [[0, 0, NaN, 0, 1, 1]]}]', "a.json", "polygon that is no list"),
+        (b'[{"segmentation": [[0, 0, NaN, 0, 1, 1]]}]', "a.json", "outline that is no list"),
         (b'{"images": [], "annotations": []}', "a.json", "holds 0 images"),
         (png(np.zeros((3, 3), np.uint8)), "a.png", "image of 3 x 3"),
         (png(np.zeros((HEIGHT, WIDTH, 3), np.uint8)), "a.png", "colour image"),
@@ -507,7 +532,7 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
         (zipped(a__roi=b"Ioutxx"), "a.zip", "no readable ROI"),
         (b"PK\x03\x04garbage", "a.zip", "damaged ZIP"),
         (b'{"shapes": 3}', "a.json", "no list of shapes"),
-        (b'{"shapes": [{"points": [[0, 0]]}]}', "a.json", "shape 1: a polygon has the shape"),
+        (b'{"shapes": [{"points": [[0, 0]]}]}', "a.json", "shape 1: an outline of 1 points"),
         (json.dumps({"shapes": [{"points": FAR}]}).encode(), "a.json", "far outside"),
         (b'{"shapes": [], "imageHeight": 3, "imageWidth": 3}', "a.json", "image of 3 x 3"),
         (
@@ -520,17 +545,21 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
             "a.json",
             "does not lie inside",
         ),
-        (b'{"shapes": [{"shape_type": "line", "points": [[0, 0], [9, 1]]}]}', "a.json", "no shape with an area"),
-        (b'{"features": [{"geometry": {"type": "Point"}}]}', "a.geojson", "no polygon"),
+        (
+            b'{"shapes": [{"shape_type": "line", "points": [[0, 0], [9, 1]]}]}',
+            "a.json",
+            "nothing that can be used: shape 1: a line has no area",
+        ),
+        (b'{"features": [{"geometry": {"type": "Point"}}]}', "a.geojson", "feature 1: a Point has no area"),
         (b'{"features": [{"geometry": {"type": "Polygon", "coordinates": 4}}]}', "a.geojson", "no coordinates"),
         (
             b'{"features": [{"geometry": {"type": "Polygon", "coordinates": [["a"]]}}]}',
             "a.geojson",
             "something else than numbers",
         ),
-        (b"0 0.1 0.1 0.2", "a.txt", "line 1 is no polygon"),
-        (b"0 0.1 0.1 0.2 0.3 0.4 0.5\n0 x", "a.txt", "line 2 holds something else"),
-        (b"0 0 0 1e9 0 1e9 1e9", "a.txt", "line 1: a polygon lies far outside"),
+        (b"0 0.1 0.1 0.2", "a.txt", "line 1: is no polygon"),
+        (b"0 x\n0 0.1", "a.txt", r"line 1: holds something else than numbers \(and 1 more\)"),
+        (b"0 0 0 1e9 0 1e9 1e9", "a.txt", "line 1: holds no fractions"),
         (npz(other=np.zeros(3)), "a.npz", "no array called masks"),
         (npz(masks=np.zeros((2, 3, 3), bool)), "a.npz", "image of 3 x 3"),
         (npz(masks=np.zeros((HEIGHT, WIDTH), float)), "a.npz", "the type float64"),

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment_duo.masks import files, load_masks, rle
+from segment_duo.masks import load_masks, rle
+from segment_duo.masks.formats import native
 from segment_duo.types import Mask, MaskSet, Provenance
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ def test_the_copy_in_docs_is_the_same_file() -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_arrays_in_a_bare_environment(tmp_path: Path, legacy: bool) -> None:
     mask_set, arrays = two_masks()
-    (tmp_path / "a.pkl").write_bytes(files.dumps(mask_set, legacy=legacy))
+    (tmp_path / "a.pkl").write_bytes(native.dumps(mask_set, legacy=legacy))
     done = run_bare(
         tmp_path,
         "import numpy, load_masks\n"
@@ -77,7 +78,7 @@ def test_nothing_of_a_hostile_file_runs(tmp_path: Path) -> None:
 
 
 def test_as_a_program(tmp_path: Path) -> None:
-    (tmp_path / "a.pkl").write_bytes(files.dumps(two_masks()[0]))
+    (tmp_path / "a.pkl").write_bytes(native.dumps(two_masks()[0]))
     done = run_bare(tmp_path, "import runpy; runpy.run_path('load_masks.py', run_name='__main__')", "a.pkl")
     assert done.stdout.splitlines()[0] == "0\t15 px\t[3.0, 2.0, 4.0, 2.0]", done.stderr
 

@@ -17,8 +17,9 @@ from segment_duo.cli import models as commands
 from segment_duo.config import Config
 from segment_duo.errors import Cancelled, ConfigError, ModelError, OutOfSpace
 from segment_duo.models import download, registry
-from segment_duo.models.registry import ModelSpec, known_models, resolve_model
+from segment_duo.models.registry import known_models, resolve_model
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2.catalogue import ModelSpec
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several chunks
 SPEC = ModelSpec(

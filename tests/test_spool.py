@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from segment_duo.errors import ConfigError, DropsUnavailable, OutOfSpace, StoreError, UsageError
-from segment_duo.stores import spool as spool_module
+from segment_duo.library import spool as spool_module
+from segment_duo.library.spool import Delivered, Failed, Spool
 from segment_duo.stores.base import Store
 from segment_duo.stores.drops import DropsStore
 from segment_duo.stores.local import LocalStore
-from segment_duo.stores.spool import Delivered, Failed, Spool
 from segment_duo.stores.transport import Patience
 from segment_duo.types import StoreKind
 from tests.drops_server import DropsServer

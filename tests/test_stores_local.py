@@ -321,7 +321,7 @@ def test_an_unmounted_folder_is_not_filled(tmp_path: Path) -> None:
 
 def test_the_stores_are_light_to_import() -> None:
     program = (
-        "import sys, segment_duo.stores.locate, segment_duo.stores.versions, segment_duo.stores.spool, segment_duo.stores.drops\n"
+        "import sys, segment_duo.stores.locate, segment_duo.library.versions, segment_duo.library.spool, segment_duo.stores.drops\n"
         "print([name for name in ('requests', 'urllib3', 'numpy', 'torch', 'textual', 'pydantic') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

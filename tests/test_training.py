@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from segment_duo.errors import AlreadyExists, InputError, UsageError
-from segment_duo.models.build import build_model, make_predictor
 from segment_duo.models.registry import NANO_DIR
+from segment_duo.segmenters.sam2.build import build_model, make_predictor
 from segment_duo.training import finetune
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,110 +10,18 @@ import pytest
 from rich.cells import cell_len
 from textual import events
 from textual.color import Color
-from textual.pilot import Pilot
 
 from segment_duo.errors import AlreadyExists, DropsDenied, EngineUnavailable, OutOfSpace
-from segment_duo.tui.app import SegduoApp, build_app
-from segment_duo.tui.graphics import Method, Terminal
+from segment_duo.terminal.graphics import Method, Terminal
 from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.screens.ask import Choose, TypeLine
 from segment_duo.tui.screens.auto import AutoDialog, AutoProgress
 from segment_duo.tui.screens.help import HelpScreen
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
 from segment_duo.tui.screens.versions import VersionPicker
-from segment_duo.tui.workspace.screen import Workspace
 from segment_duo.types import Box, ImageRef, Point, StoreKind
-from tests.tui_fakes import FakeSession, disc, micrograph, pictures
-
-PARTICLES = "/pictures/particles.tif"
-
-
-@pytest.fixture(autouse=True)
-def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLORTERM", "truecolor")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-
-
-class Ui:
-    """A running app and the means to wait for it."""
-
-    def __init__(self, app: SegduoApp, pilot: Pilot[None], session: FakeSession) -> None:
-        self.app, self.pilot, self.session = app, pilot, session
-
-    @property
-    def work(self) -> Workspace:
-        return self.app.workspace
-
-    async def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
-        limit = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < limit, f"never happened; the last message: {self.work.message.text!r}"
-            await self.pilot.pause(0.01)
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
-
-    async def painted(self) -> None:
-        """The picture of the present view is shown."""
-        picture = self.work.picture
-        await self.until(
-            lambda: picture._painted and not picture._wanted and picture._painted.wish.view == picture.view
-        )
-
-    async def opened(self) -> None:
-        await self.until(
-            lambda: self.work.image is not None and not self.work.jobs.busy("load") and not self.work.jobs.busy("embed")
-        )
-        await self.painted()
-
-    async def dialog(self, kind: type) -> None:
-        await self.until(lambda: isinstance(self.app.screen, kind))
-        await self.pilot.pause()
-
-    async def keep_mask(self) -> None:
-        count = len(self.work.doc.masks)
-        await self.press("space")
-        await self.until(lambda: self.work.doc.candidate)
-        await self.press("enter")
-        assert len(self.work.doc.masks) == count + 1
-
-    async def auto(self) -> None:
-        await self.press("a")
-        await self.dialog(AutoDialog)
-        await self.press("enter")
-        await self.until(lambda: self.app.screen is self.work and self.work.doc.masks)
-
-    def lines(self) -> list[str]:
-        """The screen as text."""
-        strips = self.app.screen._compositor.render_strips()
-        return ["".join(segment.text for segment in strip) for strip in strips]
-
-    def text(self) -> str:
-        return "\n".join(self.lines())
-
-
-@contextlib.asynccontextmanager
-async def running(
-    tmp_path: Path,
-    session: FakeSession | None = None,
-    *,
-    path: str | None = PARTICLES,
-    size: tuple[int, int] = (120, 36),
-    terminal: Terminal | None = None,
-    keymap: dict[str, str] | None = None,
-    theme: str = "segduo-dark",
-) -> AsyncIterator[Ui]:
-    session = session or pictures()
-    app = build_app(session, journal_dir=tmp_path / "journal", path=path, terminal=terminal, keymap=keymap, theme=theme)
-    async with app.run_test(size=size) as pilot:
-        ui = Ui(app, pilot, session)
-        await ui.until(lambda: app.screen is app.workspace or isinstance(app.screen, Choose))
-        if path == PARTICLES and not isinstance(app.screen, Choose):
-            await ui.opened()
-        yield ui
-
+from tests.tui_fakes import disc, micrograph, pictures
+from tests.tui_pilot import PARTICLES, running
 
 # 1. Panes
 
@@ -127,8 +32,9 @@ async def test_explorer_lists_images_newest_first_with_marks(tmp_path: Path) -> 
     async with running(tmp_path, session, path=None) as ui:
         await ui.until(lambda: ui.work.explorer.list.items)
         items = ui.work.explorer.list.items
-        assert [item.name for item in items] == ["particles.tif", "banner.tif", "older"]
-        assert [item.saved for item in items] == [False, True, False]
+        assert [item.name for item in items] == ["older", "particles.tif", "banner.tif"]
+        assert items[ui.work.explorer.list.cursor].name == "particles.tif"  # the newest image
+        assert [item.saved for item in items] == [False, False, True]
         assert "● banner.tif" in ui.text()
         assert "No image yet" in ui.text()
         assert "F1" in ui.lines()[-1]
@@ -153,13 +59,13 @@ async def test_enter_opens_folders_and_images_and_left_goes_up(tmp_path: Path) -
     async with running(tmp_path, session, path=None) as ui:
         await ui.until(lambda: ui.work.explorer.list.items)
         await ui.press("o", "l", "enter")
-        await ui.until(lambda: ui.work.folder == "/pictures/older")
+        await ui.until(lambda: ui.screen.folders.folder == "/pictures/older")
         await ui.press("left")
-        await ui.until(lambda: ui.work.folder == "/pictures")
+        await ui.until(lambda: ui.screen.folders.folder == "/pictures")
         assert ui.work.explorer.list.items[ui.work.explorer.list.cursor].name == "older"
-        await ui.press("home", "enter")
+        await ui.press("down", "enter")
         await ui.opened()
-        assert ui.work.focused is ui.work.canvas
+        assert ui.screen.focused is ui.work.canvas
 
 
 async def test_header_status_and_footer(tmp_path: Path) -> None:
@@ -186,9 +92,17 @@ async def test_explorer_key_shows_focuses_and_hides(tmp_path: Path) -> None:
         assert ui.work.explorer.has_class("-hidden")  # a small screen belongs to the picture
         await ui.press("o")
         assert not ui.work.explorer.has_class("-hidden")
-        assert ui.work.focused is ui.work.explorer.list
-        await ui.press("escape", "o", "escape")
-        assert ui.work.focused is ui.work.canvas
+        assert ui.screen.focused is ui.work.explorer.list
+        await ui.press("escape")
+        assert ui.screen.focused is ui.work.canvas
+        assert not ui.work.explorer.has_class("-hidden")
+        await ui.press("o")
+        assert ui.work.explorer.has_class("-hidden")
+        await ui.press("f9")
+        assert ui.screen.focused is ui.work.explorer.list
+        await ui.press("f9")  # from the list too, where letters narrow it
+        assert ui.work.explorer.has_class("-hidden")
+        assert ui.screen.focused is ui.work.canvas
 
 
 # 2. The picture
@@ -395,7 +309,7 @@ async def test_goto_types_coordinates(tmp_path: Path) -> None:
         await ui.press(*"999,5", "enter")
         assert "x runs from 0 to 319" in ui.text()
         await ui.press("home", "shift+end", *"12,34", "enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert ui.work.picture.cross_hair == (12, 34)
         assert "x   12  y   34" in ui.work.status.text
 
@@ -445,8 +359,8 @@ async def test_mouse_click_moves_and_shift_click_points(tmp_path: Path) -> None:
 def test_pixel_reports_of_the_mouse_are_used() -> None:
     from textual.events import MouseDown
 
+    from segment_duo.terminal.viewport import Viewport
     from segment_duo.tui.canvas.picture_view import PictureView
-    from segment_duo.tui.viewport import Viewport
 
     picture = PictureView(Terminal())
     picture.view = Viewport.fitted((1000, 1000), (100, 50))
@@ -500,9 +414,10 @@ async def test_points_refine_and_candidates_cycle(tmp_path: Path) -> None:
 
 async def test_enter_before_the_mask_came_keeps_it_when_it_comes(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
-        ui.session.slow["predict"] = 0.3
+        ui.session.gate = threading.Event()
         await ui.press("space", "enter")
         assert not ui.work.doc.masks
+        ui.session.gate.set()
         await ui.until(lambda: len(ui.work.doc.masks) == 1)
 
 
@@ -566,7 +481,7 @@ async def test_auto_shows_progress_and_can_be_cancelled(tmp_path: Path) -> None:
         await ui.dialog(AutoProgress)
         await ui.until(lambda: "1 of 12" in ui.text())
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert "Cancelled" in ui.work.message.text
         assert not ui.work.doc.masks
         ui.session.gate.set()
@@ -602,7 +517,7 @@ async def test_select_delete_label_and_step(tmp_path: Path) -> None:
         await ui.press("N", "l")
         await ui.dialog(TypeLine)
         await ui.press(*"[b]x", "enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert doc.mask(doc.current).label == "[b]x"
         assert "[b]x" in ui.text()
         await ui.press("u", "u")
@@ -650,7 +565,7 @@ async def test_filter_by_size(tmp_path: Path) -> None:
         await ui.press(*"500")
         assert "12 of 13 masks" in ui.text()
         await ui.press("enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert len(ui.work.doc.shown) == 12
         assert "masks 12 of 13" in ui.work.mask_list.border_title
         await ui.press("A", "d")
@@ -677,7 +592,7 @@ async def test_save_makes_versions_and_reopening_shows_the_latest(tmp_path: Path
         assert ui.work.doc.version == "best"
         suffix, parent, parameters = next(detail for name, detail in reversed(session.calls) if name == "save")
         assert (suffix, parent) == ("best", "0")
-        assert parameters["points_per_side"] == 32
+        assert parameters == {}  # what made the masks is in the masks
         masks = ui.work.doc.masks
     async with running(tmp_path, session) as ui:
         await ui.until(lambda: ui.work.doc.version == "best")
@@ -709,7 +624,7 @@ async def test_quitting_asks_about_unsaved_work(tmp_path: Path) -> None:
         await ui.press("q")
         await ui.dialog(Choose)
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
         assert ui.app.is_running
         await ui.press("q")
         await ui.dialog(Choose)
@@ -725,7 +640,8 @@ async def test_quitting_without_saving(tmp_path: Path) -> None:
         await ui.until(lambda: list((tmp_path / "journal").glob("*.json")))
         await ui.press("q")
         await ui.dialog(Choose)
-        await ui.press("right", "enter")
+        assert "1 mask is not saved" in ui.text()
+        await ui.press("down", "down", "down", "enter")
         await ui.until(lambda: ui.app._exit)
         assert ui.session.count("save") == 0
     assert list((tmp_path / "journal").iterdir()) == []
@@ -734,7 +650,7 @@ async def test_quitting_without_saving(tmp_path: Path) -> None:
 async def test_opening_another_image_asks_first(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
         await ui.keep_mask()
-        await ui.press("o", *"ban", "enter")
+        await ui.press("o", "o", *"ban", "enter")
         await ui.dialog(Choose)
         await ui.press("enter")
         await ui.until(lambda: str(ui.work.image.ref) == "/pictures/banner.tif")
@@ -750,8 +666,8 @@ async def test_work_survives_a_crash(tmp_path: Path) -> None:
     lost.close()
     async with running(tmp_path, path=None) as ui:
         await ui.dialog(Choose)
-        assert "1 masks and 1 points" in ui.text()
-        await ui.press("enter")
+        assert "1 mask and 1 point from" in ui.text()
+        await ui.press("right", "enter")
         await ui.until(lambda: ui.work.doc.masks == masks)
         assert ui.work.doc.unsaved
         assert ui.work.doc.version == "2"
@@ -771,12 +687,12 @@ async def test_lost_work_can_be_discarded_or_left(tmp_path: Path) -> None:
     async with running(tmp_path, path=None) as ui:
         await ui.dialog(Choose)
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
     assert len(Journal(tmp_path / "journal").left_behind()) == 1
     async with running(tmp_path, path=None) as ui:
         await ui.dialog(Choose)
-        await ui.press("right", "enter")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.press("left", "enter")
+        await ui.until(lambda: ui.app.screen is ui.screen)
     assert Journal(tmp_path / "journal").left_behind() == []
 
 
@@ -807,7 +723,7 @@ async def test_ui_answers_while_the_engine_computes(tmp_path: Path) -> None:
             ["space", "enter", "s"],
         ),
         ("save", AlreadyExists("taken", "Choose another suffix with S."), ["space", "enter", "s"]),
-        ("versions", DropsDenied("wrong user name or password", "Check .env."), ["v"]),
+        ("listed", DropsDenied("wrong user name or password", "Check .env."), ["v"]),
         ("predict", ValueError("[red]odd\x1b[31m"), ["space"]),
     ],
 )
@@ -824,7 +740,7 @@ async def test_failures_become_messages_and_the_work_is_kept(
         hint = getattr(error, "hint", "Your work is kept")
         assert hint in ui.work.message.text
         assert "\x1b" not in ui.text()
-        assert ui.work.doc.pointing or ui.work.doc.masks or call == "versions"
+        assert ui.work.doc.pointing or ui.work.doc.masks or call == "listed"
         assert ui.app.is_running
 
 
@@ -863,7 +779,7 @@ async def test_help_lists_every_command(tmp_path: Path) -> None:
         for command in COMMANDS:
             assert command.help in text
         await ui.press("escape")
-        await ui.until(lambda: ui.app.screen is ui.work)
+        await ui.until(lambda: ui.app.screen is ui.screen)
 
 
 async def test_keys_can_be_rebound(tmp_path: Path) -> None:
@@ -879,7 +795,7 @@ async def test_keys_can_be_rebound(tmp_path: Path) -> None:
 
 async def test_command_palette_runs_commands(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
-        titles = {command.title for command in ui.app.get_system_commands(ui.work)}
+        titles = {command.title for command in ui.app.get_system_commands(ui.screen)}
         assert "Contrast" in titles
         assert "Redo" not in titles  # nothing to do again
         await ui.press("ctrl+p")
@@ -945,7 +861,7 @@ async def test_hostile_names(tmp_path: Path) -> None:
     async with running(tmp_path, session, path=None) as ui:
         await ui.until(lambda: ui.work.explorer.list.items)
         for index in range(len(HOSTILE)):
-            ui.work.explorer.list.cursor = index
+            ui.work.explorer.list.cursor = index + 1  # behind the folder
             ui.work.explorer.list.focus()
             await ui.pilot.pause()
             await ui.press("enter")

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from rich.cells import cell_len
 
-from segment_duo.tui import graphics
-from segment_duo.tui.graphics import Method, Terminal
-from segment_duo.tui.picture import MaskCrops, Overlay, compose
-from segment_duo.tui.viewport import Viewport
+from segment_duo.terminal import graphics
+from segment_duo.terminal.compose import MaskCrops, Overlay, compose
+from segment_duo.terminal.graphics import Method, Terminal
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Box, Mask, Point
 from tests.tui_fakes import disc
 

@@ -50,11 +50,19 @@ def test_no_key_means_two_things_in_one_place() -> None:
 
 def test_every_action_exists() -> None:
     from segment_duo.tui.app import SegduoApp
+    from segment_duo.tui.workspace.correcting import Correcting
+    from segment_duo.tui.workspace.editing import Editing
+    from segment_duo.tui.workspace.files import Files
+    from segment_duo.tui.workspace.folders import Folders
+    from segment_duo.tui.workspace.saving import Saving
     from segment_duo.tui.workspace.screen import Workspace
+    from segment_duo.tui.workspace.viewing import Viewing
 
     for command in COMMANDS:
         name = "action_" + command.action.split("(")[0]
-        assert hasattr(Workspace, name) or hasattr(SegduoApp, name), command.id
+        parts = (Workspace, SegduoApp, Correcting, Editing, Files, Folders, Saving, Viewing)
+        owners = [part for part in parts if name in vars(part)]
+        assert len(owners) == 1 or hasattr(SegduoApp, name), (command.id, owners)
 
 
 def test_help_texts_fit_the_help_screen() -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +30,17 @@ SECONDS = 180
 """What any one step may take on a busy machine with two cores."""
 
 
+def wait_for(condition: Callable[[], object], what: Callable[[], str] | str, seconds: float = SECONDS) -> None:
+    """Come back as soon as the condition holds; fail when it does not in time."""
+    limit = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < limit, what if isinstance(what, str) else what()
+        pause.wait(0.05)
+
+
 class Terminal:
-    """One tmux server with one pane."""
+    """One tmux server with one pane. Every wait is for something that can be seen."""
 
     def __init__(self, folder: Path, environment: dict[str, str], size: tuple[int, int] = (110, 32)) -> None:
         self._socket = folder / "tmux"
@@ -53,36 +63,36 @@ class Terminal:
 
     def start(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "segment_duo.cli.main", *arguments]
-        script = f"{shlex.join(command)}; echo EXIT=$?; sleep 600"
+        script = f"{shlex.join(command)}; echo EXIT=$?; read nothing"
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         flags = [part for variable in variables for part in ("-e", variable)]
         self.tmux("kill-server")
-        limit = time.monotonic() + 20
-        while True:
+
+        def running() -> bool:
             self.tmux("new-session", "-d", "-x", str(self._size[0]), "-y", str(self._size[1]), *flags, script)
             # A server that is still going away takes the request with it.
-            if self.tmux("list-panes", "-F", "#{pane_id}"):
-                return
-            assert time.monotonic() < limit, "tmux does not start"
-            time.sleep(0.2)
+            return bool(self.tmux("list-panes", "-F", "#{pane_id}"))
+
+        wait_for(running, "tmux does not start")
 
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
 
-    def press(self, *keys: str, pause: float = 0.05) -> None:
-        """Type; ``pause`` for keys whose meaning depends on where the key before moved the focus."""
+    def press(self, *keys: str) -> None:
+        """Type. Textual hands a key to what has the focus when it comes, so a key that moves the focus needs an ``until`` after it."""
         for key in keys:
             self.tmux("send-keys", key)
-            time.sleep(pause)
 
     def until(self, found: str | Callable[[str], bool], seconds: float = SECONDS) -> str:
-        limit = time.monotonic() + seconds
-        while True:
+        screen = ""
+
+        def seen() -> bool:
+            nonlocal screen
             screen = self.screen()
-            if found(screen) if callable(found) else re.search(found, screen):
-                return screen
-            assert time.monotonic() < limit, f"{found} never came:\n{screen}"
-            time.sleep(0.1)
+            return bool(found(screen) if callable(found) else re.search(found, screen))
+
+        wait_for(seen, lambda: f"{found} never came:\n{screen}", seconds)
+        return screen
 
     def process(self) -> int:
         """Pid of the program itself."""
@@ -120,7 +130,7 @@ def test_annotate_save_and_reopen(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("engine ready")
     terminal.until("x  120  y   80")
     # A point on the disc at (120, 40), typed and set by keys only.
-    terminal.press("g", pause=1)
+    terminal.press("g")
     terminal.until("Go to")
     terminal.press(*"120,40", "Enter")
     terminal.until("x  120  y   40")
@@ -128,21 +138,37 @@ def test_annotate_save_and_reopen(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("candidate 1 of 3")
     terminal.press("Enter")
     terminal.until("Mask 0 kept")
-    # All of them: the preset coarse is 16 x 16 points.
+    # All of them, with few points and low thresholds: this test is about the UI, whatever the model's scores are.
     terminal.press("a")
     terminal.until("points a side")
-    terminal.press(*["BTab"] * 8, "Enter", pause=0.4)
-    terminal.until("coarse: large")
-    terminal.press("Down", "Down", "Down", "Enter", pause=0.4)
-    terminal.until(lambda text: "points a side  16" in text)
-    # Low thresholds: this test is about the UI, whatever the model's scores are.
-    terminal.press("Tab", "Tab", "0", "Tab", "0", ".", "3", pause=0.4)
-    terminal.until(lambda text: "predicted IoU ≥  0 " in text and "stability ≥  0.3 " in text)
+    terminal.until("Starts the search")
+    for meaning in (
+        "What becomes",
+        "Fill smaller",
+        "Search enlarged",
+        "Of two masks",
+        "edge is",
+        "rates",
+        "Points of the grid",
+    ):
+        terminal.press("BTab")
+        terminal.until(meaning)
+    terminal.press("1", "6")
+    terminal.until("points a side  16 ")
+    terminal.press("Tab")
+    terminal.until("rates")
+    terminal.press("0")
+    terminal.until("predicted IoU ≥  0 ")
+    terminal.press("Tab")
+    terminal.until("edge is")
+    terminal.press("0", ".", "3")
+    terminal.until("stability ≥  0.3 ")
     terminal.press("Enter")
-    screen = terminal.until(r"masks in [\d.]+ s")
+    terminal.until(r"masks in [\d.]+ s")
+    screen = terminal.until(lambda text: "Finding all objects" not in text)
     count = int(re.search(r"─masks (\d+)", screen)[1])  # type: ignore[index]
     assert count >= 4
-    terminal.press("n", "t", "n", "t", "d", pause=0.4)
+    terminal.press("n", "t", "n", "t", "d")
     terminal.until("2 masks deleted")
     terminal.press("s")
     terminal.until(f"Saved {count - 2} masks")
@@ -173,15 +199,14 @@ def test_killed_ui_brings_the_work_back(terminal: Terminal, tmp_path: Path) -> N
     terminal.press("Enter")
     terminal.until("● unsaved")
     journal = tmp_path / "home" / "state" / "journal"
-    limit = time.monotonic() + 20
-    while not list(journal.glob("*.json")):
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-    time.sleep(1)
+    # The first draft holds the point; the one with the mask replaces it.
+    wait_for(
+        lambda: any('"masks": [{' in path.read_text() for path in journal.glob("*.json")), "no journal was written"
+    )
     os.kill(terminal.process(), signal.SIGKILL)
     terminal.start("tui", str(tmp_path / "images"))
     terminal.until("Unsaved work was found")
-    terminal.press("Enter")
+    terminal.press("Right", "Enter")
     screen = terminal.until("● unsaved")
     assert "─masks 1" in screen
 

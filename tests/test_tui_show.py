@@ -15,7 +15,7 @@ from segment_duo.cli import show, tui
 from segment_duo.config import load_config
 from segment_duo.errors import NotFound, UsageError
 from segment_duo.session import Session
-from segment_duo.tui.still import RAMP, render_still
+from segment_duo.terminal.still import RAMP, render_still
 from tests.tui_fakes import disc, micrograph
 
 
@@ -70,7 +70,7 @@ def test_masks_are_drawn(image: Path) -> None:
         run("show", str(image), "--masks")
     session = Session(load_config({}))
     opened = session.open_image(session.reference(str(image)))
-    session.save(opened, [disc(80, 160, 40, 40, 20)], operation="test", with_model=False)
+    session.save(opened, [disc(80, 160, 40, 40, 20)], operation="test")
     plain = run("show", str(image), "-w", "40", "-g", "halfcell")
     assert "0;200;140" not in plain
     green = "48;2;0;200;140"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_duo.engine.protocol import Candidate
+from segment_duo.results import Candidate
 from segment_duo.tui.state import Document, SizeFilter
-from segment_duo.types import Box, Mask, Point, Rle
+from segment_duo.types import Box, Mask, Origin, Point, Prompt, Rle
 
 
 def mask(area: int, mask_id: int = 0, source: str = "auto", label: str = "") -> Mask:
@@ -219,3 +221,84 @@ def test_undoing_everything_gives_the_beginning(steps: list[str]) -> None:
         pass
     assert document.present.masks == ()
     assert not document.pointing
+
+
+# Corrections
+
+
+def test_correction_is_one_step_and_noted_in_the_origin() -> None:
+    document = Document()
+    run = Origin("auto", parameters={"points_per_side": 32})
+    document.add_generated([replace(mask(area), origin=run) for area in (100, 200, 300)], "replace-auto")
+    document.label([1], "grain")
+    kept = document.mask(1)
+    assert document.correct("brush", [((1,), [replace(kept, area=250)])]) == (1,)
+    assert [m.id for m in document.masks] == [0, 1, 2]
+    assert document.mask(1).area == 250
+    assert document.mask(1).origin == replace(run, edits=("brush",))
+    document.correct("merged 1 and 2", [((1, 2), [replace(document.mask(1), area=550)])])
+    assert [m.id for m in document.masks] == [0, 1]
+    assert document.mask(1).origin.edits == ("brush", "merged 1 and 2")
+    # What was corrected is the user's: looking for all objects again leaves it.
+    document.add_generated([mask(5)], "replace-auto")
+    assert [m.area for m in document.masks] == [550, 5]
+    for _ in range(3):
+        document.undo()
+    assert document.mask(1) == kept
+
+
+def test_split_gives_new_ids_in_the_old_place_and_empty_parts_go() -> None:
+    document = generated(3)
+    document.tick([0, 1])
+    made = document.correct("split", [((1,), [mask(120), mask(80), mask(0)])])
+    assert made == (1, 3)
+    assert [m.id for m in document.masks] == [0, 1, 3, 2]
+    assert document.ticked == {0, 1}
+    document.current = 3
+    assert document.correct("eraser", [((3,), [mask(0)])]) == ()
+    assert [m.id for m in document.masks] == [0, 1, 2]
+    assert document.current == 0
+    assert document.correct("brush", [((), [mask(9)])]) == (3,)
+    assert document.undo() == "brush"
+
+
+def test_refining_goes_on_from_the_logits_and_replaces_the_mask() -> None:
+    document = Document()
+    document.add_point(Point(3, 4))
+    document.offer([Candidate(mask(50), "first")])
+    document.accept()
+    document.label([0], "grain")
+    assert document.refine(0)
+    assert not document.refine(77)
+    document.add_point(Point(9, 9, 0))
+    prompt = document.prompt()
+    assert prompt.previous == "first"
+    assert [(point.x, point.label) for point in prompt.points] == [(3, 1), (9, 0)]
+    document.offer([Candidate(mask(40), "second")])
+    better = document.accept()
+    assert (better.id, better.label, better.area) == (0, "grain", 40)
+    assert len(document.masks) == 1
+    assert better.origin.edits == ("points",)
+    assert document.undo() == "mask 0"
+    assert document.refining.area == 50
+    document.drop_prompt()
+    assert document.refining is None
+    assert document.mask(0).area == 50
+
+
+def test_refining_an_automatic_mask_begins_with_its_box() -> None:
+    document = generated(1)
+    document.refine(0)
+    document.add_point(Point(2, 2))
+    assert document.prompt() == Prompt(points=(Point(2, 2),), box=Box(0, 0, 4, 4))
+
+
+def test_restored_work_can_be_undone() -> None:
+    document = Document()
+    document.loaded([mask(1)], "0")
+    document.restored([mask(2), mask(3, 1)], [Point(1, 1)], "0")
+    assert document.unsaved
+    assert document.pointing
+    assert document.undo() == "unsaved work brought back"
+    assert [m.area for m in document.masks] == [1]
+    assert not document.unsaved

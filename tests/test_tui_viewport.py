@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_duo.tui.viewport import FINEST_SCALE, Viewport
+from segment_duo.terminal.viewport import FINEST_SCALE, Viewport
 
 sizes = st.integers(1, 20_000)
 cells = st.integers(1, 300)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from segment_duo.config import Config
 from segment_duo.errors import AlreadyExists, NotFound, StoreError, UsageError
-from segment_duo.stores import versions
-from segment_duo.stores.local import LocalStore
-from segment_duo.stores.versions import (
+from segment_duo.library import versions
+from segment_duo.library.versions import (
     VersionRequest,
     check_suffix,
     is_version_name,
@@ -29,6 +28,7 @@ from segment_duo.stores.versions import (
     version_file_name,
     version_name,
 )
+from segment_duo.stores.local import LocalStore
 from segment_duo.types import Entry, ImageRef, StoreKind, Version
 
 # Other work on the machine must neither fail these tests nor be held up by them.

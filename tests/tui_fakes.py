@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from segment_duo.engine.protocol import AutoEvent, AutoResult, Candidate, EngineStatus, PredictedObject
+from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
+from segment_duo.results import AutoResult, Candidate, PredictedObject
+from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
     AutoParameters,
     Banner,
@@ -58,6 +59,44 @@ class FakeImage:
     data: ImageData
 
 
+@dataclass(frozen=True)
+class FakeModel:
+    id: str = "nano"
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    start_folder: str = "/pictures"
+
+
+@dataclass(frozen=True)
+class FakeLoaded:
+    version: Version
+    mask_set: MaskSet
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class FakePeek:
+    count: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class FakeListed:
+    version: Version
+    peek: FakePeek
+    belongs: bool = True
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class FakeSaved:
+    version: Version | None
+    path: str
+    spooled: Path | None = None
+
+
 @dataclass
 class FakeSession:
     """``images``: path -> grey pixels. ``banners``: path -> rows. ``failures``: method name -> error to raise."""
@@ -69,9 +108,10 @@ class FakeSession:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     slow: dict[str, float] = field(default_factory=dict)
     spool: bool = False
+    pages: int = 1
     gate: threading.Event | None = None
-    config: Any = field(default_factory=lambda: SimpleNamespace(start_folder="/pictures"))
-    model: Any = field(default_factory=lambda: SimpleNamespace(id="nano", auto_defaults={}))
+    config: FakeConfig = FakeConfig()
+    model: FakeModel = FakeModel()
 
     def _enter(self, name: str, detail: Any = None) -> None:
         self.calls.append((name, detail))
@@ -119,7 +159,7 @@ class FakeSession:
         height, width = grey.shape
         rows = grey[: height - cut]
         facts = ImageFacts(
-            width, height, "PNG", "uint8", 1, 0, 1, "ab" * 32, grey.nbytes, 8,
+            width, height, "PNG", "uint8", 1, page, self.pages, "ab" * 32, grey.nbytes, 8,
             Banner(cut, "pixels" if cut else "off"), PixelSize(3.37, 3.37, "test"),
         )  # fmt: skip
         return FakeImage(ref, ImageData(np.repeat(rows[..., None], 3, axis=2), rows, facts))
@@ -132,10 +172,10 @@ class FakeSession:
         image: FakeImage,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]:
-        self._enter("predict", (prompts[0], multimask))
+        self._enter("predict", (prompts[0], multimask_output))
         if self.gate is not None:
             self.gate.wait(10)
         prompt = prompts[0]
@@ -145,7 +185,7 @@ class FakeSession:
         else:
             assert prompt.box is not None
             x, y = (prompt.box.x0 + prompt.box.x1) / 2, (prompt.box.y0 + prompt.box.y1) / 2
-        many = multimask if multimask is not None else len(prompt.points) == 1 and prompt.previous is None
+        many = multimask_output if multimask_output is not None else len(prompt.points) == 1 and prompt.previous is None
         radii = (22, 11, 33) if many else (22 + len(prompt.points),)
         return [
             PredictedObject(
@@ -186,11 +226,19 @@ class FakeSession:
         self._enter("versions")
         return [version for version, _ in self.saved.get(ref.path, [])]
 
-    def load(self, ref: ImageRef, version: str | None = None, facts: Any = None) -> Any:
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> list[FakeListed]:
+        self._enter("listed")
+        sets = self.saved.get(ref.path, [])
+        return [FakeListed(version, FakePeek(len(found.masks), found.provenance)) for version, found in sets]
+
+    def check_out(self) -> None:
+        self._enter("check_out")
+
+    def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> FakeLoaded:
         self._enter("load", version)
         for found, mask_set in reversed(self.saved.get(ref.path, [])):
             if version in (None, found.name):
-                return SimpleNamespace(version=found, mask_set=mask_set, notice="")
+                return FakeLoaded(found, mask_set)
         raise NotFound(f"{ref}: no saved sets yet")
 
     def save(
@@ -202,7 +250,7 @@ class FakeSession:
         parameters: Mapping[str, Any] | None = None,
         suffix: str = "",
         parent: str | None = None,
-    ) -> Any:
+    ) -> FakeSaved:
         self._enter("save", (suffix, parent, dict(parameters or {})))
         sets = self.saved.setdefault(image.ref.path, [])
         number = sum(version.suffix == suffix for version, _ in sets)
@@ -211,8 +259,8 @@ class FakeSession:
         version = Version(name, suffix, number, path, 100, time.time())
         sets.append((version, MaskSet(tuple(masks), Provenance(operation=operation))))
         if self.spool:
-            return SimpleNamespace(version=None, path="/spool/x.pkl", spooled=Path("/spool/x.pkl"))
-        return SimpleNamespace(version=version, path=path, spooled=None)
+            return FakeSaved(None, "/spool/x.pkl", Path("/spool/x.pkl"))
+        return FakeSaved(version, path)
 
     def engine_status(self, *, start: bool = False) -> EngineStatus | None:
         return EngineStatus(protocol=1, version="0", pid=1, state="idle", device="cpu")
@@ -225,3 +273,8 @@ def pictures() -> FakeSession:
     return FakeSession(
         {"/pictures/particles.tif": micrograph(), "/pictures/banner.tif": with_banner}, {"/pictures/banner.tif": 20}
     )
+
+
+def _keeps_to_the_protocol(session: FakeSession) -> SessionPort:
+    """For the type checker: a method that the real session has and the fake has not, or has otherwise, is an error here."""
+    return session

@@ -21,10 +21,10 @@ from PIL import Image
 
 from benchmarks.quality.scoring import Labelled, score
 from segment_duo.config import Config
-from segment_duo.engine.predictor import Predictor
-from segment_duo.models.build import build_model
 from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, generate
 from segment_duo.types import AutoParameters
 

@@ -24,10 +24,10 @@ from scipy import ndimage
 
 from benchmarks.quality.scoring import Labelled, Scores, score
 from segment_duo.config import Config
-from segment_duo.engine.predictor import Predictor
-from segment_duo.models.build import build_model
 from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
 from segment_duo.training.nano.batches import object_depth
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, Scene, generate

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.predictor import Embedding, Predictor, PromptArrays
 from segment_duo.masks.rle import decode
+from segment_duo.segmenters.base import PromptArrays
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.types import AutoParameters
 
 IGNORE = 65535
@@ -100,7 +102,7 @@ def _click_group(
     for k in range(rounds):
         prompts = [
             PromptArrays(
-                np.array([c[:2] for c in own], np.float32), np.array([c[2] for c in own], np.int64), previous=logits
+                np.array([c[:2] for c in own], np.float32), np.array([c[2] for c in own], np.int64), mask_input=logits
             )
             for own, logits in zip(clicks, previous, strict=True)
         ]

@@ -17,12 +17,12 @@ from pathlib import Path
 from benchmarks.quality.__main__ import folder_images, held_out_images
 from benchmarks.quality.scoring import AutomaticScore
 from segment_duo.config import Config
-from segment_duo.engine.automatic import AutomaticMaskGenerator
-from segment_duo.engine.predictor import Predictor
 from segment_duo.masks.rle import decode
-from segment_duo.models.build import build_model
 from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.nano.scenes import HELD_OUT_SEED
 from segment_duo.types import AutoParameters
 

@@ -71,7 +71,7 @@ def run(folder: Path, environment: dict[str, str], rounds: int) -> None:
     from PIL import Image
 
     from segment_duo.config import load_config
-    from segment_duo.engine.client import EngineClient
+    from segment_duo.engine.connect import connect
     from segment_duo.models.registry import resolve_model
     from segment_duo.paths import Paths
     from segment_duo.types import Point, Prompt
@@ -94,7 +94,7 @@ def run(folder: Path, environment: dict[str, str], rounds: int) -> None:
 
     config, paths = load_config({}).config, Paths.default()
     model = resolve_model(config, paths)
-    engine = EngineClient.connect(config, paths)
+    engine = connect(config, paths)
     pixels = blobs()
     image = engine.ensure_image(pixels, model=model).id
     click = [Prompt(points=(Point(128, 128),))]
@@ -111,8 +111,9 @@ def run(folder: Path, environment: dict[str, str], rounds: int) -> None:
 
 
 def bare_click(pixels: np.ndarray[Any, np.dtype[np.uint8]], model: Any) -> Callable[[], object]:
-    from segment_duo.engine.predictor import Predictor, PromptArrays
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.base import PromptArrays
+    from segment_duo.segmenters.sam2.build import build_model
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(build_model(model.config, model.checkpoint))
     embedding = predictor.embed(pixels)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.scene import CONFIGS, SIZES
-from segment_duo.engine.allocator import allocator_environment
+from segment_duo.segmenters.allocator import allocator_environment
 
 
 def child(allocator: bool, **asked: Any) -> dict[str, Any]:

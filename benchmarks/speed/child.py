@@ -29,7 +29,7 @@ def stock(asked: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-    from segment_duo.models.build import feature_sizes
+    from segment_duo.segmenters.sam2.build import feature_sizes
 
     model = scene.model(asked["model"])
     p = AutoParameters(**asked["parameters"])
@@ -67,8 +67,8 @@ def ours(asked: dict[str, Any]) -> dict[str, Any]:
     """Our generator, exact or fast."""
     import torchvision  # noqa: F401 - stock has imported it before its clock starts, too
 
-    from segment_duo.engine.automatic import AutomaticMaskGenerator
-    from segment_duo.engine.predictor import Predictor
+    from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(scene.model(asked["model"]))
     p = AutoParameters(**asked["parameters"])
@@ -85,7 +85,7 @@ def ours(asked: dict[str, Any]) -> dict[str, Any]:
 
 def calibrate(asked: dict[str, Any]) -> dict[str, Any]:
     """Parameters for a model and an image."""
-    from segment_duo.engine.predictor import Predictor
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(scene.model(asked["model"]))
     p = scene.parameters(asked["model"], predictor, scene.image(asked["megapixels"]), asked["points"])
@@ -96,7 +96,8 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
     """From a cached embedding to masks: medians in milliseconds."""
     import numpy as np
 
-    from segment_duo.engine.predictor import Predictor, PromptArrays
+    from segment_duo.segmenters.base import PromptArrays
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(scene.model(asked["model"]))
     pixels = scene.image(asked["megapixels"])
@@ -110,7 +111,7 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
         return PromptArrays(points[i : i + 1], one, **fields)
 
     previous = predictor.predict(embedding, [click(0)])[0][0].low_res
-    two = PromptArrays(points[:2], np.array([1, 0]), previous=previous)
+    two = PromptArrays(points[:2], np.array([1, 0]), mask_input=previous)
     cases: dict[str, Callable[[int], Any]] = {
         "first click, image size": lambda i: predictor.predict(embedding, [click(i)]),
         "first click, preview": lambda i: predictor.predict(embedding, [click(i)], preview_max_side=1024),
@@ -134,9 +135,9 @@ def clicks(asked: dict[str, Any]) -> dict[str, Any]:
 
 def agreement(asked: dict[str, Any]) -> dict[str, Any]:
     """Exact against fast on image files: prompts, seconds, and the share of exact's masks that fast has too (IoU of at least 0.9)."""
-    from segment_duo.engine.automatic import AutomaticMaskGenerator
-    from segment_duo.engine.predictor import Predictor
     from segment_duo.images import read_image
+    from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     predictor = Predictor(scene.model(asked["model"]))
     p = replace(AutoParameters(), **{**scene.defaults(asked["model"]), **asked["parameters"]})

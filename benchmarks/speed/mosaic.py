@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.speed import scene
-from segment_duo.engine.allocator import allocator_environment
+from segment_duo.segmenters.allocator import allocator_environment
 from segment_duo.types import AutoParameters
 
 SPACING = 125
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true")
     asked = parser.parse_args()
 
-    from segment_duo.engine.automatic import AutomaticMaskGenerator
-    from segment_duo.engine.predictor import Predictor
+    from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
     pixels, discs = mosaic(asked.side)
     p = AutoParameters(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from sam2.modeling.sam2_base import SAM2Base
 
-    from segment_duo.engine.predictor import Predictor
+    from segment_duo.segmenters.sam2.predictor import Predictor
 
 NANO = Path(__file__).resolve().parents[2] / "segment_duo" / "models" / "nano"
 CONFIGS = {
@@ -56,7 +56,7 @@ def model(name: str) -> SAM2Base:
     """Nano with its weights; the official sizes with random ones, the same in every process."""
     import torch
 
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters.sam2.build import build_model
 
     torch.manual_seed(0)
     return build_model(CONFIGS[name], NANO / "nano.pt" if name == "nano" else None)
@@ -75,20 +75,20 @@ def parameters(name: str, predictor: Predictor, pixels: npt.NDArray[np.uint8], p
     """
     import torch
 
-    from segment_duo.engine.automatic import Run
+    from segment_duo.segmenters.sam2.grid import GridRun
 
     p = AutoParameters(points_per_side=points_per_side)
     if name == "nano":
         return replace(p, **defaults(name))
     rng = np.random.default_rng(0)
     grid = tuple((float(x), float(y)) for x, y in rng.random((32, 2)))
-    run = Run(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0, mask_threshold=-1e6), pixels)
+    run = GridRun(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0, mask_threshold=-1e6), pixels)
     logits = run.decode_all()
     values = torch.cat([c.low_res.logits.flatten()[::97] for c in logits])
     threshold = round(_quantile(values, 0.97), 5)
     offset = round(_quantile(values, 0.975) - threshold, 6)
     p = replace(p, mask_threshold=threshold, stability_score_offset=offset)
-    run = Run(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0), pixels)
+    run = GridRun(predictor, replace(p, point_grids=(grid,), pred_iou_thresh=0.0), pixels)
     found = run.decode_all()
     iou = torch.stack([c.predicted_iou for c in found])
     p = replace(p, pred_iou_thresh=round(_quantile(iou, 1 - 3 * SURVIVING), 5))

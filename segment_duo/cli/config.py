@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segment_duo.cli.options import JsonOption, tell_foreign
-from segment_duo.cli.output import emit, emit_json, emit_table
+from segment_duo.cli.output import emit_json, emit_path, emit_table
 from segment_duo.errors import AlreadyExists, ConfigError, StoreError, UsageError
 
 app = typer.Typer(help="Show and start the configuration.", no_args_is_help=True)
@@ -82,7 +82,7 @@ def path(
     if what == "all":
         emit_table(("what", "path"), list(places.items()))
     elif what in places:
-        emit(places[what])
+        emit_path(places[what])
     else:
         raise UsageError(f"no place '{what}'", f"There are: {', '.join(places)}.")
 
@@ -114,7 +114,7 @@ def init() -> None:
         raise AlreadyExists(f"{file} exists already", "Edit it, or move it away first.") from None
     except OSError as error:
         raise StoreError(f"{file}: {error.strerror}") from None
-    emit(file)
+    emit_path(file)
 
 
 def _with_name(problem: ConfigError) -> str:

@@ -25,10 +25,10 @@ def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: Socke
 
       segduo doctor
     """
+    from segment_duo.cli.diagnostics import Finding, Verdict, examine
     from segment_duo.config import inspect_config
-    from segment_duo.doctor import Finding, Verdict, examine
     from segment_duo.session import Session
-    from segment_duo.tui.graphics import terminal_report
+    from segment_duo.terminal.graphics import terminal_report
 
     findings: list[Finding] = []
     session = Session(inspect_config({"model": model, "socket": socket}), notify=note)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
     FromFileOption,
     InputsArgument,
-    JsonOption,
+    JsonLinesOption,
     MaxPixelsOption,
     ModelOption,
     PageOption,
@@ -38,7 +38,7 @@ def register(app: typer.Typer, *, panel: str) -> None:
 def info(
     images: InputsArgument = None,
     from_file: FromFileOption = None,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
     page: PageOption = 0,
     banner: BannerOption = "auto",
     pixel_size: PixelSizeOption = None,

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
-from segment_duo.stores.base import has_magic
-from segment_duo.stores.versions import LATEST, VersionRequest, split_version, version_hint
-from segment_duo.text import safe
-from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
+from segment_duo.library.versions import LATEST, VersionRequest, split_version, version_hint
+from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
+from segment_duo.stores.local import names_not_utf8
+from segment_duo.text import is_utf8, safe
+from segment_duo.types import Entry, ImageRef, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import LoadedSet
     from segment_duo.session import Session
     from segment_duo.stores.base import Store
 
 
 def read_list(source: str) -> list[str]:
-    """Lines of a file, or of stdin for ``-``; empty lines and lines that begin with ``#`` do not count."""
+    """Lines of a file, or of stdin for ``-``; empty lines and lines that begin with ``#`` do not count.
+
+    A name that is not UTF-8 keeps its bytes as lone surrogates. Spaces around a line belong to it only where a file of that name is there.
+    """
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{'stdin' if source == '-' else source}: not a text file") from None
+        raw = _stdin() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise InputError(f"{source}: {error.strerror or error}") from None
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+        raise InputError(f"{'stdin' if source == '-' else source}: not a text file")
+    lines = os.fsdecode(raw.removeprefix(b"\xef\xbb\xbf")).split("\n")
+    return [_trimmed(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _stdin() -> bytes:
+    binary = getattr(sys.stdin, "buffer", None)  # the text layer would stop at the first name that is not UTF-8
+    return binary.read() if binary is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
+
+
+def _trimmed(line: str) -> str:
+    exact = line.removesuffix("\r")
+    stripped = exact.strip()
+    return exact if exact != stripped and os.path.lexists(exact) else stripped
 
 
 @dataclass(frozen=True)
@@ -61,9 +78,10 @@ def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str
 
     def add(text: str, usable: Callable[[str], bool] = lambda _: True) -> bool:
         try:
+            _check_utf8(text)
             if not usable(text):
                 return False
-            found.update(dict.fromkeys(_expand(session, text)))
+            found.update(dict.fromkeys(_expand(session, text, failures)))
         except SegduoError as error:
             failures.append((text, error))
         return True
@@ -145,11 +163,40 @@ def is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not name.endswith("/")
 
 
-def _expand(session: Session, text: str) -> Iterator[ImageRef]:
+def _check_utf8(text: str) -> None:
+    if not is_utf8(text):
+        raise InputError(f"'{text}': the name is not UTF-8", RENAME_HINT)
+
+
+def _unnamed(store: Store, paths: Iterable[str], failures: list[tuple[str, SegduoError]]) -> bool:
+    """Count images whose names are not UTF-8 as failures, for a folder's other images are done; returns whether there were any."""
+    before = len(failures)
+    for path in paths:
+        if is_image_name(path):
+            shown = str(ImageRef(store.kind, path))
+            failures.append((shown, InputError(f"{shown}: the name is not UTF-8", RENAME_HINT)))
+    return len(failures) > before
+
+
+def _not_utf8(store: Store, pattern: str) -> Iterator[str]:
+    """Paths that ``pattern`` matches but whose last name is not UTF-8."""
+    folder, _, step = pattern.rpartition("/")
+    parents = [entry.path for entry in store.glob(folder) if entry.is_folder] if has_magic(folder) else [folder or "/"]
+    first, deep, _ = f"{folder}/".partition("/**/")
+    for parent in dict.fromkeys([*parents, *([first or "/"] if deep and not has_magic(first) else [])]):
+        yield from _joined(parent, (name for name in names_not_utf8(store, parent) if fnmatch.fnmatchcase(name, step)))
+
+
+def _joined(folder: str, names: Iterable[str]) -> Iterator[str]:
+    return (join_path(folder, name) for name in names)
+
+
+def _expand(session: Session, text: str, failures: list[tuple[str, SegduoError]]) -> Iterator[ImageRef]:
     ref = session.reference(text)
     store = session.store(ref.store)
     if has_magic(ref.path) and store.stat(ref.path) is None:
-        yield from _images(ref, store.glob(ref.path), f"no images match '{text}'")
+        unnamed = _unnamed(store, _not_utf8(store, ref.path), failures)
+        yield from _images(ref, store.glob(ref.path), "" if unnamed else f"no images match '{text}'")
         return
     if not is_image_name(text) or _is_local_folder(ref):
         entry = store.stat(ref.path)
@@ -157,7 +204,8 @@ def _expand(session: Session, text: str) -> Iterator[ImageRef]:
             raise NotFound(f"{text}: no such file or folder", version_hint(ref.path))
         if entry.is_folder:
             entries = sorted(store.list(ref.path), key=lambda item: item.name)
-            yield from _images(ref, entries, f"no images in folder '{text}'")
+            unnamed = _unnamed(store, _joined(ref.path, names_not_utf8(store, ref.path)), failures)
+            yield from _images(ref, entries, "" if unnamed else f"no images in folder '{text}'")
             return
     yield ref
 
@@ -168,7 +216,7 @@ def _is_local_folder(ref: ImageRef) -> bool:
 
 def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[ImageRef]:
     refs = [ImageRef(ref.store, entry.path) for entry in entries if not entry.is_folder and is_image_name(entry.path)]
-    if not refs:
+    if message and not refs:
         raise NotFound(message, _image_names())
     yield from refs
 
@@ -193,42 +241,3 @@ def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None
             VersionRequest.parse(tail)
             return image, LATEST  # nothing stands behind the @
     return whole, None
-
-
-def load_set(session: Session, text: str) -> LoadedSet:
-    """The set that ``IMAGE[@VERSION]`` means; says on stderr what keeps it from fitting the image exactly."""
-    ref, version = image_and_version(session, text)
-    loaded = session.sets.load(ref, version)
-    if loaded.notice:
-        note(loaded.notice)
-    identity = loaded.mask_set.provenance.image
-    if identity and identity.page:
-        note(f"{ref}@{loaded.version.name} is of page {identity.page}")
-    return loaded
-
-
-def load_set_or_file(session: Session, text: str) -> MaskSet:
-    """A set by image and version, or the file of a set itself."""
-    if text.endswith(".pkl"):
-        from segment_duo.masks.files import loads
-
-        ref = session.reference(text)
-        return loads(session.store(ref.store).read(ref.path), name=text)
-    return load_set(session, text).mask_set
-
-
-def expand_sets(
-    session: Session, texts: Sequence[str]
-) -> tuple[list[tuple[ImageRef, str | None]], list[tuple[str, SegduoError]]]:
-    """What ``IMAGE[@VERSION]...`` means: (image, version or None) pairs; folders and patterns stand for the latest sets of their images."""
-    found: list[tuple[ImageRef, str | None]] = []
-    failures: list[tuple[str, SegduoError]] = []
-    for text in texts:
-        ref, version = image_and_version(session, text)
-        if version is not None:
-            found.append((ref, version))
-            continue
-        inputs = expand_inputs(session, [text], None)
-        found.extend((item, None) for item in inputs.refs)
-        failures.extend(inputs.failures)
-    return found, failures

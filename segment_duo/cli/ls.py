@@ -9,7 +9,9 @@ import typer
 from segment_duo.cli.human import size, timestamp, when
 from segment_duo.cli.inputs import is_image_name
 from segment_duo.cli.options import JsonOption, open_session
-from segment_duo.cli.output import emit, emit_json, emit_table, note
+from segment_duo.cli.output import emit_json, emit_path, emit_table, note
+from segment_duo.stores.local import names_not_utf8
+from segment_duo.text import safe
 from segment_duo.types import Entry, StoreKind
 
 
@@ -42,12 +44,16 @@ def list_folder(
             entries = [entry for entry in entries if not entry.is_folder and is_image_name(entry.path)]
         if nothing and ref.store is StoreKind.DROPS and ref.path.count("/") == 1:
             note(f"{ref}: empty, or not there (Drops does not tell which of its top folders exist)")
+        unnamed = names_not_utf8(session.store(ref.store), ref.path)
+        if unnamed:
+            named = ", ".join(safe(name, limit=80) for name in unnamed[:3]) + (", ..." if len(unnamed) > 3 else "")
+            note(f"{len(unnamed)} {'name is' if len(unnamed) == 1 else 'names are'} not UTF-8, left out: {named}")
         shown = {entry.path: str(type(ref)(ref.store, entry.path)) for entry in entries}
     if as_json:
         emit_json([_record(entry, shown[entry.path]) for entry in entries], indent=1)
     elif names_only:
         for entry in entries:
-            emit(shown[entry.path] + ("/" if entry.is_folder else ""))
+            emit_path(shown[entry.path] + ("/" if entry.is_folder else ""))
     else:
         emit_table(("modified", "size", "name"), [_row(entry) for entry in entries], right=("size",))
 

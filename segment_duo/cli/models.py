@@ -9,7 +9,7 @@ import typer
 
 from segment_duo.cli import human
 from segment_duo.cli.options import JsonOption, load_settings
-from segment_duo.cli.output import emit, emit_json, emit_table, note, progress
+from segment_duo.cli.output import emit_json, emit_path, emit_table, note, progress
 from segment_duo.errors import ConfigError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def pull(
                 note(f"{spec.id}: {what}")
 
         path = download.pull(spec, Paths.default(), mirror=mirror, report=tell)
-    emit(path)
+    emit_path(path)
 
 
 @app.command()
@@ -131,10 +131,11 @@ def _load_problem(model: KnownModel) -> str:
     """Why a model without a known checksum cannot be used, or an empty text."""
     if not model.usable:
         return model.description
-    from segment_duo.models.build import build_model
+    from segment_duo.segmenters import plugins
+    from segment_duo.segmenters.base import LoadRequest
 
     try:
-        build_model(model.config, model.checkpoint)
+        plugins.family(model.family).load(LoadRequest(model.id, model.config, str(model.checkpoint)))
     except ModelError as error:
         return error.message
     return ""

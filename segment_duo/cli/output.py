@@ -1,20 +1,22 @@
 """The one writer to stdout and the one writer to stderr.
 
 stdout carries data only: a line or a JSON document each. stderr carries notes, warnings and progress, and progress only on a terminal.
-File names and server texts are escaped on their way out. JSON needs no such care: its encoder escapes control characters.
+File names and server texts are escaped on their way out. JSON needs no such care: its encoder escapes control characters. A path alone on its line is
+escaped on a terminal only: in a pipe the next program needs its exact bytes.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from segment_duo.errors import OutOfSpace, StoreError
+from segment_duo.errors import OutOfSpace, StoreError, UsageError
 from segment_duo.text import safe
 
 if TYPE_CHECKING:
@@ -35,6 +37,28 @@ def emit(line: object) -> None:
     _write(sys.stdout, safe(line, limit=1_000_000))
 
 
+def emit_path(path: object) -> None:
+    """Write one path to stdout: escaped on a terminal, else its exact bytes, for ``ls -l "$(segduo auto IMAGE)"``."""
+    text = str(path)
+    buffer = getattr(sys.stdout, "buffer", None)
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:  # surrogates that stand for no bytes
+        raw = b""
+    if buffer is None or not raw or sys.stdout.isatty():
+        emit(text)
+        return
+    _write(sys.stdout, "", end="")  # what Python still holds comes first
+    _write(buffer, raw, end=b"\n")
+
+
+def forgive_encodings() -> None:
+    """Let stdout and stderr write what they can and escape the rest, whatever PYTHONIOENCODING or the locale say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def emit_row(cells: Sequence[object]) -> None:
     """Write cells to stdout as one line, separated by tabs."""
     _write(sys.stdout, "\t".join(safe(cell) for cell in cells))
@@ -48,6 +72,18 @@ def emit_json(value: Any, *, indent: int | None = None) -> None:
 def emit_raw(text: str) -> None:
     """Write text of our own making (CSV, a source file, terminal graphics) to stdout as it is."""
     _write(sys.stdout, text, end="")
+
+
+def emit_bytes(data: bytes) -> None:
+    """Write a file's content to stdout as it is.
+
+    Raises:
+        UsageError: stdout is a terminal, which would take it for commands.
+    """
+    if sys.stdout.isatty():
+        raise UsageError("this is no text for a terminal", "Send it on: segduo ... - > FILE")
+    _write(sys.stdout, "", end="")  # what Python still holds comes first
+    _write(sys.stdout.buffer, data, end=b"")
 
 
 def note(message: object) -> None:
@@ -126,9 +162,10 @@ def progress(description: str) -> Iterator[ProgressReporter]:
         yield report
 
 
-def _write(stream: TextIO, text: str, *, end: str = "\n") -> None:
+def _write(stream: IO[Any], text: str | bytes, *, end: str | bytes = "\n") -> None:
     try:
-        stream.write(text + end)
+        stream.write(text)
+        stream.write(end)
         stream.flush()
     except OSError as error:
         to_nowhere(stream)
@@ -147,7 +184,7 @@ def output_error(error: OSError) -> StoreError:
     return StoreError(message)
 
 
-def to_nowhere(stream: TextIO) -> None:
+def to_nowhere(stream: IO[Any]) -> None:
     """What the stream still holds must not fail once more when Python flushes it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.cli.output import emit, emit_json, note
+from segment_duo.cli.output import emit_json, emit_path, note
 from segment_duo.errors import SavedToSpoolOnly
 from segment_duo.types import ImageRef, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.saved_sets import Saved
+    from segment_duo.library.library import Saved
+    from segment_duo.library.spool import Failed
     from segment_duo.session import Session
-    from segment_duo.stores.spool import Failed
 
 NEXT_DELIVERY = "The next run that saves to Drops tries again, or"
 """Local runs do not wait for a server, so they deliver nothing."""
@@ -30,7 +30,7 @@ def deliver_spool(session: Session, *, wait: bool) -> list[Failed]:
     Args:
         wait: until another process that delivers has ended; without, what is left is told in one line, for the user came for something else.
     """
-    from segment_duo.stores.spool import Delivered
+    from segment_duo.library.spool import Delivered
 
     left: list[Failed] = []
     for outcome in session.sets.deliver_spool(wait=wait):
@@ -50,7 +50,7 @@ def report_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> int:
         version = saved.version.name if saved.version else None
         emit_json(record | {"saved": saved.path, "version": version, "spooled": saved.spooled is not None})
     else:
-        emit(saved.path)
+        emit_path(saved.path)
     if not saved.mask_set.masks:
         note(f"{saved.path}: holds no masks")
     if saved.spooled is None:

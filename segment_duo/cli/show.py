@@ -54,7 +54,7 @@ def show(
         loaded = None
         if masks or version is not None:
             loaded = session.sets.load(ref, version, opened.data.facts)
-        from segment_duo.tui.still import render_still
+        from segment_duo.terminal.still import render_still
 
         emit_raw(
             render_still(

@@ -18,7 +18,7 @@ from segment_duo.cli.options import (
     PageOption,
     open_session,
 )
-from segment_duo.cli.output import emit, emit_json, note, progress
+from segment_duo.cli.output import emit_json, emit_path, note, progress
 from segment_duo.errors import NotFound
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def train(
 
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
-    from segment_duo.engine.shelf import choose_device
+    from segment_duo.engine.device import choose_device
     from segment_duo.training.finetune import BaseModel, FineTuneOptions, TrainingExample, fine_tune
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)
@@ -139,4 +139,4 @@ def train(
         f"{result.ended} after {result.steps} steps; IoU after one click {result.val_iou_before:.3f} -> {result.val_iou:.3f}. "
         f"Use it: segduo auto IMAGE --model {name}"
     )
-    emit(result.folder)
+    emit_path(result.folder)

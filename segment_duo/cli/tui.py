@@ -62,7 +62,7 @@ def tui(
         raise UsageError(
             "the terminal UI needs a terminal", "In scripts use `segduo auto`, `segduo point`, `segduo show`."
         )
-    from segment_duo.tui.graphics import detect
+    from segment_duo.terminal.graphics import detect
 
     terminal = detect(resolved.config.graphics)  # asks the terminal, so it comes before Textual takes it over
     from segment_duo.session import Session
@@ -79,6 +79,7 @@ def tui(
         terminal=terminal,
         theme=resolved.config.theme,
         keymap=resolved.config.keys,
+        elsewhere=lambda folder: Session(resolved, out=folder, notify=tell),
     )
     app.run()
     if app.return_code:

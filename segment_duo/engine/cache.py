@@ -1,7 +1,7 @@
 """Embeddings and candidates, kept in memory and (embeddings) on disk, each within a bound in bytes; the longest unused go first.
 
 A file is written once: temporary name, fsync, rename. Its name says image, weights, preprocessing and crop; it carries a digest of its
-tensors, so that a damaged file is a miss and goes away. Thread-safe. A disk that is full or read-only costs speed, never an answer.
+arrays, so that a damaged file is a miss and goes away. Thread-safe. A disk that is full or read-only costs speed, never an answer.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from segment_duo.engine.holdings import BoundedLru
+from segment_duo.engine.lru import BoundedLru
 from segment_duo.engine.protocol import CacheUse
+from segment_duo.segmenters.base import EMBEDDINGS, Embedding, Reusable
 
 if TYPE_CHECKING:
-    import torch
+    import numpy.typing as npt
 
-    from segment_duo.engine.candidates import Candidates
-    from segment_duo.engine.predictor import Embedding
-
-PREPROCESSING = 1
-"""The predictor's version of what happens to pixels before the encoder, repeated here because asking where an embedding is must not load torch."""
 SUFFIX = ".safetensors"
 ID_DIGITS = 40
 """How much of an image's id the name of its file holds."""
 STALE_SECONDS = 3600.0
 """Age at which a temporary file can only be the leftover of a killed engine."""
+
+Restore = Callable[[Mapping[str, "npt.NDArray[Any]"]], Embedding]
+"""Makes an embedding of the arrays that were kept on disk: ``Segmenter.restore``."""
 
 log = logging.getLogger("segduo.engine")
 
@@ -49,7 +48,7 @@ class EmbeddingKey:
 
     @property
     def file_name(self) -> str:
-        parts = [self.image_id[:ID_DIGITS], self.weights[:20], f"p{PREPROCESSING}"]
+        parts = [self.image_id[:ID_DIGITS], self.weights[:20], f"p{EMBEDDINGS}"]
         parts += [self.variant] if self.variant else []
         parts += ["_".join(map(str, self.crop))] if self.crop else []
         return "-".join(parts) + SUFFIX
@@ -66,7 +65,7 @@ class EmbeddingCache:
 
     def __init__(self, memory_bytes: int, folder: Path, disk_bytes: int) -> None:
         """``disk_bytes`` 0 switches the disk off. The folder is made when it is first needed."""
-        self._memory: BoundedLru[EmbeddingKey | _CandidatesKey, Embedding | Candidates] = BoundedLru(memory_bytes)
+        self._memory: BoundedLru[EmbeddingKey | _CandidatesKey, Any] = BoundedLru(memory_bytes)
         self._folder = folder
         self._disk_bound = disk_bytes
         self._disk_lock = threading.Lock()
@@ -74,14 +73,12 @@ class EmbeddingCache:
 
     # -- embeddings ---------------------------------------------------------------------------------------------------
 
-    def get(self, key: EmbeddingKey, device: torch.device) -> Embedding | None:
-        """The embedding from memory, else from disk (and then kept in memory), else None."""
-        from segment_duo.engine.predictor import Embedding
-
-        held = self._memory.get(key)
-        if isinstance(held, Embedding):
+    def get(self, key: EmbeddingKey, restore: Restore) -> Embedding | None:
+        """The embedding from memory, else from disk (and then kept in memory), else None. ``restore``: makes it of its arrays."""
+        held: Embedding | None = self._memory.get(key)
+        if held is not None:
             return held
-        loaded = self._read(key, device)
+        loaded = self._read(key, restore)
         if loaded is not None:
             self._memory.put(key, loaded, loaded.nbytes)
         return loaded
@@ -103,21 +100,17 @@ class EmbeddingCache:
 
     def size_of(self, key: EmbeddingKey) -> tuple[int, int] | None:
         """Height and width of an image whose embedding is in memory."""
-        from segment_duo.engine.predictor import Embedding
-
-        held = self._memory.peek(key)
-        return (held.height, held.width) if isinstance(held, Embedding) else None
+        held: Embedding | None = self._memory.peek(key)
+        return None if held is None else (held.height, held.width)
 
     # -- candidates ---------------------------------------------------------------------------------------------------
 
-    def candidates(self, image_id: str, weights: str) -> Candidates | None:
-        """The raw candidates of the last automatic run on an image."""
-        from segment_duo.engine.candidates import Candidates
+    def candidates(self, image_id: str, weights: str) -> Reusable | None:
+        """What the last automatic run on an image left behind."""
+        held: Reusable | None = self._memory.get(_CandidatesKey(image_id, weights))
+        return held
 
-        held = self._memory.get(_CandidatesKey(image_id, weights))
-        return held if isinstance(held, Candidates) else None
-
-    def put_candidates(self, image_id: str, weights: str, candidates: Candidates) -> None:
+    def put_candidates(self, image_id: str, weights: str, candidates: Reusable) -> None:
         self._memory.put(_CandidatesKey(image_id, weights), candidates, candidates.nbytes)
 
     def has_candidates(self, image_id: str, weights: str) -> bool:
@@ -164,22 +157,20 @@ class EmbeddingCache:
 
     # -- disk ---------------------------------------------------------------------------------------------------------
 
-    def _read(self, key: EmbeddingKey, device: torch.device) -> Embedding | None:
+    def _read(self, key: EmbeddingKey, restore: Restore) -> Embedding | None:
         if not self._disk_bound:
             return None
         from safetensors import SafetensorError, safe_open
 
-        from segment_duo.engine.predictor import Embedding
-
         file = self._folder / key.file_name
         try:
-            with safe_open(file, framework="pt", device="cpu") as stored:
+            with safe_open(file, framework="np") as stored:
                 # Copied: the file is only mapped, and may go while the embedding lives.
-                tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118 - not a mapping
+                arrays = {name: stored.get_tensor(name).copy() for name in stored.keys()}  # noqa: SIM118 - not a mapping
                 digest = (stored.metadata() or {}).get("digest")
-            if digest != _digest(tensors.items()):
+            if digest != _digest(arrays):
                 raise ValueError("its digest is another one")
-            embedding = Embedding.from_tensors(tensors, device)
+            embedding = restore(arrays)
         except FileNotFoundError:
             return None
         except (SafetensorError, KeyError, ValueError, OSError) as error:
@@ -192,13 +183,15 @@ class EmbeddingCache:
         return embedding
 
     def _write(self, key: EmbeddingKey, embedding: Embedding) -> None:
-        from safetensors.torch import save
+        from safetensors.numpy import save
 
         file = self._folder / key.file_name
         if file.exists():
             return
-        tensors = embedding.to_tensors()
-        content = save(tensors, metadata={"digest": _digest(tensors.items())})
+        arrays = dict(embedding.to_arrays())
+        if not arrays:
+            return  # nothing worth keeping: making it again is as quick
+        content = save(arrays, metadata={"digest": _digest(arrays)})
         if len(content) > self._disk_bound:
             return
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -240,10 +233,10 @@ class EmbeddingCache:
                     yield Path(entry.path), entry.stat()
 
 
-def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     """SHA-256 over names and bytes: safetensors itself notices a cut file, but not a changed byte."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors):
+    for name, array in sorted(arrays.items()):
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().data)
+        digest.update(array.data)
     return digest.hexdigest()

@@ -164,7 +164,7 @@ def run_in_foreground(settings: EngineSettings) -> NoReturn:
 
 def spawn_environment() -> dict[str, str]:
     """The environment of the engine's process: ours, the allocator's settings, and where to import this very package from."""
-    from segment_duo.engine import allocator
+    from segment_duo.segmenters import allocator
 
     environment = {**os.environ, **allocator.allocator_environment()}
     root = str(Path(__file__).resolve().parents[2])
@@ -314,6 +314,7 @@ def _start_lock(settings: EngineSettings) -> Iterator[None]:
     import fcntl
 
     _open_log(settings.log).close()
+    _own_folder(settings.start_lock.parent)
     with settings.start_lock.open("a") as lock:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
@@ -329,6 +330,17 @@ def _start_lock(settings: EngineSettings) -> Iterator[None]:
             except OSError:
                 break
         yield
+
+
+def _own_folder(folder: Path) -> None:
+    """Make the lock's folder; below /tmp it may be there already, made by somebody else to have us write where they like."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owner = folder.lstat().st_uid
+    except OSError as error:
+        raise EngineUnavailable(f"cannot make {folder}: {error.strerror or error}") from None
+    if owner not in {os.geteuid(), 0}:
+        raise EngineUnavailable(f"{folder} belongs to somebody else", "Ask them to remove it, or use --in-process.")
 
 
 def _get_status(path: Path, seconds: float) -> bytes:

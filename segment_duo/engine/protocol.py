@@ -1,7 +1,8 @@
-"""What the engine and its clients say to each other: routes, headers, limits and messages. Both ends import this module.
+"""What the engine and its clients say to each other: routes, headers, limits, messages and the table of operations.
 
-HTTP/1.1 over a Unix socket. Pixels travel as ``application/octet-stream``, everything else as JSON; ``auto`` answers with a stream of JSON
-lines (NDJSON). A failure is ``{"slug", "message", "hint"}`` with the slug of an error class in :mod:`segment_duo.errors`.
+Both ends import this module. HTTP/1.1 over a Unix socket. Pixels travel as ``application/octet-stream``, everything else as JSON; an
+operation that streams answers with JSON lines (NDJSON).
+A failure is ``{"slug", "message", "hint"}`` with the slug of an error class in :mod:`segment_duo.errors`.
 
 This module must not import NumPy, torch, FastAPI or requests.
 """
@@ -9,14 +10,13 @@ This module must not import NumPy, torch, FastAPI or requests.
 from __future__ import annotations
 
 import hashlib
-import math
-from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segment_duo.errors import UsageError
+from segment_duo.results import AutoResult, PredictedObject
 from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pydantic import TypeAdapter
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when an old client or engine would misunderstand a new one. A mismatch makes the client restart an idle engine."""
 
 PREFIX = "/v1"
@@ -35,7 +35,7 @@ STOP = f"{PREFIX}/stop"
 
 
 def image_route(image_id: str, action: str = "") -> str:
-    """``/v1/images/{id}`` or ``/v1/images/{id}/{action}``; actions are ``predict`` and ``auto``."""
+    """``/v1/images/{id}`` or ``/v1/images/{id}/{action}``; the actions are the names of :data:`OPERATIONS`."""
     return f"{IMAGES}/{image_id}/{action}" if action else f"{IMAGES}/{image_id}"
 
 
@@ -47,6 +47,7 @@ MODEL_HEADER = "Segduo-Model"
 
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
+JSON = "application/json"
 
 MAX_JSON_BYTES = 16 * 2**20
 """Longest JSON request; 100,000 prompts need about 8 MiB."""
@@ -115,59 +116,35 @@ class ImageState(_Message):
     device: str = ""
 
 
-class PredictRequest(_Message):
-    """Prompts of one image, one object each. ``multimask`` None follows SAM's advice: three candidates for a single point, else one.
+class OperationRequest(_Message):
+    """What every operation on an image is asked with."""
+
+    model: ModelRequest = ModelRequest()
+
+
+class EmbedRequest(OperationRequest):
+    """Make sure that the embedding is there."""
+
+
+class PredictRequest(OperationRequest):
+    """Prompts of one image, one object each. ``multimask_output`` None follows SAM's advice: three candidates for a single point, else one.
 
     ``preview_max_side``: masks are returned at a size whose longer side is at most this many pixels (for screens), None = image size.
     """
 
     prompts: list[Prompt] = Field(max_length=MAX_PROMPTS)
-    model: ModelRequest = ModelRequest()
-    multimask: bool | None = None
+    multimask_output: bool | None = None
     preview_max_side: int | None = Field(None, ge=16)
 
 
-class AutoRequest(_Message):
+class AutoRequest(OperationRequest):
     parameters: AutoParameters = AutoParameters()
-    model: ModelRequest = ModelRequest()
 
 
 class StopRequest(_Message):
     """``only_if_idle``: refuse (engine-busy) while somebody's work runs or waits."""
 
     only_if_idle: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One mask for a prompt. ``logits``: the engine's handle of its low-res logits, for ``Prompt.previous``."""
-
-    mask: Mask
-    logits: str
-
-    @property
-    def predicted_iou(self) -> float | None:
-        return self.mask.predicted_iou
-
-    @property
-    def stability_score(self) -> float | None:
-        return self.mask.stability_score
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedObject:
-    """Answer to one prompt: candidates, best predicted IoU first.
-
-    ``previous_lost``: the prompt named low-res logits that the engine no longer holds, and the mask was made from its points and box alone.
-    """
-
-    object_id: str
-    candidates: tuple[Candidate, ...]
-    previous_lost: bool = False
-
-    @property
-    def best(self) -> Candidate:
-        return self.candidates[0]
 
 
 class PredictResponse(_Message):
@@ -177,34 +154,29 @@ class PredictResponse(_Message):
 
 
 @dataclass(frozen=True, slots=True)
-class AutoEvent:
-    """One line of an ``auto`` stream.
+class StreamEvent:
+    """One line of a stream, whatever the operation.
 
-    ``queued`` (``position``: jobs ahead), ``progress`` (``done`` of ``total`` prompts, in ``phase``; repeated as a heartbeat while nothing
-    changes), ``mask``, and last ``done`` or ``error``.
+    ``queued`` (``position``: jobs ahead), ``progress`` (``done`` of ``total``, in ``phase``; repeated as a heartbeat while nothing changes), an
+    operation's own events, and last ``done`` or ``error``.
     """
 
-    event: Literal["queued", "progress", "mask", "done", "error"]
+    event: str
     position: int = 0
     phase: str = ""
     done: int = 0
     total: int = 0
-    mask: Mask | None = None
     seconds: float = 0.0
-    notes: tuple[str, ...] = ()
-    candidates_reused: bool = False
-    model: ModelIdentity | None = None
     error: ErrorMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class AutoResult:
-    """All masks of an ``auto`` run in the generator's order, ids 0, 1, 2, ...; ``notes`` name every approximation that was used."""
+class AutoEvent(StreamEvent):
+    """One line of an ``auto`` stream; its own event is ``mask``. The last three fields come with ``done``."""
 
-    masks: tuple[Mask, ...]
-    notes: tuple[str, ...]
-    seconds: float
-    candidates_reused: bool
+    mask: Mask | None = None
+    notes: tuple[str, ...] = ()
+    candidates_reused: bool = False
     model: ModelIdentity | None = None
 
 
@@ -244,7 +216,7 @@ class HeldImage(_Message):
 
 
 class RunningJob(_Message):
-    """What the worker does now: ``kind`` (``embed``, ``predict``, ``auto``) and how far it is."""
+    """What the worker does now: ``kind`` (an operation's name) and how far it is."""
 
     kind: str
     image: str = ""
@@ -260,6 +232,16 @@ class QueuedJob(_Message):
     image: str = ""
     model: str = ""
     seconds: float = 0.0
+
+
+class RunningUpload(_Message):
+    """Pixels that are being received: ``received`` of ``bytes``; the last came ``silent_seconds`` ago."""
+
+    image: str
+    received: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    silent_seconds: float = 0.0
 
 
 class EngineStatus(_Message):
@@ -288,6 +270,7 @@ class EngineStatus(_Message):
     running: RunningJob | None = None
     queue: list[QueuedJob] = []
     queue_limit: int = 0
+    uploads: list[RunningUpload] = []
     max_pixels: int = 0
     log: str = ""
     in_process: bool = False
@@ -297,7 +280,9 @@ class EngineStatus(_Message):
 class AvailableModel(_Message):
     """A model the engine can run.
 
-    ``loaded``: it is in memory now; ``default``: it runs when a request names none; ``auto_defaults``: its own parameters for automatic masks.
+    ``loaded``: it is in memory now; ``default``: it runs when a request names none; ``auto_defaults``: its own parameters for automatic
+    masks; ``capabilities``: what it can be asked for (:class:`~segment_duo.segmenters.base.Capability`); ``input_size``: pixels a side that
+    an image is shrunk to, 0 if it is taken as it is.
     """
 
     id: str
@@ -306,54 +291,94 @@ class AvailableModel(_Message):
     loaded: bool = False
     default: bool = False
     auto_defaults: dict[str, Any] = {}
+    capabilities: list[str] = []
+    licence: str = ""
+    input_size: int = 0
 
 
 class ModelList(_Message):
     models: list[AvailableModel]
 
 
-@cache
-def auto_event_adapter() -> TypeAdapter[AutoEvent]:
-    """Reads and writes the lines of an ``auto`` stream."""
-    from pydantic import TypeAdapter
+class Collector(Protocol):
+    """Gathers what a stream's events bring until its ``done`` line."""
 
-    return TypeAdapter(AutoEvent)
+    def add(self, event: Any) -> None: ...
 
-
-def dump_auto_event(event: AutoEvent) -> bytes:
-    """One NDJSON line; fields that have their default are left out."""
-    return auto_event_adapter().dump_json(event, exclude_defaults=True) + b"\n"
+    def result(self, done: Any) -> Any: ...
 
 
-def load_auto_event(line: bytes) -> AutoEvent:
-    """The inverse of :func:`dump_auto_event`.
-
-    Raises:
-        pydantic.ValidationError: the line is not an event.
-    """
-    return auto_event_adapter().validate_json(line)
-
-
-@dataclass(frozen=True, slots=True)
 class AutoCollector:
-    """Gathers the masks of a stream until its ``done`` line."""
+    """Gathers the masks of an ``auto`` stream."""
 
-    masks: list[Mask] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._masks: list[Mask] = []
+
+    def add(self, event: AutoEvent) -> None:
+        if event.mask is not None:
+            self._masks.append(event.mask)
 
     def result(self, done: AutoEvent) -> AutoResult:
-        return AutoResult(tuple(self.masks), done.notes, done.seconds, done.candidates_reused, done.model)
+        return AutoResult(tuple(self._masks), done.notes, done.seconds, done.candidates_reused, done.model)
 
 
-def check_finite(parameters: AutoParameters) -> None:
-    """Refuse what JSON cannot hold, by its option's name; the engine would only see that a number is missing.
+Q = TypeVar("Q", bound=OperationRequest)
+A = TypeVar("A")
 
-    Raises:
-        UsageError: a parameter is NaN or infinite.
+
+@dataclass(frozen=True, eq=False)
+class Operation(Generic[Q, A]):
+    """One thing the engine computes for an image. Its handler is the method of the same name of :class:`~segment_duo.engine.operations.Operations`.
+
+    Attributes:
+        name: of the route, of the job in the status, and of the handler.
+        request: the message that asks for it.
+        event: the type of its stream's lines; None for an operation that answers once.
+        collector: makes what turns a stream into the result; None as above.
+        answer: the message of an operation that answers once; None for one that streams.
+        needs: what front ends may ask only of models that can it, a :class:`~segment_duo.segmenters.base.Capability`; empty for all.
     """
-    for one in fields(parameters):
-        value = getattr(parameters, one.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{one.name.replace('_', '-')}: {value} is not a finite number")
+
+    name: str
+    request: type[Q]
+    answer: type[BaseModel] | None = None
+    event: type[StreamEvent] | None = None
+    collector: Callable[[], Collector] | None = None
+    needs: str = ""
+
+    def dump(self, event: StreamEvent) -> bytes:
+        """One NDJSON line; fields that have their default are left out."""
+        return _adapter(type(event)).dump_json(event, exclude_defaults=True) + b"\n"
+
+    def load(self, line: bytes) -> Any:
+        """The inverse of :meth:`dump`.
+
+        Raises:
+            pydantic.ValidationError: the line is not an event of this operation.
+        """
+        assert self.event is not None
+        return _adapter(self.event).validate_json(line)
+
+
+EMBED: Operation[EmbedRequest, ImageState] = Operation("embed", EmbedRequest, answer=ImageState)
+PREDICT: Operation[PredictRequest, PredictResponse] = Operation("predict", PredictRequest, answer=PredictResponse)
+AUTO: Operation[AutoRequest, AutoResult] = Operation(
+    "auto", AutoRequest, event=AutoEvent, collector=AutoCollector, needs="automatic"
+)
+
+OPERATIONS: tuple[Operation[Any, Any], ...] = (EMBED, PREDICT, AUTO)
+"""The table. A new operation is a line here, a handler in ``engine.operations`` and a use case in the session."""
+
+
+_adapters: dict[type[StreamEvent], TypeAdapter[Any]] = {}
+
+
+def _adapter(event: type[StreamEvent]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    if event not in _adapters:
+        _adapters[event] = TypeAdapter(event)
+    return _adapters[event]
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

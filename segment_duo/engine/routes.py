@@ -1,10 +1,9 @@
 """The engine's HTTP interface: reads requests, queues work, writes answers. It computes nothing itself, so that ``status`` answers at once.
 
-GET    /v1/status                       POST   /v1/images/{id}/embed
-GET    /v1/models                       POST   /v1/images/{id}/predict
-GET    /v1/images/{id}                  POST   /v1/images/{id}/auto      (a stream)
-PUT    /v1/images/{id}                  DELETE /v1/images/{id}, /v1/images
-POST   /v1/stop
+GET    /v1/status                       PUT    /v1/images/{id}
+GET    /v1/models                       DELETE /v1/images/{id}, /v1/images
+GET    /v1/images/{id}                  POST   /v1/stop
+POST   /v1/images/{id}/NAME             for each operation of the table (``protocol.OPERATIONS``), some of them answered by a stream
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import Body, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ValidationError
@@ -27,34 +26,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segment_duo import __version__
 from segment_duo.engine import protocol
 from segment_duo.engine.protocol import (
-    AutoEvent,
-    AutoRequest,
+    A,
+    EmbedRequest,
     EngineStatus,
     ErrorMessage,
     ModelRequest,
-    PredictRequest,
+    Operation,
+    Q,
     StopRequest,
+    StreamEvent,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import Compute, ImageMissing, Job, Worker
+from segment_duo.engine.uploads import UploadLimits, Uploads
+from segment_duo.engine.worker import Compute, Emit, ImageMissing, Job, Worker, job_for
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,
     EngineFailed,
-    ImageError,
     InputError,
     ModelError,
     NotFound,
     SegduoError,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 POLL_SECONDS = 0.2
 """How often an answer that is waited for looks whether its client is still there, and a stream whether there is progress."""
-PARALLEL_UPLOADS = 2
 
 _HTTP_STATUS: dict[str, int] = {"not-found": 404, protocol.IMAGE_MISSING: 404, "engine-busy": 503, "cancelled": 499}
 _TOO_LONG = f"the request is longer than {protocol.MAX_JSON_BYTES} bytes"
@@ -64,7 +60,9 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 class EngineService:
     """The parts of a running engine, as the routes need them."""
 
-    def __init__(self, settings: EngineSettings, worker: Worker, compute: Compute) -> None:
+    def __init__(
+        self, settings: EngineSettings, worker: Worker, compute: Compute, limits: UploadLimits | None = None
+    ) -> None:
         self.settings = settings
         self.worker = worker
         self.compute = compute
@@ -74,22 +72,27 @@ class EngineService:
         self.stopping = False
         self.failure: SegduoError | None = None
         self.request_stop: Callable[[], None] = lambda: None
-        self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
+        self.uploads = Uploads(settings.config.max_pixels, limits)
+
+    @property
+    def busy(self) -> bool:
+        return self.worker.busy or self.uploads.moving
 
     @property
     def idle_seconds(self) -> float:
-        """Since the last request other than ``status``; 0 while one is open or work remains."""
-        return 0.0 if self.open_requests or self.worker.busy else time.monotonic() - self.last_used
+        """Since the last request other than ``status``; 0 while one is open or work remains. Uploads count as long as bytes come."""
+        if self.open_requests > self.uploads.open or self.worker.busy:
+            return 0.0
+        return time.monotonic() - max(self.last_used, self.uploads.last_moved)
 
     def status(self) -> EngineStatus:
         import psutil
 
-        busy = self.worker.busy
         fields = {
             "protocol": protocol.PROTOCOL_VERSION,
             "version": __version__,
             "pid": os.getpid(),
-            "state": "stopping" if self.stopping else "busy" if busy else "idle",
+            "state": "stopping" if self.stopping else "busy" if self.busy else "idle",
             "socket": str(self.settings.socket),
             "uptime_seconds": time.monotonic() - self.started,
             "idle_exit_seconds": max(0.0, self.settings.config.idle_minutes * 60 - self.idle_seconds),
@@ -97,6 +100,7 @@ class EngineService:
             "running": self.worker.running(),
             "queue": self.worker.waiting(),
             "queue_limit": self.worker.limit,
+            "uploads": self.uploads.state(),
             "max_pixels": self.settings.config.max_pixels,
             "log": str(self.settings.log),
             "failure": _message(self.failure) if self.failure else None,
@@ -107,7 +111,7 @@ class EngineService:
 def create_app(service: EngineService) -> ASGIApp:
     """The ASGI application over a service."""
     app = FastAPI(title="segduo engine", version=__version__, docs_url=None, redoc_url=None)
-    worker, compute = service.worker, service.compute
+    compute = service.compute
 
     @app.get(protocol.STATUS)
     async def status() -> Response:
@@ -132,34 +136,19 @@ def create_app(service: EngineService) -> ASGIApp:
     ) -> Response:
         _check_id(image_id)
         model = _model_request(segduo_model)
-        async with service.uploads:
-            pixels = await _read_pixels(request, segduo_shape, service.settings.config.max_pixels)
-            if await asyncio.to_thread(protocol.image_id, pixels) != image_id:
-                raise ImageError("the pixels do not match the image's id", "They were damaged on the way; try again.")
-            compute.put_pixels(image_id, pixels)
+        announced = request.headers.get("content-length")
+        compute.put_pixels(
+            image_id, await service.uploads.receive(image_id, segduo_shape, announced, aiter(request.stream()))
+        )
         if not embed:
             return _json(await asyncio.to_thread(compute.state, image_id, model))
-        job = worker.submit("embed", image_id, model.id or "", lambda job: compute.embed(job, image_id, model))
+        job = _submit(service, protocol.EMBED, image_id, EmbedRequest(model=model))
         return _json(await _finish(service, request, job))
 
-    @app.post(f"{protocol.IMAGES}/{{image_id}}/embed")
-    async def embed(image_id: str, request: Request, segduo_model: Annotated[str | None, Header()] = None) -> Response:
-        _check_id(image_id)
-        model = _model_request(segduo_model)
-        job = worker.submit("embed", image_id, model.id or "", lambda job: compute.embed(job, image_id, model))
-        return _json(await _finish(service, request, job))
-
-    @app.post(f"{protocol.IMAGES}/{{image_id}}/predict")
-    async def predict(image_id: str, body: PredictRequest, request: Request) -> Response:
-        _check_id(image_id)
-        job = worker.submit("predict", image_id, body.model.id or "", lambda job: compute.predict(job, image_id, body))
-        return _json(await _finish(service, request, job))
-
-    @app.post(f"{protocol.IMAGES}/{{image_id}}/auto")
-    async def auto(image_id: str, body: AutoRequest) -> Response:
-        _check_id(image_id)
-        worker.check_room()
-        return StreamingResponse(_auto_lines(service, image_id, body), media_type=protocol.NDJSON)
+    for operation in protocol.OPERATIONS:
+        app.add_api_route(
+            protocol.image_route("{image_id}", operation.name), _endpoint(service, operation), methods=["POST"]
+        )
 
     @app.delete(protocol.IMAGES)
     async def release_all() -> Response:
@@ -172,7 +161,7 @@ def create_app(service: EngineService) -> ASGIApp:
 
     @app.post(protocol.STOP)
     async def stop(body: StopRequest) -> Response:
-        if body.only_if_idle and worker.busy:
+        if body.only_if_idle and service.busy:
             raise EngineBusy("the engine is working for somebody", "Try again when it is done: `segduo engine status`.")
         service.request_stop()
         return _json(service.status())
@@ -243,35 +232,6 @@ def _limited(receive: Receive) -> Receive:
     return read
 
 
-async def _read_pixels(request: Request, shape: str, max_pixels: int) -> npt.NDArray[np.uint8]:
-    import numpy as np
-
-    try:
-        height, width, channels = protocol.parse_shape(shape)
-    except ValueError as error:
-        raise ImageError(f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1.") from None
-    if height * width > max_pixels:
-        raise ImageError(
-            f"{width} x {height} pixels are more than the running engine takes: it was started with max_pixels = {max_pixels}",
-            "Set max_pixels in config.toml (or SEGDUO_MAX_PIXELS) on the engine's machine, then `segduo engine stop` there.",
-        )
-    expected = height * width * channels
-    announced = request.headers.get("content-length")
-    if announced is not None and announced != str(expected):
-        raise ImageError(f"{announced} bytes announced, {expected} needed for {shape}")
-    buffer = bytearray(expected)
-    received = 0
-    async for chunk in request.stream():
-        if received + len(chunk) > expected:
-            raise ImageError(f"more than the {expected} bytes of {shape} were sent")
-        buffer[received : received + len(chunk)] = chunk
-        received += len(chunk)
-    if received != expected:
-        raise ImageError(f"the upload ended after {received} of {expected} bytes", "Try again.")
-    pixels = np.frombuffer(buffer, dtype=np.uint8).reshape(height, width, channels)
-    return np.repeat(pixels, 3, axis=2) if channels == 1 else pixels
-
-
 async def _finish(service: EngineService, request: Request, job: Job) -> Any:
     """Wait for a job; a client that goes away cancels it."""
     future = asyncio.wrap_future(job.future)
@@ -292,19 +252,51 @@ async def _finish(service: EngineService, request: Request, job: Job) -> Any:
             future.add_done_callback(lambda settled: settled.cancelled() or settled.exception())
 
 
-async def _auto_lines(service: EngineService, image_id: str, body: AutoRequest) -> AsyncIterator[bytes]:
-    events: asyncio.Queue[AutoEvent | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
+def _endpoint(service: EngineService, operation: Operation[Q, A]) -> Callable[..., Awaitable[Response]]:
+    """The route of an operation: one answer, or a stream of its events. A request without required fields may be left out."""
+    body_type = operation.request
+    optional = not any(field.is_required() for field in body_type.model_fields.values())
 
-    def emit(event: AutoEvent | None) -> None:
+    async def once(image_id: str, request: Request, body: Any = None) -> Response:
+        _check_id(image_id)
+        job = _submit(service, operation, image_id, body_type() if body is None else body)
+        return _json(await _finish(service, request, job))
+
+    async def stream(image_id: str, body: Any = None) -> Response:
+        _check_id(image_id)
+        service.worker.check_room()
+        lines = _lines(service, operation, image_id, body_type() if body is None else body)
+        return StreamingResponse(lines, media_type=protocol.NDJSON)
+
+    handler: Any = once if operation.event is None else stream
+    handler.__name__ = operation.name
+    # FastAPI reads the body's type from the signature; here it is known only from the table.
+    handler.__annotations__["body"] = body_type | None if optional else body_type
+    if not optional:
+        handler.__defaults__ = (Body(),)
+    return cast("Callable[..., Awaitable[Response]]", handler)
+
+
+def _submit(
+    service: EngineService, operation: Operation[Q, A], image_id: str, body: Q, emit: Emit | None = None
+) -> Job:
+    work = job_for(service.compute, operation, image_id, body, emit)
+    return service.worker.submit(operation.name, image_id, body.model.id or "", work)
+
+
+async def _lines(service: EngineService, operation: Operation[Q, A], image_id: str, body: Q) -> AsyncIterator[bytes]:
+    events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    made = operation.event
+    assert made is not None
+
+    def emit(event: StreamEvent | None) -> None:
         loop.call_soon_threadsafe(events.put_nowait, event)
 
     try:
-        job = service.worker.submit(
-            "auto", image_id, body.model.id or "", lambda job: service.compute.auto(job, image_id, body, emit)
-        )
+        job = _submit(service, operation, image_id, body, emit)
     except EngineBusy as error:
-        yield protocol.dump_auto_event(_error_event(error, service))
+        yield operation.dump(made("error", error=_wire_error(error, service)))
         return
     job.future.add_done_callback(lambda _settled: emit(None))
     try:
@@ -317,26 +309,25 @@ async def _auto_lines(service: EngineService, image_id: str, body: AutoRequest) 
                 now = (service.worker.position(job), job.phase, job.done, job.total)
                 if now != shown or time.monotonic() - shown_at >= protocol.HEARTBEAT_SECONDS:
                     shown, shown_at = now, time.monotonic()
-                    yield protocol.dump_auto_event(_progress_event(*now))
+                    yield operation.dump(_progress_event(made, *now))
                 continue
             if event is None:
                 break
-            yield protocol.dump_auto_event(event)
+            yield operation.dump(event)
         failure = job.future.exception()
-        yield protocol.dump_auto_event(job.future.result() if failure is None else _error_event(failure, service))
+        last = job.future.result() if failure is None else made("error", error=_wire_error(failure, service))
+        yield operation.dump(last)
     finally:
         job.cancel()
 
 
-def _progress_event(position: int, phase: str, done: int, total: int) -> AutoEvent:
-    if position:
-        return AutoEvent("queued", position=position)
-    return AutoEvent("progress", phase=phase, done=done, total=total)
+def _progress_event(made: type[StreamEvent], position: int, phase: str, done: int, total: int) -> StreamEvent:
+    return made("queued", position=position) if position else made("progress", phase=phase, done=done, total=total)
 
 
-def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
+def _wire_error(error: BaseException, service: EngineService) -> ErrorMessage:
     if isinstance(error, ImageMissing):
-        return AutoEvent("error", error=ErrorMessage(slug=protocol.IMAGE_MISSING, message="the pixels are needed"))
+        return ErrorMessage(slug=protocol.IMAGE_MISSING, message="the pixels are needed")
     known: SegduoError
     if isinstance(error, Cancelled) and service.stopping:
         known = _stopped()
@@ -344,7 +335,7 @@ def _error_event(error: BaseException, service: EngineService) -> AutoEvent:
         known = error
     else:
         known = EngineFailed(f"{type(error).__name__}: {error}", "`segduo engine logs` shows where it happened.")
-    return AutoEvent("error", error=_message(known))
+    return _message(known)
 
 
 def _message(error: SegduoError) -> ErrorMessage:

@@ -32,6 +32,7 @@ from segment_duo import __version__
 from segment_duo.engine.lifecycle import peer_of_connection
 from segment_duo.engine.routes import EngineService, create_app
 from segment_duo.engine.settings import EngineSettings, check_socket_length
+from segment_duo.engine.uploads import UploadLimits
 from segment_duo.engine.worker import Compute, Worker
 from segment_duo.errors import EngineFailed, EngineUnavailable, SegduoError
 from segment_duo.text import safe
@@ -152,10 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = EngineSettings.model_validate_json(options.settings)
     except ValidationError as error:
         parser.error(str(error))
-    from segment_duo.engine.compute import TorchCompute
+    from segment_duo.engine.operations import Operations
 
     try:
-        serve(settings, TorchCompute, foreground=options.foreground)
+        serve(settings, Operations, foreground=options.foreground)
     except SegduoError as error:
         log.error("%s", safe(error.message))
         sys.stderr.write(f"segduo engine: {safe(error.message)}\n")
@@ -182,14 +183,20 @@ class _OwnUserOnly(H11Protocol):
 
 
 async def serve_socket(
-    settings: EngineSettings, bound: BoundSocket, worker: Worker, compute: Compute
+    settings: EngineSettings,
+    bound: BoundSocket,
+    worker: Worker,
+    compute: Compute,
+    limits: UploadLimits | None = None,
 ) -> SegduoError | None:
     """Answer on a bound socket until asked to stop; may run in any thread. The caller removes the socket and closes the worker.
+
+    ``limits``: how long uploads may take.
 
     Returns:
         why this engine could never compute, None after ordinary work.
     """
-    service = EngineService(settings, worker, compute)
+    service = EngineService(settings, worker, compute, limits)
     server = _Server(
         uvicorn.Config(
             create_app(service),

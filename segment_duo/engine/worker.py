@@ -1,4 +1,4 @@
-"""One thread that computes, in order, with a bounded queue. It knows jobs, not what they compute (that is ``compute``).
+"""One thread that computes, in order, with a bounded queue. It knows jobs, not what they compute (that is ``operations``).
 
     submit -> [queue, bounded] -> the worker thread -> job.future
                    cancel: a waiting job is skipped, a running one stops at its next check (between decoder batches)
@@ -14,19 +14,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segment_duo.engine.protocol import (
-    AutoEvent,
-    AutoRequest,
+    A,
     ImageState,
     ModelList,
     ModelRequest,
-    PredictRequest,
-    PredictResponse,
+    Operation,
+    Q,
     QueuedJob,
     ReleaseReport,
     RunningJob,
+    StreamEvent,
 )
 from segment_duo.errors import Cancelled, EngineBusy, EngineFailed, SegduoError
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-JobKind = Literal["embed", "predict", "auto"]
+Emit = Callable[[StreamEvent], None]
+"""Takes an event of a stream."""
 QUEUE_LIMIT = 64
 IDLE_TRIM_SECONDS = 20.0
 """How long after the last job the allocator's freed memory goes back to the system."""
@@ -49,7 +50,7 @@ class ImageMissing(Exception):
 class Job:
     """One piece of work and how far it is. Its function gets the job itself and may report progress and must check for cancellation."""
 
-    def __init__(self, kind: JobKind, image: str, model: str, work: Callable[[Job], Any]) -> None:
+    def __init__(self, kind: str, image: str, model: str, work: Callable[[Job], Any]) -> None:
         self.kind = kind
         self.image = image
         self.model = model
@@ -57,6 +58,7 @@ class Job:
         self.done = 0
         self.total = 0
         self.future: Future[Any] = Future()
+        self.emit: Emit = _unheard
         self._work = work
         self._cancel = threading.Event()
         self._changed = time.monotonic()
@@ -103,8 +105,12 @@ class Job:
         return lambda: self.future.set_exception(failure)
 
 
+def _unheard(_event: StreamEvent) -> None:
+    """Nobody follows the stream."""
+
+
 class Compute(Protocol):
-    """What jobs compute with. ``embed``, ``predict`` and ``auto`` run in the worker's thread, the rest anywhere and at once."""
+    """What jobs compute with. Handlers run in the worker's thread, the rest anywhere and at once."""
 
     def prepare(self) -> None:
         """Load what takes long (torch), ahead of the first job."""
@@ -113,12 +119,11 @@ class Compute(Protocol):
 
     def put_pixels(self, image_id: str, pixels: npt.NDArray[np.uint8]) -> None: ...
 
-    def embed(self, job: Job, image_id: str, model: ModelRequest) -> ImageState: ...
+    def handler(self, operation: Operation[Q, A]) -> Callable[[Job, str, Q], Any]:
+        """What does an operation: called with the job, the image's id and the request.
 
-    def predict(self, job: Job, image_id: str, request: PredictRequest) -> PredictResponse: ...
-
-    def auto(self, job: Job, image_id: str, request: AutoRequest, emit: Callable[[AutoEvent], None]) -> AutoEvent:
-        """Emits ``mask`` events and returns the ``done`` event."""
+        It returns the answer; where the operation streams, it calls ``job.emit`` with its events and returns the ``done`` event.
+        """
 
     def release(self, image_id: str | None) -> ReleaseReport: ...
 
@@ -129,6 +134,20 @@ class Compute(Protocol):
 
     def trim(self) -> None:
         """Give memory that is free back to the system."""
+
+
+def job_for(
+    compute: Compute, operation: Operation[Q, A], image: str, request: Q, emit: Emit | None = None
+) -> Callable[[Job], Any]:
+    """The work of a job: an operation's handler on an image. ``emit`` takes a stream's events."""
+    handler = compute.handler(operation)
+
+    def work(job: Job) -> Any:
+        if emit is not None:
+            job.emit = emit
+        return handler(job, image, request)
+
+    return work
 
 
 class Worker:
@@ -147,7 +166,7 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, kind: JobKind, image: str, model: str, work: Callable[[Job], Any]) -> Job:
+    def submit(self, kind: str, image: str, model: str, work: Callable[[Job], Any]) -> Job:
         """Queue a piece of work.
 
         Raises:

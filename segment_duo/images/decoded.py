@@ -71,6 +71,12 @@ def check_size(name: str, width: int, height: int, bytes_per_pixel: float, max_p
         )
 
 
+def too_short(name: str, kind: str, width: int, height: int, length: int) -> ImageError:
+    """For a header that promises more than the file's bytes can hold, told before memory and time are spent on filling it up."""
+    text = f"{name}: damaged or truncated {kind} file, its {length} bytes cannot hold the {width} x {height} pixels it claims"
+    return ImageError(text, "copy the file again, or export it anew from the program that made it")
+
+
 def check_page(name: str, page: int, pages: int) -> None:
     if not 0 <= page < pages:
         what = "one page, number 0" if pages == 1 else f"{pages} pages, 0 to {pages - 1}"

@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from segment_duo.errors import ImageError
+from segment_duo.images.segments import row_bytes, rows_of_segments
 
 _LARGEST_EXPANSION = 4096 * 8 // 12
 """A code of 12 bits stands for less than 4096 bytes."""
@@ -26,19 +27,19 @@ def expand_lzw(page: Any, stream: io.BytesIO, name: str) -> None:
         imagecodecs.TiffError: a segment is damaged or too short.
     """
     data = stream.getvalue()
-    lengths = _rows_of_segments(page)
+    lengths = rows_of_segments(page)
     if min(len(page.dataoffsets), len(page.databytecounts)) < len(lengths):
         raise ImageError(f"{name}: damaged TIFF file, it lists too few strips or tiles", "copy the file again")
     offsets: list[int] = []
     counts: list[int] = []
     stream.seek(0, io.SEEK_END)
-    row_bytes = _row_bytes(page)
-    if max(lengths, default=0) * row_bytes > _LARGEST_EXPANSION * len(data):
+    bytes_of_row = row_bytes(page)
+    if max(lengths, default=0) * bytes_of_row > _LARGEST_EXPANSION * len(data):
         raise ImageError(f"{name}: damaged TIFF file, its strips or tiles are larger than LZW can make them")
     for offset, count, rows in zip(page.dataoffsets, page.databytecounts, lengths, strict=False):
         if not count:
             raise ImageError(f"{name}: damaged TIFF file, a strip or tile is missing", "copy the file again")
-        expanded = _decoded(data[offset : offset + count], rows, row_bytes, fill_order=int(page.fillorder))
+        expanded = _decoded(data[offset : offset + count], rows, bytes_of_row, fill_order=int(page.fillorder))
         offsets.append(stream.tell())
         counts.append(stream.write(expanded))
     page.dataoffsets, page.databytecounts = tuple(offsets), tuple(counts)
@@ -47,31 +48,13 @@ def expand_lzw(page: Any, stream: io.BytesIO, name: str) -> None:
     page.fillorder = type(page.fillorder)(1)
 
 
-def _rows_of_segments(page: Any) -> list[int]:
-    """Rows that each strip or tile holds, in the order of the file."""
-    height, width = int(page.imagelength), int(page.imagewidth)
-    planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
-    if page.is_tiled:
-        tile_height = int(page.tilelength)
-        return [tile_height] * (planes * -(-height // tile_height) * -(-width // int(page.tilewidth)))
-    strip = min(int(page.rowsperstrip), height)
-    return [min(strip, height - top) for top in range(0, height, strip)] * planes
-
-
-def _row_bytes(page: Any) -> int:
-    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
-    samples = int(page.samplesperpixel) if int(page.planarconfig) == 1 else 1
-    width = int(page.tilewidth if page.is_tiled else page.imagewidth)
-    return (width * samples * int(bits) + 7) // 8
-
-
-def _decoded(segment: bytes, rows: int, row_bytes: int, *, fill_order: int) -> bytes:
+def _decoded(segment: bytes, rows: int, bytes_of_row: int, *, fill_order: int) -> bytes:
     """The bytes of one segment, read as a grey image of 8 bits: nothing but the decompression happens to them."""
     import imagecodecs
 
     short, long = 3, 4  # TIFF 6.0 field types
     fields = (
-        (256, long, row_bytes), (257, long, rows), (258, short, 8), (259, short, 5), (262, short, 1),
+        (256, long, bytes_of_row), (257, long, rows), (258, short, 8), (259, short, 5), (262, short, 1),
         (266, short, fill_order), (273, long, 8 + 2 + 10 * 12 + 4), (277, short, 1), (278, long, rows),
         (279, long, len(segment)),
     )  # fmt: skip

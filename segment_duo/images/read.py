@@ -9,7 +9,7 @@ origin. Nothing here touches a file system or a network; sidecars are handed in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_PIXELS = 400_000_000
 
+Sidecars = Callable[[], Mapping[str, bytes]]
+"""Gives the files next to an image, by name: they need a listing, so they are asked for only where they are wanted."""
+
 
 def read_image(
     data: bytes,
@@ -36,7 +39,7 @@ def read_image(
     page: int = 0,
     banner: str | int = "auto",
     pixel_size: PixelSize | None = None,
-    sidecars: Mapping[str, bytes] | None = None,
+    sidecars: Sidecars | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ImageData:
     """Decode ``data`` and gather what is known about it.
@@ -47,7 +50,8 @@ def read_image(
         page: page of a multi-page TIFF (or frame of an animated PNG or WebP), counted from 0.
         banner: ``auto`` (the tag's height if the pixels agree, else the pixels' own, else nothing), ``off``, or a number of rows to cut.
         pixel_size: replaces whatever the file says.
-        sidecars: contents of files next to the image, by name (see ``sidecar_names``).
+        sidecars: gives the contents of files next to the image, by name (see ``sidecar_names``); asked only when the image itself does not
+            tell its scale.
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
@@ -60,7 +64,9 @@ def read_image(
     requested = _requested_banner(banner)
     decoded = decode(data, name=name, page=page, max_pixels=max_pixels)
     try:
-        finding = _facts_of_instrument(decoded, data, name, page, sidecars)
+        finding = _facts_of_instrument(decoded, data, name, page, {})
+        if finding.pixel_size is None and sidecars is not None and (beside := sidecars()):
+            finding = _facts_of_instrument(decoded, data, name, page, beside)
         found, notes = _choose_banner(decoded, requested, finding.banner_rows, name)
         size, size_notes = _choose_pixel_size(finding.pixel_size, pixel_size, sideways=decoded.sideways)
         facts = ImageFacts(
@@ -87,12 +93,69 @@ def read_image(
         raise ImageError(f"{name}: could not be prepared ({type(error).__name__}: {error})") from error
 
 
+def read_array(
+    samples: npt.NDArray[Any], *, name: str, banner: int = 0, pixel_size: PixelSize | None = None
+) -> ImageData:
+    """An image that is in memory already, prepared as one from a file.
+
+    Args:
+        samples: (height, width), (height, width, 3) or (height, width, 4), any depth; the fourth channel is dropped.
+        banner: rows to cut from the bottom.
+
+    Raises:
+        ImageError: another shape, nothing in it, samples that are no real numbers, or a banner that leaves nothing.
+    """
+    import numpy as np
+
+    array = np.asarray(samples)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
+        raise ImageError(
+            f"{name}: an array of shape {array.shape} is no image", "Give (height, width) or (height, width, 3)."
+        )
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"{name}: samples of type {array.dtype} are no grey values")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    decoded = Decoded(
+        array[:, :, :3] if array.ndim == 3 else array,
+        None,
+        "array",
+        str(array.dtype),
+        array.shape[2] if array.ndim == 3 else 1,
+        1,
+    )
+    found, notes = _choose_banner(decoded, banner, None, name)
+    digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    facts = ImageFacts(
+        width=array.shape[1],
+        height=array.shape[0],
+        format=decoded.format,
+        dtype=decoded.dtype,
+        channels=decoded.channels,
+        page=0,
+        pages=1,
+        sha256=digest,
+        bytes=0,
+        banner=found,
+        pixel_size=pixel_size,
+        warnings=notes,
+    )
+    return _cut_and_stretch(decoded, facts)
+
+
 def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
     from segment_duo.images.stretch import stretch_to_uint8
 
     original = _without_palette(decoded.samples[: facts.cut_height], decoded.palette)
     stretched = stretch_to_uint8(original)
-    facts = replace(facts, significant_bits=_significant_bits(original), stretch=stretched.description)
+    facts = replace(
+        facts,
+        significant_bits=_significant_bits(original),
+        stretch=stretched.description,
+        warnings=(*facts.warnings, *_not_numbers(original)),
+    )
     return ImageData(_three_channels(stretched.pixels), original, facts)
 
 
@@ -190,6 +253,16 @@ def _three_channels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     out = np.empty((*pixels.shape, 3), np.uint8)
     out[...] = pixels[..., None]
     return out
+
+
+def _not_numbers(samples: npt.NDArray[Any]) -> tuple[str, ...]:
+    import numpy as np
+
+    if samples.dtype.kind != "f":
+        return ()
+    count = samples.size - int(np.count_nonzero(np.isfinite(samples)))
+    many = f"{count} of {samples.size} samples are" if count > 1 else f"1 of {samples.size} samples is"
+    return (f"{many} not finite (NaN is shown as the darkest, infinity as the end of the range)",) if count else ()
 
 
 def _significant_bits(samples: npt.NDArray[Any]) -> int | None:

@@ -13,12 +13,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError
-from segment_duo.images.decoded import MAKER_TAGS, TRANSPARENT, Decoded, TiffTags, check_page, check_size, upright
+from segment_duo.images.decoded import (
+    MAKER_TAGS,
+    TRANSPARENT,
+    Decoded,
+    TiffTags,
+    check_page,
+    check_size,
+    too_short,
+    upright,
+)  # fmt: skip
 from segment_duo.images.lzw import expand_lzw
+from segment_duo.images.promises import read_promise
+from segment_duo.images.segments import is_incomplete, mend_byte_counts, too_few_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_JPEG_HEAD = 1 << 16
+_JPEG_PADDING = 64  # a JPEG unit is at most 32 x 32 pixels; some writers pad by one
 
 
 @contextmanager
@@ -46,8 +60,10 @@ def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> De
         page = tif.pages[0 if frames > 1 else page_number]
         if not isinstance(page, tifffile.TiffPage):
             page = page.aspage()
-        _check_tiff_page(page, name, max_pixels, len(data), lone=frames == 1)
-        stored = _read_ccitt(data, page_number) if page.compression in {2, 3, 4} else None
+        _check_tiff_page(page, name, max_pixels)
+        mend_byte_counts(page, len(data))
+        _check_tiff_data(page, name, len(data), lone=frames == 1)
+        stored = _read_ccitt(data, page_number, page) if page.compression in {2, 3, 4} else None
         if page.compression == 5:
             expand_lzw(page, stream, name)
         if stored is None:
@@ -86,7 +102,7 @@ def _frame(tif: Any, number: int) -> npt.NDArray[Any]:
     return plane.reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _check_tiff_page(page: Any, name: str, max_pixels: int, length: int, *, lone: bool) -> None:
+def _check_tiff_page(page: Any, name: str, max_pixels: int) -> None:
     samples = int(page.samplesperpixel)
     depth = int(getattr(page, "imagedepth", 1) or 1)
     bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
@@ -99,20 +115,47 @@ def _check_tiff_page(page: Any, name: str, max_pixels: int, length: int, *, lone
     photometric = int(page.photometric)
     if photometric in unsupported and unsupported[photometric] and int(page.compression) not in {6, 7}:
         raise ImageError(f"{name}: {unsupported[photometric]} TIFF files cannot be read", "export it as grey or RGB")
+
+
+def _check_tiff_data(page: Any, name: str, length: int, *, lone: bool) -> None:
     ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n]
     if not ends or (lone and max(ends) > length):
         found = "no pixel data" if not ends else f"its pixels should reach byte {max(ends)} of {length}"
         raise ImageError(f"{name}: truncated TIFF file, {found}", "copy the file again")
+    if lone and is_incomplete(page):
+        raise ImageError(f"{name}: damaged TIFF file, a strip or tile is missing", "copy the file again")
+    if int(page.compression) == 7 and _lying_jpeg(page):
+        raise ImageError(
+            f"{name}: damaged TIFF file, its JPEG data claim another size than the page", "copy the file again"
+        )
+    if too_few_bytes(page):
+        width, height = int(page.imagewidth), int(page.imagelength)
+        raise too_short(name, "TIFF", width, height, length)
 
 
-def _read_ccitt(data: bytes, page: int) -> npt.NDArray[Any] | None:
-    """Fax-compressed pages through Pillow's libtiff, which handles all variants; True where the page is white."""
+def _lying_jpeg(page: Any) -> bool:
+    """Whether a JPEG strip or tile claims far more pixels than its place in the page has."""
+    width = int(page.tilewidth if page.is_tiled else page.imagewidth)
+    height = int(page.tilelength if page.is_tiled else page.rowsperstrip)
+    file = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        file.seek(int(offset))
+        promise = read_promise(file.read(min(int(count), _JPEG_HEAD)), "JPEG")
+        if promise is not None and (promise.width > width + _JPEG_PADDING or promise.height > height + _JPEG_PADDING):
+            return True
+    return False
+
+
+def _read_ccitt(data: bytes, number: int, page: Any) -> npt.NDArray[Any]:
+    """Fax-compressed pages through imagecodecs' libtiff, which handles all variants and, unlike Pillow's, writes nothing to stderr.
+
+    True where the page is white.
+    """
+    import imagecodecs
     import numpy as np
-    from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        image.seek(page)
-        return np.array(image.convert("1"))
+    bits: npt.NDArray[Any] = np.asarray(imagecodecs.tiff_decode(data, index=number)).astype(np.bool_, copy=False)
+    return ~bits if int(page.photometric) == 0 else bits
 
 
 def _arrange_tiff(stored: npt.NDArray[Any], page: Any) -> Decoded:

@@ -173,3 +173,16 @@ def rle_of_rings(rings: Sequence[npt.NDArray[np.float64]], height: int, width: i
     high = np.clip(np.ceil(corners.max(axis=0)), low + 1, (width, height)).astype(int)
     crop = fill([ring - low for ring in rings], int(high[1] - low[1]), int(high[0] - low[0]))
     return encode_crop(crop, int(low[0]), int(low[1]), height, width)
+
+
+def rle_of_polygons(polygons: Sequence[Sequence[npt.NDArray[np.float64]]], height: int, width: int) -> Rle:
+    """The union of polygons, each an outer ring and its holes: what overlaps counts once, in holes as well."""
+    from segment_duo.masks.rle import combine, empty, union
+
+    parts = []
+    for shell, *holes in polygons:
+        part = rle_of_rings([shell], height, width)
+        if holes:
+            part = combine(part, union([rle_of_rings([hole], height, width) for hole in holes]), "minus")
+        parts.append(part)
+    return union(parts or [empty(height, width)])

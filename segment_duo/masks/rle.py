@@ -7,7 +7,7 @@ measured, moved and drawn without one full-size array per mask. Results equal py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.load_masks import MAX_PIXELS, DamagedMaskFile, runs_of_counts
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Ints = npt.NDArray[np.int64]
+
+
+_BLOCK = 4_000_000
+"""Pixels that are encoded at once."""
 
 
 def runs(rle: Rle) -> Ints:
@@ -91,7 +95,7 @@ def encode(array: npt.NDArray[np.bool_]) -> Rle:
     height, width = array.shape
     box = _occupied(array)
     if box is None:
-        return from_spans(np.zeros(0, np.int64), np.zeros(0, np.int64), height, width)
+        return empty(height, width)
     x0, y0, x1, y1 = box
     return encode_crop(array[y0:y1, x0:x1], x0, y0, height, width)
 
@@ -103,14 +107,29 @@ def encode_crop(crop: npt.NDArray[np.bool_], x: int, y: int, height: int, width:
     rows, columns = crop.shape
     if x < 0 or y < 0 or y + rows > height or x + columns > width:
         raise ValueError("the crop does not lie inside the image")
-    # One empty row under every column: no run can wrap into the next column, so crop indices map to image indices run by run.
-    padded = np.zeros((columns, rows + 1), dtype=np.int8)
-    padded[:, :rows] = crop.T
-    steps = np.diff(padded.ravel(), prepend=np.int8(0))
-    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    column = starts // (rows + 1)
-    shift = (column + x) * height + y - column * (rows + 1)
-    return from_spans(starts + shift, ends + shift, height, width)
+    starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    # In blocks of columns: the steps below need some 20 bytes a pixel.
+    block = max(1, _BLOCK // max(1, rows))
+    for left in range(0, columns, block):
+        part = crop[:, left : left + block]
+        # One empty row under every column: no run can wrap into the next column, so crop indices map to image indices run by run.
+        padded = np.zeros((part.shape[1], rows + 1), dtype=np.int8)
+        padded[:, :rows] = part.T
+        steps = np.diff(padded.ravel(), prepend=np.int8(0))
+        begin, end = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+        column = begin // (rows + 1)
+        shift = (column + x + left) * height + y - column * (rows + 1)
+        starts.append(begin + shift)
+        ends.append(end + shift)
+    return from_spans(np.concatenate(starts), np.concatenate(ends), height, width)
+
+
+def empty(height: int, width: int) -> Rle:
+    """A mask without a pixel."""
+    import numpy as np
+
+    none = np.zeros(0, np.int64)
+    return from_spans(none, none, height, width)
 
 
 def _occupied(array: npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
@@ -150,6 +169,18 @@ def decode_crop(rle: Rle, x: int, y: int, w: int, h: int) -> npt.NDArray[np.bool
     edges[1:-1:2], edges[2:-1:2] = starts, ends
     flat = np.repeat(np.arange(len(edges) - 1) % 2 == 1, np.diff(edges))
     return np.ascontiguousarray(flat.reshape(w, rle.height).T[y : y + h])
+
+
+def cut_out(rle: Rle, margin: int = 0) -> tuple[npt.NDArray[np.bool_], int, int]:
+    """The mask's box, grown by ``margin`` and cut at the image's border: bool array (h, w), and x, y of its first pixel; (0, 0) for an empty mask."""
+    import numpy as np
+
+    x, y, w, h = (int(n) for n in bounding_box(rle))
+    if not w:
+        return np.zeros((0, 0), dtype=bool), 0, 0
+    x0, y0 = max(0, x - margin), max(0, y - margin)
+    x1, y1 = min(rle.width, x + w + margin), min(rle.height, y + h + margin)
+    return decode_crop(rle, x0, y0, x1 - x0, y1 - y0), x0, y0
 
 
 def area(rle: Rle) -> int:
@@ -201,6 +232,27 @@ def from_indices(indices: Ints, height: int, width: int) -> Rle:
     return from_spans(starts, ends, height, width)
 
 
+def from_row_spans(starts: Ints, ends: Ints, height: int, width: int) -> Rle:
+    """Encode ascending, disjoint spans of row-major pixel indices, with a boolean array of the mask's box only."""
+    import numpy as np
+
+    if not len(starts):
+        return empty(height, width)
+    first, last = starts // width, (ends - 1) // width
+    top, rows = int(first[0]), int(last[-1]) - int(first[0]) + 1
+    wraps = bool((first != last).any())
+    left = 0 if wraps else int((starts % width).min())
+    columns = width if wraps else int(((ends - 1) % width).max()) + 1 - left
+    # In the box one column more than the mask has: no run begins where another ends.
+    begin, end = first - top, last - top
+    stride = columns + (not wraps)
+    turns = np.zeros(rows * stride + 1, dtype=np.int8)
+    turns[begin * stride + starts - first * width - left] += 1
+    turns[end * stride + ends - last * width - left] -= 1
+    inside = np.cumsum(turns[:-1], dtype=np.int8).astype(bool).reshape(rows, stride)[:, :columns]
+    return encode_crop(inside, left, top, height, width)
+
+
 def from_counts(counts: Sequence[float], height: int, width: int) -> Rle:
     """Encode COCO's uncompressed run lengths (``counts`` as a list, background first).
 
@@ -234,8 +286,7 @@ def intersection(a: Rle, b: Rle) -> int:
     """Pixels that two masks of the same size share."""
     import numpy as np
 
-    if (a.height, a.width) != (b.height, b.width):
-        raise MaskFileError(f"masks of {a.width} x {a.height} and {b.width} x {b.height} cannot be compared")
+    _same_size(a, b)
     (a0, a1), (b0, b1) = spans(a), spans(b)
     if not len(a0) or not len(b0):
         return 0
@@ -247,3 +298,48 @@ def intersection(a: Rle, b: Rle) -> int:
         return np.asarray(total[at] - np.maximum(np.where(at > 0, b1[at - 1], 0) - index, 0) * (at > 0))
 
     return int((before(a1) - before(a0)).sum())
+
+
+def union(masks: Sequence[Rle]) -> Rle:
+    """Pixels of any of the masks (at least one, of one size).
+
+    Raises:
+        MaskFileError: sizes differ.
+    """
+    import numpy as np
+
+    first = masks[0]
+    for other in masks[1:]:
+        _same_size(first, other)
+    found = [spans(mask) for mask in masks]
+    starts = np.sort(np.concatenate([starts for starts, _ in found]))
+    ends = np.sort(np.concatenate([ends for _, ends in found]))
+    if not len(starts):
+        return empty(first.height, first.width)
+    # A run of the union begins where as many runs have ended as have begun before.
+    begins = np.flatnonzero(np.searchsorted(ends, starts, side="left") >= np.arange(len(starts)))
+    stops = np.concatenate((begins[1:], [len(starts)])) - 1
+    return from_spans(starts[begins], ends[stops], first.height, first.width)
+
+
+def combine(a: Rle, b: Rle, operation: Literal["and", "or", "minus", "xor"]) -> Rle:
+    """``a`` and, or, minus, xor ``b``, pixel by pixel.
+
+    Raises:
+        MaskFileError: sizes differ.
+    """
+    import numpy as np
+
+    _same_size(a, b)
+    sides = [np.stack(spans(mask), axis=1).ravel() for mask in (a, b)]
+    edges = np.unique(np.concatenate(sides))
+    # Between two edges nothing changes; an odd number of own edges passed means inside.
+    in_a, in_b = ((np.searchsorted(side, edges, side="right") & 1).astype(bool) for side in sides)
+    inside = {"and": in_a & in_b, "or": in_a | in_b, "minus": in_a & ~in_b, "xor": in_a ^ in_b}[operation]
+    turns = np.diff(inside.astype(np.int8), prepend=np.int8(0))
+    return from_spans(edges[turns == 1], edges[turns == -1], a.height, a.width)
+
+
+def _same_size(a: Rle, b: Rle) -> None:
+    if (a.height, a.width) != (b.height, b.width):
+        raise MaskFileError(f"masks of {a.width} x {a.height} and {b.width} x {b.height} cannot be compared")

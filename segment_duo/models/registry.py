@@ -4,6 +4,7 @@ nano                   shipped in the package: works at once, offline
 sam2.1-tiny ... -large Meta's checkpoints, pulled on request
 NAME                   trained by the user: ``<models folder>/NAME/{model.yaml,model.pt,card.json}``
 custom                 a pair of absolute paths: ``model_config_path`` and ``checkpoint_path``
+PLUG-IN                what other packages bring (:mod:`segment_duo.segmenters.plugins`); imported only when it is used or listed
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,58 +24,24 @@ from typing import Any, Literal
 from segment_duo.config import Config
 from segment_duo.errors import ConfigError, ModelError
 from segment_duo.paths import Paths
+from segment_duo.segmenters import plugins
+from segment_duo.segmenters.plugins import SAM2
+from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM21, SAM_INPUT, ModelSpec
 
 NANO = "nano"
 CUSTOM = "custom"
-OFFICIAL_ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 NANO_DIR = Path(__file__).resolve().parent / "nano"
 
 Origin = Literal["flag", "configured", "pulled", "fallback"]
-State = Literal["packaged", "pulled", "partial", "missing", "damaged", "trained", "custom"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A checkpoint that can be pulled. ``config`` is the name of a yaml inside the ``sam2`` package, ``bytes`` and ``sha256`` those of the file."""
-
-    id: str
-    description: str
-    config: str
-    checkpoint_file: str
-    bytes: int
-    sha256: str
-
-    @property
-    def url(self) -> str:
-        return OFFICIAL_ADDRESS + self.checkpoint_file
-
-
-SAM21: tuple[ModelSpec, ...] = (
-    ModelSpec(
-        "sam2.1-tiny", "SAM 2.1, Hiera tiny", "configs/sam2.1/sam2.1_hiera_t.yaml", "sam2.1_hiera_tiny.pt",
-        156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-    ),
-    ModelSpec(
-        "sam2.1-small", "SAM 2.1, Hiera small", "configs/sam2.1/sam2.1_hiera_s.yaml", "sam2.1_hiera_small.pt",
-        184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-    ),
-    ModelSpec(
-        "sam2.1-base-plus", "SAM 2.1, Hiera base-plus", "configs/sam2.1/sam2.1_hiera_b+.yaml", "sam2.1_hiera_base_plus.pt",
-        323_606_802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-    ),
-    ModelSpec(
-        "sam2.1-large", "SAM 2.1, Hiera large", "configs/sam2.1/sam2.1_hiera_l.yaml", "sam2.1_hiera_large.pt",
-        898_083_611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-    ),
-)  # fmt: skip
-"""Meta's SAM 2.1 checkpoints (Apache-2.0), smallest first."""
+State = Literal["packaged", "pulled", "partial", "missing", "damaged", "trained", "custom", "plug-in"]
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
     """A model as ``segduo models ls`` shows it.
 
-    ``bytes``: size of the checkpoint, for a partial one of what is here; ``sha256`` is empty for damaged models.
+    ``bytes``: size of the checkpoint, for a partial one of what is here; ``sha256`` is empty for damaged models. ``family``: the plug-in that
+    loads it; ``capabilities``, ``licence`` and ``input_size`` as in :class:`~segment_duo.segmenters.base.SegmenterInfo`.
     """
 
     id: str
@@ -84,10 +52,14 @@ class KnownModel:
     bytes: int
     sha256: str = ""
     spec: ModelSpec | None = None
+    family: str = SAM2
+    capabilities: frozenset[str] = CAPABILITIES
+    licence: str = ""
+    input_size: int = SAM_INPUT
 
     @property
     def usable(self) -> bool:
-        return self.state in {"packaged", "pulled", "trained", "custom"}
+        return self.state in {"packaged", "pulled", "trained", "custom", "plug-in"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +74,9 @@ class ModelChoice:
         origin: why this one: named by a flag, configured, the largest one pulled, or nano for want of better.
         notice: one line for the user, or empty.
         auto_defaults: the model's own parameters for automatic masks, by name (fields of ``AutoParameters``).
+        family: the plug-in that loads it.
+        capabilities: what it can be asked for; empty when an engine does not tell.
+        input_size: pixels a side that an image is shrunk to, 0 if it is taken as it is.
     """
 
     id: str
@@ -111,6 +86,9 @@ class ModelChoice:
     origin: Origin = "configured"
     notice: str = ""
     auto_defaults: Mapping[str, Any] = field(default_factory=dict)
+    family: str = SAM2
+    capabilities: frozenset[str] = CAPABILITIES
+    input_size: int = SAM_INPUT
 
 
 FALLBACK_NOTICE = "Using the small built-in model 'nano'. For better masks: `segduo models pull sam2.1-large` (898 MB)."
@@ -139,7 +117,13 @@ def partial_path(paths: Paths, spec: ModelSpec) -> Path:
 
 
 def known_models(paths: Paths, config: Config | None = None) -> list[KnownModel]:
-    """Every model this machine knows: nano, SAM 2.1 smallest first, trained ones by name, then the custom pair if it is configured."""
+    """Every model this machine knows: nano, SAM 2.1 smallest first, trained ones by name, the custom pair if it is configured, plug-ins."""
+    models = _without_plug_ins(paths, config)
+    taken = {model.id for model in models}
+    return models + [_plug_in(name) for name in plugins.names() if name not in taken]
+
+
+def _without_plug_ins(paths: Paths, config: Config | None) -> list[KnownModel]:
     models = [_nano(paths)]
     models += [_official(paths, spec) for spec in SAM21]
     models += _trained(paths)
@@ -166,8 +150,10 @@ def resolve_model(config: Config, paths: Paths, flag: str | None = None) -> Mode
         )
     named = flag or config.model or (CUSTOM if config.checkpoint_path else None)
     origin: Origin = "flag" if flag else "configured"
-    models = {model.id: model for model in known_models(paths, config)}
+    models = {model.id: model for model in _without_plug_ins(paths, config)}
     if named is not None:
+        if named not in models and named in plugins.names():
+            models[named] = _plug_in(named)
         return _choose(models, named, origin)
     for spec in reversed(SAM21):
         if models[spec.id].usable:
@@ -220,7 +206,16 @@ def _choose(models: Mapping[str, KnownModel], named: str, origin: Origin) -> Mod
 
 def _choice(model: KnownModel, origin: Origin, notice: str = "") -> ModelChoice:
     return ModelChoice(
-        model.id, model.config, str(model.checkpoint), model.sha256, origin, notice, auto_defaults(model)
+        model.id,
+        model.config,
+        str(model.checkpoint) if model.family == SAM2 else "",
+        model.sha256,
+        origin,
+        notice,
+        auto_defaults(model),
+        model.family,
+        model.capabilities,
+        model.input_size,
     )
 
 
@@ -231,7 +226,23 @@ def auto_defaults(model: KnownModel) -> dict[str, Any]:
     if model.state == "trained":
         defaults = _read_json(model.checkpoint.parent / "card.json").get("auto_defaults")
         return dict(defaults) if isinstance(defaults, dict) else {}
+    if model.state == "plug-in":
+        found = plugins.describe(model.id).family
+        return dict(found.info.auto_defaults) if found is not None and found.info is not None else {}
     return {}
+
+
+def _plug_in(name: str) -> KnownModel:
+    found = plugins.describe(name)
+    if found.family is None or found.family.info is None:
+        return KnownModel(
+            name, f"plug-in of {found.package or 'no package'}: {found.problem}", "damaged", "", Path(), 0, family=name
+        )
+    info = found.family.info
+    return KnownModel(
+        name, info.description or f"plug-in of {found.package}", "plug-in", "", Path(), 0, info.sha256,
+        family=name, capabilities=info.capabilities, licence=info.licence, input_size=info.input_size,
+    )  # fmt: skip
 
 
 def _nano(paths: Paths) -> KnownModel:
@@ -241,21 +252,34 @@ def _nano(paths: Paths) -> KnownModel:
         return KnownModel(NANO, "built in (its files are missing)", "damaged", str(config), checkpoint, 0)
     return KnownModel(
         NANO, "built in, small, trained on synthetic micrographs", "packaged", str(config), checkpoint,
-        checkpoint.stat().st_size, file_sha256(checkpoint, paths),
+        checkpoint.stat().st_size, file_sha256(checkpoint, paths), licence="Apache-2.0", input_size=_input_size(config),
     )  # fmt: skip
+
+
+def _input_size(config: Path) -> int:
+    """``image_size`` of a SAM 2 yaml, read without loading it; SAM's own where the file does not say."""
+    try:
+        found = re.search(r"^\s*image_size:\s*(\d+)\s*$", config.read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return SAM_INPUT
+    return int(found[1]) if found else SAM_INPUT
 
 
 def _official(paths: Paths, spec: ModelSpec) -> KnownModel:
     path = checkpoint_path(paths, spec)
     size = _size(path)
     if size == spec.bytes:
-        return KnownModel(spec.id, spec.description, "pulled", spec.config, path, size, spec.sha256, spec)
+        return KnownModel(
+            spec.id, spec.description, "pulled", spec.config, path, size, spec.sha256, spec, licence="Apache-2.0"
+        )
     if size is not None:
         text = f"{spec.description} ({size} bytes instead of {spec.bytes})"
         return KnownModel(spec.id, text, "damaged", spec.config, path, size, "", spec)
     part = _size(partial_path(paths, spec))
     state: State = "missing" if part is None else "partial"
-    return KnownModel(spec.id, spec.description, state, spec.config, path, part or 0, spec.sha256, spec)
+    return KnownModel(
+        spec.id, spec.description, state, spec.config, path, part or 0, spec.sha256, spec, licence="Apache-2.0"
+    )
 
 
 def _trained(paths: Paths) -> list[KnownModel]:
@@ -280,7 +304,16 @@ def _trained(paths: Paths) -> list[KnownModel]:
         text = f"trained here from {base_name}" if base_name else "trained here"
         sha256 = file_sha256(checkpoint, paths)
         found.append(
-            KnownModel(folder.name, text, "trained", str(config), checkpoint, checkpoint.stat().st_size, sha256)
+            KnownModel(
+                folder.name,
+                text,
+                "trained",
+                str(config),
+                checkpoint,
+                checkpoint.stat().st_size,
+                sha256,
+                input_size=_input_size(config),
+            )
         )
     return found
 
@@ -294,7 +327,7 @@ def _custom(paths: Paths, config: str, checkpoint: str) -> KnownModel:
         return KnownModel(CUSTOM, problem, "damaged", config, weights, 0)
     return KnownModel(
         CUSTOM, f"{weights.name} with {Path(config).name}", "custom", str(Path(config).expanduser()), weights.absolute(),
-        weights.stat().st_size, file_sha256(weights, paths),
+        weights.stat().st_size, file_sha256(weights, paths), input_size=_input_size(Path(config).expanduser()),
     )  # fmt: skip
 
 

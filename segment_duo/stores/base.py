@@ -16,6 +16,10 @@ Entries: TypeAlias = list[Entry]
 MAX_FOLDERS_PER_PATTERN = 2000
 """Folders one pattern may look into; ``**`` over a whole server would otherwise run for hours."""
 
+RENAME_HINT = (
+    "Rename it: its name is in another encoding than UTF-8, and a saved set could not say which image it is of."
+)
+
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -65,12 +69,12 @@ def newest_first(entries: Entries) -> Entries:
 
 
 def usable_name(name: str) -> bool:
-    """Whether a name from a listing may become a path component.
+    """Whether a name from a server may become a path component.
 
-    Empty names, ``.``, ``..``, separators of either kind, NUL and text that is not valid Unicode (lone surrogates) are refused.
-    Control characters and markup are allowed: they are real names, and are escaped where they are printed.
+    Empty names, ``.``, ``..`` (also between backslashes, which separate elsewhere), ``/``, NUL and text that is not valid Unicode (lone
+    surrogates) are refused. Backslashes, control characters and markup are allowed: they are in real names, and are escaped where they are printed.
     """
-    if name in ("", ".", "..") or any(char in name for char in "/\\\0"):
+    if name in ("", ".") or ".." in name.split("\\") or "/" in name or "\0" in name:
         return False
     try:
         name.encode("utf-8")
@@ -96,7 +100,7 @@ def checked_path(path: str) -> str:
         try:
             step.encode("utf-8")
         except UnicodeEncodeError:
-            raise UsageError(f"'{path}' is not valid Unicode") from None
+            raise UsageError(f"'{path}' is not valid Unicode", RENAME_HINT) from None
     return "/" + "/".join(steps)
 
 

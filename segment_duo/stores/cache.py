@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from segment_duo.stores.local import remove_stale_temporaries, replace_file
+from segment_duo.durable import remove_stale_temporaries, replace_file
 from segment_duo.types import Entry
 
 _MAGIC = b"segduo content 1\n"

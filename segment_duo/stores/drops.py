@@ -25,6 +25,7 @@ from segment_duo.errors import (
     AlreadyExists,
     DropsDenied,
     DropsError,
+    DropsRefused,
     DropsUnavailable,
     InputError,
     NotFound,
@@ -37,10 +38,13 @@ from segment_duo.stores.cache import ContentCache, ContentKey
 from segment_duo.stores.local import too_large
 from segment_duo.stores.transport import Answer, Connection, NoAnswer, Patience, Question
 from segment_duo.types import Entry, StoreKind
+from segment_duo.waiting import StillWaiting
 
 _LIST, _READ, _UPLOAD = "/list/", "/filez/", "/upload/"
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Largest listing or upload answer that is read; an entry takes about 400 bytes, so this is a folder of 160 000 files."""
+_MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024
+"""Largest file that is read when the caller names no limit: a stream without end must not fill the memory. Sets have some megabytes."""
 _RECENT_SECONDS = 2.0
 _GLOB_SPECIAL = frozenset("[]*?{}!()\\+")
 _ESCAPED_ON_UPLOAD = frozenset('%"\\&;') | {chr(code) for code in (*range(0x20), 0x7F)}
@@ -56,6 +60,7 @@ class DropsStore:
         cache: where fetched files are kept, or None.
         patience: time limits and retries.
         sleep: how to pause.
+        waiting: tells the user that an answer is waited for.
 
     Raises:
         ConfigError: the address cannot be used.
@@ -71,8 +76,10 @@ class DropsStore:
         *,
         patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        waiting: StillWaiting | None = None,
     ) -> None:
-        self._connection = Connection(url, username, password, patience or Patience(), sleep)
+        waiting = waiting or StillWaiting(None)
+        self._connection = Connection(url, username, password, patience or Patience(), sleep, waiting)
         self._cache = cache
         self._recent: dict[str, tuple[float, Entries]] = {}
 
@@ -88,7 +95,7 @@ class DropsStore:
         return self._connection.url
 
     def list(self, folder: str, *, hidden: bool = False) -> Entries:  # noqa: ARG002 - the server never lists hidden names
-        folder = checked_path(folder)
+        folder = _checked_path(folder)
         if folder == "/":
             raise UsageError("Drops does not list its root", "Name a folder, for instance /drops/labdaq.")
         entries = self._listing(folder)
@@ -97,7 +104,7 @@ class DropsStore:
         return newest_first(entries)
 
     def stat(self, path: str) -> Entry | None:
-        path = checked_path(path)
+        path = _checked_path(path)
         folder, name = split_path(path)
         if path == "/":
             return Entry("", "/", True, 0, 0.0)
@@ -106,7 +113,7 @@ class DropsStore:
         return next((entry for entry in self._listing(folder) if entry.name == name), None)
 
     def read(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        path = checked_path(path)
+        path = _checked_path(path)
         if self._cache is None:
             return self._download(path, max_bytes)
         entry = self._recent_entry(path) or self.stat(path)
@@ -120,12 +127,14 @@ class DropsStore:
         content = self._cache.get(key)
         if content is None:
             content = self._download(path, max_bytes)
-            if len(content) == entry.size:  # else it changed after it was listed, and the key is not its key
+            if len(content) == entry.size:
                 self._cache.put(key, content)
+            else:
+                self._refuse_half(path, len(content))
         return content
 
     def create(self, path: str, data: bytes) -> None:
-        path = checked_path(path)
+        path = _checked_path(path)
         if path == "/":
             raise UsageError("a file on Drops needs a name")
         if "/." in path:
@@ -200,14 +209,24 @@ class DropsStore:
     # Files --------------------------------------------------------------------------------------------------------------
 
     def _download(self, path: str, max_bytes: int | None) -> bytes:
-        answer = self._connection.ask(Question(_READ, {"file": path}, max_bytes=max_bytes))
+        limit = _MAX_FILE_BYTES if max_bytes is None else max_bytes
+        answer = self._connection.ask(Question(_READ, {"file": path}, max_bytes=limit))
         if answer.status == 404:
             raise NotFound(f"no such file on Drops: '{_shown(path)}'")
         _refuse_refusals(answer, path)
         self._refuse_web_page(answer, path)
         if answer.cut:
-            raise too_large(_shown(path), answer.announced or len(answer.body), max_bytes or 0)
+            raise too_large(_shown(path), answer.announced, limit)
         return answer.body
+
+    def _refuse_half(self, path: str, received: int) -> None:
+        """A file that has not the size it was listed with has changed since, or something on the way cut it and announced the rest as the whole."""
+        entry = self.stat(path)
+        if entry is not None and entry.size != received:
+            raise DropsUnavailable(
+                f"Drops gave {received} bytes of '{_shown(path)}', which has {entry.size}",
+                "Is somebody writing that file now? Otherwise a proxy on the way cuts answers off.",
+            )
 
     def _refuse_web_page(self, answer: Answer, path: str) -> None:
         """Drops guesses the type from the name, so HTML under another name comes from something in between (a login page, a proxy)."""
@@ -237,6 +256,12 @@ class DropsStore:
         if status == "EEXIST":
             if unclear and self._holds(path, data):
                 return False
+            if self._probe(path) is None:
+                # Taken for true, this would lead from number to number, and the set be sent each time.
+                raise DropsRefused(
+                    f"Drops says that '{_shown(path)}' exists, and does not have it",
+                    "Ask its owner to look at the server's log.",
+                )
             raise AlreadyExists(f"'{_shown(path)}' already exists")
         if status != "ok":
             raise _upload_error(status, path)
@@ -279,6 +304,15 @@ def escape_upload_path(text: str) -> str:
     references, control characters) travels as one.
     """
     return "".join(f"%{ord(char):02X}" if char in _ESCAPED_ON_UPLOAD else char for char in text)
+
+
+def _checked_path(path: str) -> str:
+    """As :func:`checked_path`; what no listing gives is neither read nor written."""
+    path = checked_path(path)
+    for step in path.split("/")[1:]:
+        if step and not usable_name(step):
+            raise UsageError(f"'{_shown(path)}' holds '..' behind a backslash")
+    return path
 
 
 def _shown(path: str) -> str:
@@ -338,15 +372,15 @@ def _refuse_refusals(answer: Answer, path: str) -> None:
     if answer.status == 403:
         raise DropsDenied(f"Drops forbids access to '{_shown(path)}'")
     if answer.status == 413:
-        raise DropsError(
+        raise DropsRefused(
             f"'{_shown(path)}' is larger than the server in front of Drops accepts", "Ask its owner to raise the limit."
         )
     if 300 <= answer.status < 400:
-        raise DropsError(
+        raise DropsRefused(
             f"Drops answered with a redirect to {_place(answer)}, which is not followed with credentials",
             "Correct DROPS_URL if that is the server.",
         )
-    raise DropsError(
+    raise DropsRefused(
         f"Drops answered '{_shown(path)}' with status {answer.status}", "Is DROPS_URL the address of a Drops server?"
     )
 

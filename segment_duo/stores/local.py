@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat as stat_module
-import sys
-import time
 from pathlib import Path
 from typing import BinaryIO
 
+from segment_duo.durable import (
+    create_file,
+    make_folders,
+    remove_stale_temporaries,
+)
 from segment_duo.errors import AlreadyExists, InputError, NotFound, OutOfSpace, SegduoError, StoreError
-from segment_duo.stores.base import Entries, checked_path, expand, join_path, newest_first, split_path
+from segment_duo.stores.base import Entries, Store, checked_path, expand, join_path, newest_first, split_path
+from segment_duo.text import is_utf8
 from segment_duo.types import Entry, StoreKind
-
-_TEMPORARY_PREFIX = ".segduo-"
-_TEMPORARY_SUFFIX = ".tmp"
-_STALE_SECONDS = 24 * 3600.0
-"""Only a killed process leaves a temporary file; no write takes a day, so an older one has no owner."""
 
 _LEAST_READ = 1 << 16
 """Bytes asked for at once of a file that does not tell its size, or has grown since."""
 
-_NO_LINKS = frozenset(
-    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
 
 class LocalStore:
@@ -62,9 +56,9 @@ class LocalStore:
         folder = checked_path(folder)
         entries = []
         try:
-            with os.scandir(self._on_disk(folder)) as items:
+            with os.scandir(self.on_disk(folder)) as items:
                 for item in items:
-                    if not _is_text(item.name) or (item.name.startswith(".") and not hidden):
+                    if not is_utf8(item.name) or (item.name.startswith(".") and not hidden):
                         continue
                     try:
                         facts = item.stat()
@@ -80,7 +74,7 @@ class LocalStore:
     def stat(self, path: str) -> Entry | None:
         path = checked_path(path)
         try:
-            return _entry(path, self._on_disk(path).stat())
+            return _entry(path, self.on_disk(path).stat())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -90,7 +84,7 @@ class LocalStore:
         path = checked_path(path)
         try:
             # Without O_NONBLOCK opening a named pipe would wait for a writer that never comes.
-            descriptor = os.open(self._on_disk(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.on_disk(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 facts = os.fstat(descriptor)
                 if stat_module.S_ISDIR(facts.st_mode):
@@ -111,7 +105,7 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> None:
         path = checked_path(path)
-        target = self._on_disk(path)
+        target = self.on_disk(path)
         if self._root is not None and not self._root.is_dir():
             raise self._not_mounted()  # else the set would land on this machine's disk, below the empty mount point
         try:
@@ -132,7 +126,8 @@ class LocalStore:
             "Mount it, or set use_local_files to false.",
         )
 
-    def _on_disk(self, path: str) -> Path:
+    def on_disk(self, path: str) -> Path:
+        """Where a checked path is on this machine."""
         return Path(path) if self._root is None else self._root / path.lstrip("/")
 
     def _shown(self, path: str) -> str:
@@ -155,10 +150,11 @@ class LocalStore:
         return StoreError(f"cannot {verb} '{shown}': {error.strerror or error}")
 
 
-def too_large(shown: str, size: int, limit: int) -> InputError:
-    """Only images are read with a limit, and theirs comes from the largest number of pixels."""
+def too_large(shown: str, size: int | None, limit: int) -> InputError:
+    """Only images are read with a limit, and theirs comes from the largest number of pixels. ``size`` None: not known."""
+    has = f"{size} bytes, more" if size is not None else "more bytes"
     return InputError(
-        f"'{shown}' has {size} bytes, more than the limit of {limit}",
+        f"'{shown}' has {has} than the limit of {limit}",
         "Is it the right file? --max-pixels N (or the setting max_pixels) allows larger ones.",
     )
 
@@ -173,131 +169,20 @@ def _read_at_most(file: BinaryIO, limit: int, expected: int) -> bytes:
     return b"".join(parts)
 
 
-def make_folders(folder: Path) -> None:
-    """``mkdir -p`` whose new names survive a power loss. Raises ``OSError``."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-        sync_folder(new.parent)
-
-
-def create_file(target: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Create ``target`` with ``data``, complete and durable on return.
-
-    Args:
-        target: the file; its folder exists.
-        data: what it shall hold; compared with what the file holds afterwards.
-        mode: permission bits, narrowed by the process's umask.
-
-    Raises:
-        FileExistsError: the name is taken, be it by a link to nowhere.
-        OSError: anything else; then no file of that name and no temporary file is left.
-    """
-    temporary = target.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
-    try:
-        _write_new(temporary, data, mode)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _write_or_remove(target, data, mode)
-    finally:
-        temporary.unlink(missing_ok=True)
-    try:
-        sync_folder(target.parent)
-    except OSError:
-        target.unlink(missing_ok=True)
-        raise
-
-
-def replace_file(target: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write one of the program's own files (never a user's) so that readers see the old or the new content. Not flushed. Raises ``OSError``."""
-    temporary = target.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable. File systems that cannot are left alone."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def remove_stale_temporaries(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in ``folder`` more than a day ago."""
-    limit = time.time() - _STALE_SECONDS
-    try:
-        with os.scandir(folder) as items:
-            for item in items:
-                if not (item.name.startswith(_TEMPORARY_PREFIX) and item.name.endswith(_TEMPORARY_SUFFIX)):
-                    continue
-                if item.is_file(follow_symlinks=False) and item.stat(follow_symlinks=False).st_mtime < limit:
-                    Path(item.path).unlink(missing_ok=True)
-    except OSError:
-        return  # tidying must not turn a finished save into a failure
-
-
-def _write_new(file: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        _sync_file(descriptor)
-        if os.pread(descriptor, len(data) + 1, 0) != data:
-            raise OSError(errno.EIO, "the file does not hold what was written")
-    finally:
-        os.close(descriptor)
-
-
-def _write_or_remove(target: Path, data: bytes, mode: int) -> None:
-    try:
-        _write_new(target, data, mode)
-    except FileExistsError:
-        raise
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-
-
-def _sync_file(descriptor: int) -> None:
-    if sys.platform == "darwin":
-        import fcntl
-
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync alone leaves the data in the drive's own cache there
-        except OSError:
-            os.fsync(descriptor)
-    else:
-        os.fsync(descriptor)
-
-
 def _entry(path: str, facts: os.stat_result, *, is_link: bool = False) -> Entry:
     is_folder = stat_module.S_ISDIR(facts.st_mode)
     return Entry(split_path(path)[1], path, is_folder, 0 if is_folder else facts.st_size, facts.st_mtime, is_link)
 
 
-def _is_text(name: str) -> bool:
-    """False for names whose bytes are not UTF-8: no message, JSON or mask set could hold them."""
+def names_not_utf8(store: Store, folder: str) -> list[str]:
+    """Names in ``folder`` that :meth:`LocalStore.list` leaves out because their bytes are not UTF-8, sorted; hidden ones do not count.
+
+    Lone surrogates stand for the bytes (``os.fsdecode``). None where the folder cannot be read, and never on a server.
+    """
+    if not isinstance(store, LocalStore):
+        return []
     try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        names = [item.name for item in store.on_disk(checked_path(folder)).iterdir()]
+    except OSError:
+        return []
+    return sorted(name for name in names if not (is_utf8(name) or name.startswith(".")))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import ConfigError, UsageError
-from segment_duo.stores.base import Store
+from segment_duo.stores.base import Store, checked_path
 from segment_duo.stores.local import LocalStore
-from segment_duo.stores.versions import drops_path
 from segment_duo.types import DROPS_PREFIX, ImageRef, StoreKind
+from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
@@ -49,8 +50,8 @@ def _home_expanded(path: Path) -> Path:
         return path
 
 
-def open_store(kind: StoreKind, config: Config, paths: Paths) -> Store:
-    """The store of that kind under this configuration. Nothing is contacted yet.
+def open_store(kind: StoreKind, config: Config, paths: Paths, tell: Callable[[str], None] | None = None) -> Store:
+    """The store of that kind under this configuration. Nothing is contacted yet. ``tell`` hears that a server is waited for.
 
     Raises:
         ConfigError: Drops without an address, or ``use_local_files`` without ``local_root``.
@@ -73,4 +74,12 @@ def open_store(kind: StoreKind, config: Config, paths: Paths) -> Store:
 
     password = config.drops_password.get_secret_value() if config.drops_password else ""
     cache = ContentCache(paths.content_dir, config.content_cache_mib * _MIB) if config.content_cache_mib else None
-    return DropsStore(config.drops_url, config.drops_username or "", password, cache)
+    return DropsStore(config.drops_url, config.drops_username or "", password, cache, waiting=StillWaiting(tell))
+
+
+def drops_path(text: str) -> str:
+    """A path on Drops as users write it (``/drops/labdaq``, ``drops:/labdaq``, ``/labdaq``) -> the server's path (``/labdaq``). Raises UsageError."""
+    path = checked_path("/" + text.removeprefix("drops:"))
+    return (
+        "/" + path.removeprefix(DROPS_PREFIX) if path.startswith(DROPS_PREFIX) else ("/" if path == "/drops" else path)
+    )

@@ -17,13 +17,27 @@ from urllib.parse import urlsplit
 
 from segment_duo import __version__
 from segment_duo.errors import ConfigError, DropsDenied, DropsUnavailable
+from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
     import requests
 
+    from segment_duo.stores.pacing import Clock
+
 _CHUNK_BYTES = 256 * 1024
-_RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _AWAY_HINT = "Is the network (VPN) up? `segduo doctor` checks the connection."
+_BUSY_HINT = "Try again in a while, with fewer commands at once."
+_GATEWAY_HINT = "The network is up: the server behind the gateway is not. Ask its owner, or try again in a while."
+_RETRIED_STATUS = {
+    408: _AWAY_HINT,
+    429: _BUSY_HINT,
+    500: "The network is up: the server itself fails. Ask its owner to look at its log and its disk.",
+    502: _GATEWAY_HINT,
+    503: "The network is up: the server is overloaded or in maintenance. Try again in a while, or ask its owner.",
+    504: _GATEWAY_HINT,
+}
+"""Answers worth another attempt, and what to tell when none helps."""
+_EVERY_ROUTE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +45,11 @@ class Patience:
     """How long to wait for the server, and how often to try.
 
     Pauses begin at ``first_pause`` seconds and double, each shortened at random by up to half, so that many clients do not come back
-    at once. A whole answer may take ``answer_seconds`` plus its size divided by ``slowest_rate`` (bytes a second), so that a trickle of
-    bytes cannot hold a command for ever.
+    at once. ``read_seconds`` is the longest silence. A request and its answer together may take ``answer_seconds`` plus their size divided
+    by ``slowest_rate`` (bytes a second), so that a trickle of bytes cannot hold a command for ever.
+
+    A server that was found dead is known to be down for ``known_down_seconds``, longer than finding it out takes: then each call makes one
+    attempt and bears a silence of ``known_down_read_seconds`` only, so that a batch does not wait for it image by image.
     """
 
     connect_seconds: float = 5.0
@@ -42,7 +59,14 @@ class Patience:
     attempts: int = 4
     first_pause: float = 0.5
     longest_pause: float = 30.0
-    known_down_seconds: float = 60.0
+    known_down_seconds: float = 300.0
+    known_down_read_seconds: float = 5.0
+
+    def longest(self, size: int = 0) -> float:
+        """Seconds after which a question is answered or given up, when it and its answers have ``size`` bytes in all; looking up the server's
+        name not counted."""
+        attempt = self.connect_seconds + self.answer_seconds + size / self.slowest_rate
+        return self.attempts * attempt + (self.attempts - 1) * self.longest_pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +132,7 @@ class Connection:
         username, password: sent with HTTP Basic authentication (UTF-8).
         patience: time limits and retries.
         sleep: how to pause.
+        waiting: tells the user that an answer is waited for.
 
     Raises:
         ConfigError: the address cannot be used.
@@ -115,7 +140,13 @@ class Connection:
     """
 
     def __init__(
-        self, url: str, username: str, password: str, patience: Patience, sleep: Callable[[float], None]
+        self,
+        url: str,
+        username: str,
+        password: str,
+        patience: Patience,
+        sleep: Callable[[float], None],
+        waiting: StillWaiting,
     ) -> None:
         self.url = _checked_url(url)
         if not username or not password:
@@ -123,8 +154,9 @@ class Connection:
         self._credentials = (username.encode("utf-8"), password.encode("utf-8"))
         self._patience = patience
         self._sleep = sleep
+        self._waiting = waiting
         self._sessions = threading.local()  # a requests session is not safe to share between threads
-        self._down_until = 0.0
+        self._down_until: dict[str, float] = {}  # by route: a server may list and no longer store
 
     def __repr__(self) -> str:
         return f"Connection({self.url!r})"
@@ -138,24 +170,40 @@ class Connection:
             DropsUnavailable: no attempt got an answer.
             ConfigError: the address, or a proxy's, cannot be used.
         """
-        # A server that was found dead a moment ago gets one attempt, so that a batch does not wait for it image by image.
-        attempts = 1 if time.monotonic() < self._down_until else self._patience.attempts
+        known_down = time.monotonic() < max(self._down_until.get(key, 0.0) for key in (question.route, _EVERY_ROUTE))
+        attempts = 1 if known_down else self._patience.attempts
+        silence = self._patience.read_seconds
+        if known_down:
+            silence = min(silence, self._patience.known_down_read_seconds)
+        session, clock = self._session()
         attempt = 1
+
+        def what() -> str:
+            which = f", attempt {attempt} of {attempts}" if attempts > 1 else ""
+            came = f" ({clock.received} bytes came so far)" if clock.received else ""
+            return f"still waiting for Drops ({self.url}){which}{came}"
+
         while True:
             try:
-                answer = self._ask_once(question)
+                with self._waiting.during(what):
+                    clock.start(silence)
+                    answer = self._ask_once(question, session, clock)
             except NoAnswer as failure:
                 last = attempt == attempts or not failure.retried
                 if not last:
-                    self.pause(attempt, failure.retry_after)
+                    with self._waiting.during(what):
+                        self.pause(attempt, failure.retry_after)
                 if on_failure:
                     on_failure(failure)
                 if last:
-                    self._down_until = time.monotonic() + self._patience.known_down_seconds
+                    if not known_down:
+                        where = question.route if failure.may_have_arrived else _EVERY_ROUTE
+                        self._down_until[where] = time.monotonic() + self._patience.known_down_seconds
                     raise DropsUnavailable(f"Drops ({self.url}) {failure}", failure.hint) from None
                 attempt += 1
             else:
-                self._down_until = 0.0
+                for key in (question.route, _EVERY_ROUTE):
+                    self._down_until.pop(key, None)
                 return answer
 
     def pause(self, attempt: int, asked: float | None = None) -> None:
@@ -163,61 +211,41 @@ class Connection:
         planned = self._patience.first_pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
         self._sleep(min(max(planned, asked or 0.0), self._patience.longest_pause))
 
-    def _ask_once(self, question: Question) -> Answer:
+    def _ask_once(self, question: Question, session: requests.Session, clock: Clock) -> Answer:
         import requests
         from urllib3.exceptions import HTTPError
 
         file = question.file
         try:
-            with self._session().post(
+            with session.post(
                 self.url + question.route,
                 json=question.json,
                 data=question.form,
                 files={"file": (*file, "application/octet-stream")} if file else None,
-                timeout=(self._patience.connect_seconds, self._patience.read_seconds),
+                timeout=(self._patience.connect_seconds, clock.silence),
                 allow_redirects=False,
                 stream=True,
             ) as response:
                 if response.status_code in _RETRIED_STATUS:
                     raise NoAnswer(
                         f"failed with status {response.status_code}",
+                        _RETRIED_STATUS[response.status_code],
                         # A gateway's 502 or 504 can stand for an upload that the server behind it has finished.
                         may_have_arrived=response.status_code != 429,
                         retry_after=_whole_number(response.headers.get("Retry-After", "")),
                     )
-                return self._receive(response, question.max_bytes)
+                return _receive(response, question.max_bytes)
         except (requests.RequestException, HTTPError) as error:
             # Not chained: the request inside the exception holds the credentials.
-            raise _explained(error, self._patience) from None
+            raise _explained(error, self._patience, clock) from None
 
-    def _receive(self, response: requests.Response, max_bytes: int | None) -> Answer:
-        announced = _whole_number(response.headers.get("Content-Length", ""))
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        if response.status_code != 200:
-            return Answer(response.status_code, headers, b"", announced, cut=False)
-        cut = Answer(200, headers, b"", announced, cut=True)
-        if max_bytes is not None and (announced or 0) > max_bytes:
-            return cut
-        parts: list[bytes] = []
-        received = 0
-        limit = self._patience.answer_seconds + (announced or 0) / self._patience.slowest_rate
-        deadline = time.monotonic() + limit
-        for part in response.iter_content(_CHUNK_BYTES):
-            parts.append(part)
-            received += len(part)
-            if max_bytes is not None and received > max_bytes:
-                return cut
-            if time.monotonic() > deadline:
-                raise NoAnswer(f"sent its answer too slowly ({received} bytes in {limit:.0f} s)")
-        if announced is not None and received != announced and "content-encoding" not in headers:
-            raise NoAnswer(f"broke off its answer after {received} of {announced} bytes")
-        return Answer(200, headers, b"".join(parts), announced, cut=False)
-
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._sessions, "session", None)
-        if session is None:
+    def _session(self) -> tuple[requests.Session, Clock]:
+        pair: tuple[requests.Session, Clock] | None = getattr(self._sessions, "pair", None)
+        if pair is None:
             import requests
             from requests.auth import HTTPBasicAuth
+
+            from segment_duo.stores.pacing import Clock, PacedAdapter
 
             class Session(requests.Session):
                 def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
@@ -228,8 +256,40 @@ class Connection:
             # Set explicitly, which also keeps requests from looking the host up in ~/.netrc.
             session.auth = HTTPBasicAuth(*self._credentials)
             session.headers.update({"User-Agent": f"segduo/{__version__}", "Accept-Encoding": "identity"})
-            self._sessions.session = session
-        return session
+            clock = Clock(self._patience.answer_seconds, self._patience.slowest_rate)
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, PacedAdapter(clock))
+            pair = self._sessions.pair = session, clock
+        return pair
+
+
+def _receive(response: requests.Response, max_bytes: int | None) -> Answer:
+    from urllib3.exceptions import ProtocolError
+
+    announced = _whole_number(response.headers.get("Content-Length", ""))
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.status_code != 200:
+        return Answer(response.status_code, headers, b"", announced, cut=False)
+    cut = Answer(200, headers, b"", announced, cut=True)
+    if max_bytes is not None and (announced or 0) > max_bytes:
+        return cut
+    encoded = "content-encoding" in headers
+    body = bytearray()
+    try:
+        # The last byte ends it: what a server does after that can take nothing away from a whole answer.
+        while encoded or len(body) != announced:
+            part = response.raw.read1(_CHUNK_BYTES, decode_content=True)
+            if not part:
+                break
+            body += part
+            if max_bytes is not None and len(body) > max_bytes:
+                return cut
+    except ProtocolError:
+        of = f" of {announced}" if announced is not None else ""
+        raise NoAnswer(f"broke off its answer after {len(body)}{of} bytes") from None
+    if not encoded and announced is not None and len(body) != announced:
+        raise NoAnswer(f"broke off its answer after {len(body)} of {announced} bytes")
+    return Answer(200, headers, bytes(body), announced, cut=False)
 
 
 def _checked_url(url: str) -> str:
@@ -253,10 +313,11 @@ def _whole_number(header: str) -> int | None:
     return int(header) if header.isascii() and header.isdigit() and len(header) < 20 else None
 
 
-def _explained(error: Exception, patience: Patience) -> NoAnswer | ConfigError:
+def _explained(error: Exception, patience: Patience, clock: Clock) -> NoAnswer | ConfigError:
     """What went wrong, in words of our own."""
     from requests import exceptions
     from urllib3.exceptions import NameResolutionError, NewConnectionError
+    from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
     if isinstance(error, exceptions.InvalidURL | exceptions.InvalidSchema | exceptions.MissingSchema):
         return ConfigError("DROPS_URL or a proxy variable is not a usable web address")
@@ -273,7 +334,11 @@ def _explained(error: Exception, patience: Patience) -> NoAnswer | ConfigError:
             isinstance(error, exceptions.ConnectTimeout),
             NoAnswer(f"did not accept a connection within {patience.connect_seconds:g} s", may_have_arrived=False),
         ),
-        (isinstance(error, exceptions.Timeout), NoAnswer(f"did not answer within {patience.read_seconds:g} s")),
+        (clock.left <= 0, NoAnswer(f"answered too slowly ({clock.received} bytes in {clock.limit:.0f} s)")),
+        (
+            isinstance(error, exceptions.Timeout | Urllib3Timeout) or _ended_by(TimeoutError, error),
+            NoAnswer(f"did not answer within {clock.silence:g} s"),
+        ),
         (
             isinstance(reason, NameResolutionError),
             NoAnswer("has a name that cannot be looked up", may_have_arrived=False),
@@ -281,3 +346,13 @@ def _explained(error: Exception, patience: Patience) -> NoAnswer | ConfigError:
         (isinstance(reason, NewConnectionError), NoAnswer("refused the connection", may_have_arrived=False)),
     )
     return next((failure for applies, failure in known if applies), NoAnswer("broke off the connection"))
+
+
+def _ended_by(kind: type[BaseException], error: BaseException) -> bool:
+    """Whether an exception of this kind is at the bottom of ``error``; the libraries put it into the arguments of their own."""
+    while error.args:
+        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        if inner is None:
+            break
+        error = inner
+    return isinstance(error, kind)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 
 from segment_duo.errors import AlreadyExists, InputError, StoreError, UsageError
-from segment_duo.models.build import build_model, find_config
+from segment_duo.segmenters.sam2.build import build_model, find_config
 from segment_duo.training.clicks import STRIDE, corrections, first_click
 from segment_duo.training.forward import Features, decode, encode, normalize, training_attention
 from segment_duo.training.objective import overlap, prompt_loss

@@ -8,12 +8,12 @@ from pathlib import Path
 from textual.app import App, SystemCommand
 from textual.screen import Screen
 
-from segment_duo.tui.graphics import Terminal
+from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.journal import Journal
-from segment_duo.tui.keys import COMMANDS, check_keymap
+from segment_duo.tui.keys import COMMANDS, check_keymap, shown_keys
 from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.themes import DARK, LIGHT
-from segment_duo.tui.workspace.base import Told
+from segment_duo.tui.workspace.desk import Told
 from segment_duo.tui.workspace.screen import Workspace
 
 
@@ -47,7 +47,8 @@ class SegduoApp(App[None]):
         for command in COMMANDS:
             name = command.action.split("(")[0]
             if command.palette and self.workspace.check_action(name, ()):
-                yield SystemCommand(command.title, command.help, self._runner(command.action))
+                keys = shown_keys(command, self.keymap)
+                yield SystemCommand(command.title, f"{keys} · {command.help}", self._runner(command.action))
 
     def _runner(self, action: str) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
@@ -64,6 +65,7 @@ def build_app(
     terminal: Terminal | None = None,
     theme: str = DARK.name,
     keymap: Mapping[str, str] | None = None,
+    elsewhere: Callable[[str], SessionPort] | None = None,
 ) -> SegduoApp:
     """The app, ready to run.
 
@@ -71,13 +73,13 @@ def build_app(
         session: the use cases.
         journal_dir: where unsaved work is kept.
         path: folder or image to open, as users type it; None: the configured start folder, else the working folder.
-        terminal: from :func:`segment_duo.tui.graphics.detect`, called before the app runs; None: half cells.
+        terminal: from :func:`segment_duo.terminal.graphics.detect`, called before the app runs; None: half cells.
         keymap: the user's ``[keys]`` table.
+        elsewhere: gives a session that saves in the folder named; None: saving elsewhere is not offered.
 
     Raises:
         ConfigError: the table names a command that does not exist.
     """
     check_keymap(keymap or {})
-    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal())
-    workspace.start_path = path
+    workspace = Workspace(session, Journal(journal_dir), terminal or Terminal(), start_path=path, elsewhere=elsewhere)
     return SegduoApp(workspace, theme=theme, keymap=keymap or {})

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from segment_duo.types import ImageRef, Mask, Point, Rle, StoreKind
+from segment_duo.types import ImageRef, Mask, ModelIdentity, Origin, Point, Rle, StoreKind
 
 _FORMAT = 1
 _LARGEST = 512 * 2**20
@@ -30,7 +30,7 @@ class Draft:
     """Unsaved work on one image.
 
     ``sha256``: of the image file's bytes. ``version``: the saved version it was edited from. ``written``: seconds since the epoch.
-    ``path``: the journal file it was read from.
+    ``page``: of the image file. ``path``: the journal file it was read from.
     """
 
     ref: ImageRef
@@ -40,6 +40,7 @@ class Draft:
     points: tuple[Point, ...] = ()
     written: float = 0.0
     path: Path | None = None
+    page: int = 0
 
 
 class Journal:
@@ -73,6 +74,7 @@ class Journal:
             "store": draft.ref.store.value,
             "image": draft.ref.path,
             "sha256": draft.sha256,
+            "page": draft.page,
             "version": draft.version,
             "written": time.time(),
             "points": [asdict(point) for point in draft.points],
@@ -160,6 +162,7 @@ def _draft(body: dict[str, Any], path: Path) -> Draft:
         points=tuple(_points(body["points"])),
         written=float(body["written"]),
         path=path,
+        page=int(body.get("page", 0)),
     )
 
 
@@ -183,4 +186,19 @@ def _mask(item: dict[str, Any]) -> Mask:
         crop_box=None if crop is None else (float(crop[0]), float(crop[1]), float(crop[2]), float(crop[3])),
         label=str(item["label"]),
         source=item["source"],
+        origin=_origin(item.get("origin")),
+    )
+
+
+def _origin(item: dict[str, Any] | None) -> Origin | None:
+    if item is None:
+        return None
+    model = item["model"]
+    return Origin(
+        operation=str(item["operation"]),
+        model=None if model is None else ModelIdentity(str(model["id"]), str(model["weights_sha256"])),
+        parameters=dict(item["parameters"]),
+        program_version=str(item["program_version"]),
+        notices=tuple(str(text) for text in item["notices"]),
+        edits=tuple(str(text) for text in item["edits"]),
     )

@@ -17,7 +17,7 @@ from segment_duo.errors import ConfigError
 
 Place = Literal["anywhere", "workspace", "canvas", "masks", "explorer"]
 
-GROUPS = ("Making a mask", "Cross-hair", "Image", "The masks", "Saving", "Folders", "Program")
+GROUPS = ("Making a mask", "Correcting masks", "The masks", "Cross-hair", "Image", "Saving", "Folders", "Program")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("delete", "d,delete", "delete", "Delete", "Delete the selected masks", "workspace", "The masks", footer=True),
     Command("next", "n", "step(1)", "Next", "Go to the next mask", "workspace", "The masks", footer=True),
     Command("tick", "t", "tick", "Select", "Select or deselect the current mask", "workspace", "The masks", footer=True),
-    Command("explorer", "o", "explorer", "Files", "Show the folder, or hide it", "workspace", "Folders", footer=True),
+    Command("explorer", "o", "explorer", "Files", "Show the folder and go there; when it is shown, hide it", "workspace", "Folders", footer=True),
+    Command("side-bar", "f9", "side_bar", "Folder on or off", "Show or hide the folder, from anywhere", "anywhere", "Folders"),
     Command("zoom-in", "plus,equals_sign", "zoom(1)", "Zoom", "Enlarge, about the cross-hair", "workspace", "Image", footer=True),
     Command("corner", "r", "corner", "Box", "A corner of a box; the second one asks for the mask", "canvas", "Making a mask", footer=True),
     Command("left", "left", "move(-1, 0)", "Left", "Cross-hair left by one screen pixel", "canvas", "Cross-hair", palette=False),
@@ -84,15 +85,37 @@ COMMANDS: tuple[Command, ...] = (
     Command("pan-up", "ctrl+up,K", "pan(0, -1)", "Pan up", "Move the view up", "workspace", "Image", palette=False),
     Command("pan-down", "ctrl+down,J", "pan(0, 1)", "Pan down", "Move the view down", "workspace", "Image", palette=False),
     Command("contrast", "c", "contrast", "Contrast", "Stretch the contrast, or not", "workspace", "Image"),
+    Command("refine", "R", "refine", "Refine", "Correct the current mask by further points", "workspace", "Correcting masks", footer=True),
+    Command("brush", "e", "brush(0)", "Brush", "Brush on the current mask; again: put it away", "workspace", "Correcting masks", footer=True),
+    Command("eraser", "E", "brush(1)", "Eraser", "Eraser on the current mask", "workspace", "Correcting masks", footer=True),
+    Command("new-mask", "B", "new_mask", "Paint a new mask", "Brush for a mask that is not there yet", "workspace", "Correcting masks"),
+    Command("smaller", "comma", "size(-1)", "Smaller", "Smaller brush; in a split: cut less", "workspace", "Correcting masks", footer=True),
+    Command("larger", "full_stop", "size(1)", "Larger", "Larger brush; in a split: cut more", "workspace", "Correcting masks", footer=True),
+    Command("merge", "j", "merge", "Merge", "Join the selected masks into one", "workspace", "Correcting masks"),
+    Command("cut", "k", "cut", "Cut", "Cut the mask: one end of a line, then the other", "workspace", "Correcting masks"),
+    Command("split", "W", "split", "Split", "Split the mask at its necks; shows it first", "workspace", "Correcting masks"),
+    Command("subtract", "slash", "subtract", "Subtract", "Cut the selected masks out of the current one", "workspace", "Correcting masks"),
+    Command("no-overlap", "O", "no_overlap", "Remove overlap", "Shared pixels go to the smaller mask", "workspace", "Correcting masks"),
+    Command("fill", "G", "fill_holes", "Fill holes", "Fill the holes of the selected, or the current mask", "workspace", "Correcting masks"),
+    Command("smooth", "M", "smooth", "Smooth", "Round the outline; thin spurs vanish", "workspace", "Correcting masks"),
+    Command("grow", "greater_than_sign", "grow(1)", "Grow", "Larger by a pixel all around", "workspace", "Correcting masks"),
+    Command("shrink", "less_than_sign", "grow(-1)", "Shrink", "Smaller by a pixel all around", "workspace", "Correcting masks"),
+    Command("overlay", "h", "overlay", "Hide masks", "Hide the masks in the picture, or show them", "workspace", "Image"),
+    Command("tint", "i", "tint", "Tint", "Tints of the masks: as designed, strong, outlines only", "workspace", "Image"),
+    Command("full", "F,f10", "full", "Full picture", "The picture alone, or with the folder and the masks", "workspace", "Image"),
+    Command("page-next", "pagedown", "page(1)", "Next page", "The next page of a stack", "canvas", "Image"),
+    Command("page-previous", "pageup", "page(-1)", "Previous page", "The page before", "canvas", "Image"),
     Command("banner", "b", "banner", "Banner", "Show or cut the microscope's info banner", "workspace", "Image"),
     Command("previous", "N", "step(-1)", "Previous mask", "Go to the previous mask", "workspace", "The masks"),
     Command("all", "A", "tick_all('all')", "Select all", "Select all masks that are shown", "workspace", "The masks"),
-    Command("none", "Z", "tick_all('none')", "Select none", "Select none", "workspace", "The masks"),
+    Command("zoom-mask", "Z", "zoom_mask", "Zoom to the mask", "Show the current mask as large as it fits", "workspace", "The masks"),
+    Command("none", "T", "tick_all('none')", "Select none", "Select none", "workspace", "The masks"),
     Command("invert", "I", "tick_all('invert')", "Invert selection", "Invert the selection", "workspace", "The masks"),
     Command("label", "l", "label", "Label", "Label the selected masks, or the current one", "workspace", "The masks"),
     Command("filter", "f", "filter", "Filter by size", "Show only masks of a certain size", "workspace", "The masks"),
     Command("redo", "U", "redo", "Redo", "Do it again", "workspace", "The masks"),
     Command("save-as", "S", "save_as", "Save with suffix", "Save under a name of its own: IMAGE_suffix", "workspace", "Saving"),
+    Command("save-elsewhere", "ctrl+s", "save_elsewhere", "Save elsewhere", "Save in a folder of your choice", "workspace", "Saving"),
     Command("versions", "v", "versions", "Versions", "Load a saved version", "workspace", "Saving"),
     Command("open-path", "ctrl+o", "open_path", "Open a path", "Type a path, local or /drops/...", "anywhere", "Folders"),
     Command("reload", "f5", "reload", "Read again", "Read the folder again", "anywhere", "Folders"),

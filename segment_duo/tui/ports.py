@@ -16,11 +16,13 @@ from segment_duo.types import (
     MaskSet,
     PixelSize,
     Prompt,
+    Provenance,
     Version,
 )
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, EngineStatus, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent, EngineStatus
+    from segment_duo.results import AutoResult, PredictedObject
 
 
 class OpenImage(Protocol):
@@ -39,6 +41,26 @@ class LoadedSet(Protocol):
     def mask_set(self) -> MaskSet: ...
     @property
     def notice(self) -> str: ...
+
+
+class Peek(Protocol):
+    @property
+    def count(self) -> int: ...
+    @property
+    def provenance(self) -> Provenance: ...
+
+
+class ListedSet(Protocol):
+    """``belongs``: None when the file cannot be read, and ``notice`` says why; ``peek`` is then None."""
+
+    @property
+    def version(self) -> Version: ...
+    @property
+    def belongs(self) -> bool | None: ...
+    @property
+    def notice(self) -> str: ...
+    @property
+    def peek(self) -> Peek | None: ...
 
 
 class Saved(Protocol):
@@ -62,6 +84,8 @@ class SetsPort(Protocol):
 
     def stems(self, folder: ImageRef) -> set[str]: ...
     def versions(self, ref: ImageRef) -> list[Version]: ...
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> Sequence[ListedSet]: ...
+    def check_out(self) -> None: ...
     def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet: ...
 
 
@@ -83,7 +107,7 @@ class SessionPort(Protocol):
         image: Any,
         prompts: Sequence[Prompt],
         *,
-        multimask: bool | None = None,
+        multimask_output: bool | None = None,
         preview_max_side: int | None = None,
     ) -> list[PredictedObject]: ...
     def auto(

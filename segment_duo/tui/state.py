@@ -3,20 +3,25 @@
     Snapshot   everything an edit can change, frozen
     Document   the present snapshot, the past and the future ones, the mask candidates of the present points
 
+Where a mask comes from is in the mask itself (``origin``, from the session); a correction notes itself there.
+
 Every edit replaces the snapshot as a whole, so undo cannot miss a field. Pure data: no Textual, no engine, no disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+from segment_duo.provenance import edited
+from segment_duo.tui.wording import counted
 from segment_duo.types import Box, Mask, Point, Prompt
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import Candidate
+    from segment_duo.results import Candidate
 
+T = TypeVar("T")
 UNDO_STEPS = 500
 
 Addition = Literal["replace-auto", "add", "replace-all"]
@@ -53,6 +58,8 @@ class Snapshot:
         ticked: ids of the selected masks.
         points, box: the prompt of the mask being made.
         previous: the engine's handle of the low-res logits that this prompt refines.
+        refines: id of the mask that the prompt corrects; accepting replaces it.
+        logits: mask id -> the engine's handle of the low-res logits it was made with.
     """
 
     masks: tuple[Mask, ...] = ()
@@ -60,6 +67,8 @@ class Snapshot:
     points: tuple[Point, ...] = ()
     box: Box | None = None
     previous: str | None = None
+    refines: int | None = None
+    logits: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,6 +115,11 @@ class Document:
         return bool(self.present.points) or self.present.box is not None
 
     @property
+    def refining(self) -> Mask | None:
+        """The mask that the points correct."""
+        return self.mask(self.present.refines)
+
+    @property
     def candidate(self) -> Candidate | None:
         return self.candidates[self.candidate_index] if self.candidates else None
 
@@ -116,7 +130,14 @@ class Document:
         """What to ask the engine for the present points, or None without any."""
         if not self.pointing:
             return None
-        return Prompt(points=self.present.points, box=self.present.box, previous=self.present.previous)
+        found = self.present
+        points, box = found.points, found.box
+        mask = self.refining
+        if mask is not None and found.previous is None:
+            # Without logits to go on with, the mask's box says which object is meant.
+            x, y, width, height = mask.bbox
+            box = box or Box(x, y, x + max(width - 1, 1), y + max(height - 1, 1))
+        return Prompt(points=points, box=box, previous=found.previous)
 
     # Edits: each is one undo step
 
@@ -132,40 +153,72 @@ class Document:
     def drop_prompt(self) -> bool:
         """Forget points and box; False when there were none."""
         self.corner = None
-        if not self.pointing:
+        if not self.pointing and self.present.refines is None:
             return False
-        self._edit("points removed", replace(self.present, points=(), box=None, previous=None))
+        self._edit("points removed", replace(self.present, points=(), box=None, previous=None, refines=None))
+        return True
+
+    def refine(self, mask_id: int) -> bool:
+        """Let the next points correct this mask; undo returns to it."""
+        mask = self.mask(mask_id)
+        if mask is None:
+            return False
+        own = tuple(
+            Point(x, y, 1 if label else 0) for (x, y), label in zip(mask.point_coords, mask.point_labels, strict=False)
+        )
+        points = own if mask.source == "prompt" else ()
+        new = replace(self.present, points=points, box=None, previous=self.present.logits.get(mask_id), refines=mask_id)
+        self._edit(f"refine mask {mask_id}", new)
+        self.current = mask_id
         return True
 
     def accept(self) -> Mask | None:
-        """Turn the shown candidate into a mask of the list; None when there is none."""
+        """Turn the shown candidate into a mask of the list, or into the refined mask's new shape; None when there is none."""
         candidate = self.candidate
         if candidate is None:
             return None
         prompt = self.present
+        old = self.refining
         mask = replace(
             candidate.mask,
-            id=self._next_id(),
+            id=old.id if old else self._next_id(),
+            label=old.label if old else candidate.mask.label,
             point_coords=tuple((point.x, point.y) for point in prompt.points),
             point_labels=tuple(point.label for point in prompt.points),
             source="prompt",
         )
-        self._edit(f"mask {mask.id}", Snapshot((*self.masks, mask), self.ticked))
+        if old is not None:
+            mask = replace(mask, origin=edited(old.origin, "points"))
+        masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
+        new = Snapshot(
+            masks,
+            self.ticked,
+            logits={**prompt.logits, mask.id: candidate.logits},
+        )
+        self._edit(f"mask {mask.id}", new)
         self.current = mask.id
         return mask
 
     def add_generated(self, masks: Sequence[Mask], addition: Addition) -> int:
-        """Take over automatic masks, renumbered behind those that stay; returns how many were removed."""
+        """Take over automatic masks, renumbered behind those that stay; returns how many were removed. Corrected ones are the user's and stay."""
         stay = {
             "add": self.masks,
-            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto"),
+            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto" or is_corrected(mask)),
             "replace-all": (),
         }[addition]
         first = max((mask.id for mask in stay), default=-1) + 1
         new = tuple(replace(mask, id=first + index) for index, mask in enumerate(masks))
         kept = self.ticked & {mask.id for mask in stay}
         removed = len(self.masks) - len(stay)
-        self._edit(f"{len(new)} automatic masks", replace(self.present, masks=(*stay, *new), ticked=kept))
+        self._edit(
+            counted(len(new), "automatic mask"),
+            replace(
+                self.present,
+                masks=(*stay, *new),
+                ticked=kept,
+                logits=_only(self.present.logits, stay),
+            ),
+        )
         self.current = new[0].id if new else (stay[0].id if stay else None)
         return removed
 
@@ -179,12 +232,61 @@ class Document:
             (m.id for m in self.masks if m.id not in gone and (self.current is None or m.id > self.current)), None
         )
         self._edit(
-            f"delete {len(gone)} mask{'s' * (len(gone) > 1)}",
-            replace(self.present, masks=rest, ticked=self.ticked - gone),
+            f"delete {counted(len(gone), 'mask')}",
+            replace(
+                self.present,
+                masks=rest,
+                ticked=self.ticked - gone,
+                logits=_only(self.present.logits, rest),
+            ),
         )
         if self.current in gone:
             self.current = following if following is not None else (rest[-1].id if rest else None)
         return len(gone)
+
+    def correct(self, step: str, results: Sequence[tuple[Sequence[int], Sequence[Mask]]]) -> tuple[int, ...]:
+        """Replace masks by what a correction made of them, as one undo step.
+
+        Args:
+            step: the correction in a few words, for undo and for the masks' origins.
+            results: (ids of the masks that go, the masks that take their place) each; the first new one keeps the first id. Without ids: new
+                masks. Empty masks are left out.
+
+        Returns:
+            the ids of the masks that are there now in place of the old ones.
+        """
+        masks = list(self.masks)
+        logits = dict(self.present.logits)
+        free = self._next_id()
+        made: list[int] = []
+        lost: set[int] = set()
+        for parents, children in results:
+            first = self.mask(parents[0]) if parents else None
+            origin = edited(first.origin if first else None, step)
+            place = next((i for i, mask in enumerate(masks) if mask.id in parents), len(masks))
+            masks = [mask for mask in masks if mask.id not in parents]
+            for parent in parents:
+                logits.pop(parent, None)
+            lost |= set(parents)
+            names = list(parents[:1])
+            for child in children:
+                if child.area == 0:
+                    continue
+                number = names.pop() if names else free
+                free = max(free, number + 1)
+                masks.insert(min(place, len(masks)), replace(child, id=number, origin=origin))
+                place += 1
+                made.append(number)
+        new = replace(
+            self.present,
+            masks=tuple(masks),
+            ticked=self.ticked - (lost - set(made)),
+            logits=logits,
+        )
+        self._edit(step, new)
+        if self.mask(self.current) is None:
+            self.current = made[0] if made else (masks[0].id if masks else None)
+        return tuple(made)
 
     def label(self, mask_ids: Iterable[int], text: str) -> int:
         """Label masks; returns how many changed."""
@@ -260,7 +362,7 @@ class Document:
     # Saved versions
 
     def loaded(self, masks: Sequence[Mask], version: str | None, *, saved: bool = True) -> None:
-        """Replace everything, with no way back: a version was loaded, or (``saved`` False) unsaved work was restored."""
+        """Replace everything, with no way back: a version was loaded."""
         self.present = Snapshot(tuple(masks))
         self._past, self._future = [], []
         self._saved = self.masks if saved else ()
@@ -268,6 +370,12 @@ class Document:
         self.current = self.masks[0].id if masks else None
         self.candidates, self.candidate_index, self.corner = (), 0, None
         self.filter = SizeFilter()
+
+    def restored(self, masks: Sequence[Mask], points: Sequence[Point], version: str | None) -> None:
+        """Bring unsaved work back on top of what is there; undo leads to it."""
+        self._edit("unsaved work brought back", Snapshot(tuple(masks), points=tuple(points)))
+        self.version = version
+        self.current = self.masks[0].id if masks else None
 
     def saved_as(self, masks: tuple[Mask, ...], version: str | None) -> None:
         """``masks`` are on disk now; edits made while they were being saved stay unsaved."""
@@ -299,3 +407,13 @@ class Document:
     def _shown_logits(self) -> str | None:
         candidate = self.candidate
         return candidate.logits if candidate else self.present.previous
+
+
+def is_corrected(mask: Mask) -> bool:
+    """Whether the user has changed the mask's shape."""
+    return mask.origin is not None and bool(mask.origin.edits)
+
+
+def _only(known: Mapping[int, T], masks: Sequence[Mask]) -> dict[int, T]:
+    there = {mask.id for mask in masks}
+    return {mask_id: value for mask_id, value in known.items() if mask_id in there}

@@ -26,7 +26,7 @@ def read_instrument(source: Source) -> Finding:
     for reader in readers:
         try:
             finding = reader(source)
-        except (ValueError, KeyError, IndexError, ArithmeticError, TypeError) as error:
+        except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError) as error:
             maker = reader.__module__.rsplit(".", 1)[-1]
             finding = Finding(warnings=(f"the {maker} metadata could not be read ({type(error).__name__}: {error})",))
         if finding is not None:

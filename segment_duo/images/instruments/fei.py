@@ -1,26 +1,42 @@
-"""FEI and Thermo Fisher: tag 34682 (Helios, Quanta; INI), 34683 (Titan, Phenom; XML), 34680 (old S-FEG; INI).
+"""FEI and Thermo Fisher: tag 34682 (Helios, Quanta), 34683 (Titan, Phenom), 34680 (S-FEG).
 
-34682 may be present and empty beside 34683, so the XML is looked at first. Lengths are in metres in the INI text; in Phenom's XML they carry
-a unit.
+The content decides, not the tag: INI text, XML of the Phenom or Titan, or XML of named values (``MementoItemCollection``), each as it is or in
+base64 (seen in 34680). 34682 may be present and empty beside 34683, so the XML is looked at first. Lengths without a unit are in metres.
 """
 
 from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from segment_duo.images.instruments.finding import (
     Finding,
     Source,
     ini_sections,
     joined,
+    kilovolts,
     local_name,
+    magnification,
+    millimetres,
     number,
     positive,
     rescaled,
     safe_xml,
     text_of,
+    unreadable,
     whole,
 )  # fmt: skip
-from segment_duo.lengths import to_nm
+from segment_duo.lengths import length_nm, parse_number
 from segment_duo.types import Instrument, PixelSize, Trust
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_BLANK = b"\0 \r\n"
+_MAX_PACKED = 2**22
+_DEEPEST = 100  # real files nest some 20 deep; Python gives up at 1000
 
 HELIOS, XML, SFEG = 34682, 34683, 34680
 _SFEG_UM_PER_MAGNIFICATION = (
@@ -31,50 +47,75 @@ Ini = dict[str, dict[str, str]]
 
 
 def read(source: Source) -> Finding | None:
-    xml = source.raw.get(XML, b"") or source.embedded_xml
-    finding = _read_xml(text_of(xml), XML) if xml.strip(b"\0 \r\n") else None
-    if finding is None and source.raw.get(HELIOS, b"").strip(b"\0 \r\n"):
-        finding = _read_helios(ini_sections(text_of(source.raw[HELIOS])), source)
-    if finding is None and source.raw.get(SFEG, b"").strip(b"\0 \r\n"):
-        finding = _read_sfeg(text_of(source.raw[SFEG]))
-    return finding
+    texts = {tag: _unwrapped(source.raw[tag]) for tag in (XML, HELIOS, SFEG) if source.raw.get(tag, b"").strip(_BLANK)}
+    if XML not in texts and source.embedded_xml:
+        texts[XML] = text_of(source.embedded_xml)
+    found: list[Finding] = []
+    for tag, text in texts.items():
+        if text.lstrip("\ufeff \r\n\t").startswith("<"):
+            finding = _read_xml(text, tag)
+        else:
+            ini = ini_sections(text)
+            finding = _read_sfeg(ini) if {"vector", "databardata"} & ini.keys() else _read_ini(ini, tag, source)
+        if finding is not None and finding.pixel_size is not None:
+            return finding
+        found += [finding] if finding is not None else []
+    return found[0] if found else None
+
+
+def _unwrapped(raw: bytes) -> str:
+    """The tag's text; of base64 what it stands for. Text of makers holds ``[``, ``=`` or ``<`` early, so it is never taken for base64."""
+    text = text_of(raw)
+    packed = re.sub(r"\s+", "", text[:_MAX_PACKED])
+    if len(packed) < 16 or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", packed):
+        return text
+    try:
+        inner = text_of(base64.b64decode(packed + "=" * (-len(packed) % 4)))
+    except ValueError:
+        return text
+    return inner if inner.lstrip("\ufeff \r\n\t").startswith(("<", "[")) else text
 
 
 # ---- 34682
 
 
-def _read_helios(ini: Ini, source: Source) -> Finding:
+def _read_ini(ini: Ini, tag: int, source: Source) -> Finding:
     beam = ini.get("beam", {}).get("beam", "") or ("EBeam" if "ebeam" in ini else "IBeam" if "ibeam" in ini else "")
     scan = ini.get("beam", {}).get("scan", "") or ("IScan" if beam.lower() == "ibeam" else "EScan")
     image = ini.get("image", {})
     full_width, full_height = whole(image.get("resolutionx")) or 0, whole(image.get("resolutiony")) or 0
-    size = _helios_pixel_size(ini, beam.lower(), scan.lower(), full_width, full_height)
+    size, unread = _ini_pixel_size(ini, tag, beam.lower(), scan.lower(), full_width, full_height)
     banner = whole(ini.get("privatefei", {}).get("databarheight"))
     if banner is None and 0 < full_height <= source.height and full_width == source.width:
         banner = source.height - full_height
     warnings: tuple[str, ...] = ()
     if size is not None and full_width and full_width != source.width:
         size, banner, warnings = _other_width(size, banner, full_width, full_height, source)
-    return Finding(size, banner, _helios_instrument(ini, beam), warnings)
+    return Finding(size, banner, _ini_instrument(ini, beam), (*unread, *warnings))
 
 
-def _helios_pixel_size(ini: Ini, beam: str, scan: str, full_width: int, full_height: int) -> PixelSize | None:
+def _ini_pixel_size(
+    ini: Ini, tag: int, beam: str, scan: str, full_width: int, full_height: int
+) -> tuple[PixelSize | None, tuple[str, ...]]:
+    unread: list[str] = []
     for section in dict.fromkeys(("scan", scan, "escan", "iscan")):
         table = ini.get(section, {})
-        width = positive(table.get("pixelwidth"))
-        if width is not None:
-            height = positive(table.get("pixelheight")) or width
-            name = {"scan": "Scan", "escan": "EScan", "iscan": "IScan"}.get(section, section)
-            return PixelSize(width * 1e9, height * 1e9, f"FEI tag {HELIOS}, [{name}] PixelWidth", "high")
+        across, down = table.get("pixelwidth", ""), table.get("pixelheight", "") or table.get("pixelwidth", "")
+        x_nm, y_nm = length_nm(across, "m"), length_nm(down, "m")
+        name = {"scan": "Scan", "escan": "EScan", "iscan": "IScan"}.get(section, section)
+        if x_nm and y_nm:
+            return PixelSize(x_nm, y_nm, f"FEI tag {tag}, [{name}] PixelWidth", "high"), tuple(unread)
+        if across and (number(across) or 1) > 0:  # a zero is how these files say that they do not know
+            key, written = ("PixelHeight", down) if x_nm else ("PixelWidth", across)
+            unread.append(unreadable(f"FEI tag {tag}", f"[{name}] {key}", written))
     for section in dict.fromkeys((beam, "ebeam", "ibeam")):
         table = ini.get(section, {})
-        across = positive(table.get("hfw"))
-        if across is not None and full_width and full_height:
-            nm = across * 1e9 / full_width
-            down = positive(table.get("vfw"))
-            source = f"FEI tag {HELIOS}, [{'IBeam' if section == 'ibeam' else 'EBeam'}] HFW / ResolutionX"
-            return PixelSize(nm, down * 1e9 / full_height if down else nm, source, "medium")
-    return None
+        x_nm, y_nm = length_nm(table.get("hfw", ""), "m"), length_nm(table.get("vfw", ""), "m")
+        if x_nm and full_width and full_height:
+            nm = x_nm / full_width
+            source = f"FEI tag {tag}, [{'IBeam' if section == 'ibeam' else 'EBeam'}] HFW / ResolutionX"
+            return PixelSize(nm, y_nm / full_height if y_nm else nm, source, "medium"), tuple(unread)
+    return None, tuple(unread)
 
 
 def _other_width(
@@ -92,11 +133,10 @@ def _other_width(
     return PixelSize(size.x_nm, size.y_nm, size.source, trust), banner, (text,)
 
 
-def _helios_instrument(ini: Ini, beam: str) -> Instrument:
+def _ini_instrument(ini: Ini, beam: str) -> Instrument:
     table = ini.get(beam.lower(), {})
-    volts = positive(table.get("hv")) or positive(ini.get("beam", {}).get("hv"))
-    distance = number(table.get("wd")) or number(ini.get("stage", {}).get("workingdistance"))
-    field, canvas = positive(table.get("hfw")), positive(ini.get("image", {}).get("magcanvasrealwidth"))
+    field = length_nm(table.get("hfw", ""), "m")
+    canvas = length_nm(ini.get("image", {}).get("magcanvasrealwidth", ""), "m")
     detectors = ini.get("detectors", {})
     name, mode = detectors.get("name", ""), detectors.get("mode", "")
     user = ini.get("user", {})
@@ -104,8 +144,9 @@ def _helios_instrument(ini: Ini, beam: str) -> Instrument:
     return Instrument(
         maker="FEI",
         model=ini.get("system", {}).get("systemtype", ""),
-        accelerating_voltage_kv=volts / 1e3 if volts else None,
-        working_distance_mm=distance * 1e3 if distance else None,
+        accelerating_voltage_kv=kilovolts(table.get("hv"), "V") or kilovolts(ini.get("beam", {}).get("hv"), "V"),
+        working_distance_mm=millimetres(table.get("wd"), "m")
+        or millimetres(ini.get("stage", {}).get("workingdistance"), "m"),
         magnification=canvas / field if canvas and field else None,
         detector=f"{name} ({mode})" if name and mode else name or mode,
         beam={"ebeam": "electron", "ibeam": "ion"}.get(beam.lower(), beam),
@@ -116,69 +157,132 @@ def _helios_instrument(ini: Ini, beam: str) -> Instrument:
 # ---- 34683
 
 
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """``text`` of an element with its unit; an empty unit where it names none."""
+
+    text: str = ""
+    unit: str = ""
+
+    def length_nm(self) -> float | None:
+        return length_nm(f"{self.text} {self.unit}", "m")
+
+
 def _read_xml(text: str, tag: int) -> Finding | None:
     root = safe_xml(text)
     if root is None:
         return None
-    texts: dict[str, str] = {}
-    units: dict[str, str] = {}
+    values = _memento_values(root) if local_name(root) == "mementoitemcollection" else _element_values(root)
+    found = next((pair for pair in _XML_SCALES if values.get(pair[0])), None)
+    size = None
+    warnings: tuple[str, ...] = ()
+    if found is not None:
+        key, key_y, shown, trust = found
+        across, down = values[key], values.get(key_y) or values[key]
+        x_nm, y_nm = across.length_nm(), down.length_nm()
+        if x_nm and y_nm:
+            size = PixelSize(x_nm, y_nm, f"FEI tag {tag}, {shown}", trust)
+        else:
+            bad = down if x_nm else across
+            warnings = (unreadable(f"FEI tag {tag}", shown, f"{bad.text} {bad.unit}".strip()),)
+    return Finding(size, whole(_text(values, "databarheight")), _xml_instrument(values), warnings)
+
+
+_XML_SCALES: tuple[tuple[str, str, str, Trust], ...] = (
+    ("pixelwidth", "pixelheight", "pixelWidth", "high"),
+    ("image/pixelsize/width", "image/pixelsize/height", "Image PixelSize", "high"),
+    ("pixelsize/width", "pixelsize/height", "PixelSize", "high"),
+    ("pixelsize/x", "pixelsize/y", "PixelSize", "medium"),
+)
+"""Where a pixel's width and height stand, what to call it, and how far to trust it."""
+
+
+def _element_values(root: Element) -> dict[str, _Value]:
+    """Elements by name and by parent/name; the first of equal ones counts."""
+    values: dict[str, _Value] = {}
     for element in root.iter():
         for child in element:
             name = local_name(child)
+            value = _Value((child.text or "").strip(), child.get("unit", "").strip())
             for key in (name, f"{local_name(element)}/{name}"):
-                texts.setdefault(key, (child.text or "").strip())
-                units.setdefault(key, child.get("unit", ""))
-    width = positive(texts.get("pixelwidth"))
-    factor = to_nm(1.0, units.get("pixelwidth") or "m")
-    size = None
-    if width is not None and factor is not None:
-        height = positive(texts.get("pixelheight"))
-        factor_y = to_nm(1.0, units.get("pixelheight") or "m") or factor
-        origin = f"FEI tag {tag}, pixelWidth"
-        size = PixelSize(width * factor, height * factor_y if height else width * factor, origin, "high")
-    elif positive(texts.get("pixelsize/x")) is not None:
-        across = positive(texts.get("pixelsize/x")) or 0.0
-        down = positive(texts.get("pixelsize/y")) or across
-        size = PixelSize(across * 1e9, down * 1e9, f"FEI tag {tag}, PixelSize", "medium")
-    volts = positive(texts.get("accelerationvoltage")) or positive(texts.get("acceleratingvoltage"))
-    distance = positive(texts.get("workingdistance"))
-    distance_nm = to_nm(distance, units.get("workingdistance") or "m") if distance else None
-    kilo = volts and (units.get("accelerationvoltage", "").lower() == "kv" or volts < 100)
-    instrument = Instrument(
+                values.setdefault(key, value)
+    return values
+
+
+def _memento_values(root: Element) -> dict[str, _Value]:
+    """``item``s of a key and a ``MementoItem``, which is a value with its unit (``MementoItemUnitMeter``) or a section of further items.
+
+    Each value is found under the last one, two and three names of its path.
+    """
+    values: dict[str, _Value] = {}
+
+    def walk(element: Element, path: tuple[str, ...], depth: int = 0) -> None:
+        for child in element if depth < _DEEPEST else ():
+            if local_name(child) != "mementoitem":
+                walk(child, path, depth + 1)
+                continue
+            parts = {local_name(part): part for part in child}
+            inner = (*path, _content(parts.get("name")).lower())
+            if "mementoitemsection" in parts:
+                walk(parts["mementoitemsection"], inner, depth + 1)
+            unit = _content(parts.get("mementoitemunit")).removeprefix("MementoItemUnit")
+            plain = unit.lower() in {"", "scalar", "section", "string"}
+            value = _Value(_content(parts.get("anytype")), "" if plain else unit)
+            for names in (1, 2, 3):
+                values.setdefault("/".join(inner[-names:]), value)
+
+    walk(root, ())
+    return values
+
+
+def _content(element: Element | None) -> str:
+    return (element.text or "").strip() if element is not None else ""
+
+
+def _text(values: dict[str, _Value], *keys: str) -> str:
+    return next((values[key].text for key in keys if key in values and values[key].text), "")
+
+
+def _xml_instrument(values: dict[str, _Value]) -> Instrument:
+    volts = values.get("accelerationvoltage") or values.get("acceleratingvoltage") or values.get("hv") or _Value()
+    bare = parse_number(volts.text)
+    distance = values.get("workingdistance") or _Value()
+    distance_nm = distance.length_nm()
+    return Instrument(
         maker="FEI",
-        model=texts.get("instrument/type") or texts.get("type") or texts.get("microscope", ""),
-        accelerating_voltage_kv=(volts if kilo else volts / 1e3) if volts else None,
+        model=_text(values, "instrument/type", "system/systemtype", "type", "microscope"),
+        # Phenoms write kilovolts, Titans volts, both without a unit; nobody images below 100 V.
+        accelerating_voltage_kv=kilovolts(f"{volts.text} {volts.unit}", "kV" if bare and bare < 100 else "V"),
         working_distance_mm=distance_nm / 1e6 if distance_nm else None,
-        magnification=positive(texts.get("magnification")),
-        detector=texts.get("detector", ""),
+        magnification=magnification(_text(values, "magnification")),
+        detector=_text(values, "detector"),
         beam="electron",
-        acquired=texts.get("time") or texts.get("acquisition/date", ""),
+        acquired=_text(values, "time", "acquisition/date"),
     )
-    return Finding(size, whole(texts.get("databarheight")), instrument)
 
 
 # ---- 34680
 
 
-def _read_sfeg(text: str) -> Finding:
-    ini = ini_sections(text)
-    magnification = positive(ini.get("vector", {}).get("magnification"))
+def _read_sfeg(ini: Ini) -> Finding:
+    vector = positive(ini.get("vector", {}).get("magnification"))
     data = ini.get("databardata", {})
     size = None
     warnings: tuple[str, ...] = ()
-    if magnification is not None:
-        nm = magnification * _SFEG_UM_PER_MAGNIFICATION * 1e3
+    if vector is not None:
+        nm = vector * _SFEG_UM_PER_MAGNIFICATION * 1e3
         size = PixelSize(nm, nm, f"FEI tag {SFEG}, [Vector] Magnification", "low")
         warnings = (
             "the pixel size of old S-FEG files is derived from one number of unclear unit; check it against the scale bar",
         )
-    volts = positive(data.get("flhv")) or positive(ini.get("vector", {}).get("hightension"))
+    tension = data.get("flhv") or ini.get("vector", {}).get("hightension")
+    bare = number(tension)
     instrument = Instrument(
         maker="FEI",
         model="S-FEG",
-        accelerating_voltage_kv=(volts / 1e3 if volts > 100 else volts) if volts else None,
-        working_distance_mm=positive(data.get("flwd")),
-        magnification=positive(data.get("flmagn")),
+        accelerating_voltage_kv=kilovolts(tension, "kV" if bare and bare <= 100 else "V"),
+        working_distance_mm=millimetres(data.get("flwd"), "mm"),
+        magnification=magnification(data.get("flmagn")),
         detector=data.get("szdetname", ""),
         beam="electron",
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segment_duo.lengths import length_nm, parse_number, parse_quantity
 from segment_duo.types import Instrument, PixelSize
 
 if TYPE_CHECKING:
@@ -81,12 +81,8 @@ def ini_sections(text: str) -> dict[str, dict[str, str]]:
 
 
 def number(text: str | None) -> float | None:
-    """The finite number at the beginning of ``text`` (``15000 Volt`` gives 15000), or None."""
-    match = re.match(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", text or "")
-    if match is None:
-        return None
-    value = float(match[1])
-    return value if math.isfinite(value) else None
+    """The finite number that ``text`` is, with a point or a comma; None if anything stands beside it."""
+    return parse_number(text or "")
 
 
 def positive(text: str | None) -> float | None:
@@ -98,7 +94,44 @@ def positive(text: str | None) -> float | None:
 def whole(text: str | None) -> int | None:
     """A count of pixels, or None."""
     value = number(text)
-    return round(value) if value is not None and 0 <= value < 10**7 else None
+    return int(value) if value is not None and 0 <= value < 10**7 and value.is_integer() else None
+
+
+def counts(text: str | None) -> tuple[int, int]:
+    """``1280x960``, ``1280, 960``, ``1280*960`` as two counts of pixels; (0, 0) if they are not that."""
+    found = [whole(part) for part in re.split(r"\s*[xX×*,;]\s*|\s+", (text or "").strip())]
+    return (found[0] or 0, found[1] or 0) if len(found) == 2 else (0, 0)
+
+
+_VOLTS = {"v": 1.0, "volt": 1.0, "volts": 1.0, "kv": 1e3, "kilovolt": 1e3, "kilovolts": 1e3, "mv": 1e6}
+
+
+def kilovolts(text: str | None, unit: str) -> float | None:
+    """A positive voltage: ``15000 Volt``, ``15,0 kV``; ``unit`` is that of a bare number."""
+    found = parse_quantity(text or "")
+    factor = _VOLTS.get((found[1] or unit).lower()) if found else None
+    return found[0] * factor / 1e3 if found and factor and found[0] > 0 else None
+
+
+def millimetres(text: str | None, unit: str) -> float | None:
+    """A positive length: ``8100 um``, ``8,1 mm``; ``unit`` is that of a bare number."""
+    nm = length_nm(text or "", unit)
+    return None if nm is None else nm / 1e6
+
+
+def magnification(text: str | None) -> float | None:
+    """``50000``, ``x50.0k``, ``105 X``, ``50,00 K X``, ``1.20 M X``. ``10,000`` is unknown: ten thousand is likelier, ten is what it says."""
+    written = re.sub(r"^\s*[xX×]\s*", "", text or "")
+    found = parse_quantity(written)
+    if found is None or found[0] <= 0 or re.match(r"\s*\d{1,3},\d{3}(?!\d)", written):
+        return None
+    prefix = re.fullmatch(r"([kKM]?)\s*[xX×]?", found[1])
+    return None if prefix is None else found[0] * {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6}[prefix[1]]
+
+
+def unreadable(maker: str, key: str, text: str) -> str:
+    """The warning for a scale that is there but not understood. Nothing is guessed from a part of it."""
+    return f"{maker}: {key} is {text!r}, which is not understood, so it is not used"
 
 
 def rescaled(full_width: float, full_height: float, width: int, height: int) -> float | None:

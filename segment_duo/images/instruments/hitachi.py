@@ -5,10 +5,19 @@
 
 from __future__ import annotations
 
-import re
-
-from segment_duo.images.instruments.finding import Finding, Source, ini_sections, joined, number, positive, text_of
-from segment_duo.lengths import to_nm
+from segment_duo.images.instruments.finding import (
+    Finding,
+    Source,
+    counts,
+    ini_sections,
+    joined,
+    kilovolts,
+    magnification,
+    millimetres,
+    text_of,
+    unreadable,
+)  # fmt: skip
+from segment_duo.lengths import length_nm
 from segment_duo.types import Instrument, PixelSize
 
 _PHOTOGRAPH_NM = 127e6
@@ -26,20 +35,22 @@ def read(source: Source) -> Finding | None:
 
 
 def _pixel_size(values: dict[str, str], source: Source) -> tuple[PixelSize | None, tuple[str, ...]]:
-    data = [number(part) for part in re.split(r"\s*[xX*]\s*", values.get("datasize", ""))[:2]]
-    full_width = (data[0] or 0.0) if data else 0.0
+    full_width = counts(values.get("datasize"))[0]
     scale, note = 1.0, ""
     if full_width and full_width != source.width:
-        scale, note = full_width / source.width, f", scaled by {full_width:g}/{source.width}"
-    nm = positive(values.get("pixelsize"))
+        scale, note = full_width / source.width, f", scaled by {full_width}/{source.width}"
+    written = values.get("pixelsize", "")
+    nm = length_nm(written, "nm")
     if nm is not None:
         size = PixelSize(nm * scale, nm * scale, f"Hitachi text file, PixelSize{note}", "medium" if note else "high")
-        text = f"the file is {source.width} px wide, the scan was {full_width:g}: the pixel size was scaled to it"
+        text = f"the file is {source.width} px wide, the scan was {full_width}: the pixel size was scaled to it"
         return size, (text,) if note else ()
-    magnification = positive(values.get("magnification"))
-    if magnification is None:
+    if written:  # the rule of the photograph is for files that lack the key
+        return None, (unreadable("Hitachi text file", "PixelSize", written),)
+    enlarged = magnification(values.get("magnification"))
+    if enlarged is None:
         return None, ()
-    nm = _PHOTOGRAPH_NM / magnification / source.width
+    nm = _PHOTOGRAPH_NM / enlarged / source.width
     return PixelSize(nm, nm, "Hitachi text file, 127 mm / Magnification / width", "low"), ()
 
 
@@ -47,26 +58,10 @@ def _instrument(values: dict[str, str]) -> Instrument:
     return Instrument(
         maker="Hitachi",
         model=values.get("instructname") or values.get("instrumentname", ""),
-        accelerating_voltage_kv=_kilovolts(values.get("acceleratingvoltage", "")),
-        working_distance_mm=_millimetres(values.get("workingdistance", "")),
-        magnification=positive(values.get("magnification")),
+        accelerating_voltage_kv=kilovolts(values.get("acceleratingvoltage"), "V"),
+        working_distance_mm=millimetres(values.get("workingdistance"), "um"),
+        magnification=magnification(values.get("magnification")),
         detector=values.get("signalname", ""),
         beam="electron",
         acquired=joined(values.get("date", ""), values.get("time", "")),
     )
-
-
-def _kilovolts(text: str) -> float | None:
-    """``15000 Volt``, ``15.0 kV``; a bare number is volts."""
-    value = positive(text)
-    if value is None:
-        return None
-    return value if "kv" in text.lower() or "kilo" in text.lower() else value / 1e3
-
-
-def _millimetres(text: str) -> float | None:
-    """``8100 um``, ``8.1 mm``; a bare number is micrometres."""
-    value = positive(text)
-    unit = re.sub(r"[\s\d.+-]", "", text) or "um"
-    nm = to_nm(value, unit) if value is not None else None
-    return None if nm is None else nm / 1e6

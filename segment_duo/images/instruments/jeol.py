@@ -7,8 +7,20 @@ from __future__ import annotations
 
 import re
 
-from segment_duo.images.instruments.finding import Finding, Source, joined, number, positive, rescaled, text_of
-from segment_duo.lengths import parse_length_nm
+from segment_duo.images.instruments.finding import (
+    Finding,
+    Source,
+    counts,
+    joined,
+    kilovolts,
+    magnification,
+    millimetres,
+    positive,
+    rescaled,
+    text_of,
+    unreadable,
+)  # fmt: skip
+from segment_duo.lengths import length_nm
 from segment_duo.types import Instrument, PixelSize
 
 
@@ -18,22 +30,24 @@ def read(source: Source) -> Finding | None:
     )
     if values is None:
         return None
-    full = [number(part) for part in re.split(r"[\s,x*]+", values.get("FULL_SIZE", ""))[:2]]
-    full_width, full_height = (full[0] or 0.0, full[1] or 0.0) if len(full) == 2 else (0.0, 0.0)
-    marker, bar = parse_length_nm(values.get("MICRON_MARKER", "")), positive(values.get("MICRON_BAR"))
+    full_width, full_height = counts(values.get("FULL_SIZE"))
+    marker, bar = length_nm(values.get("MICRON_MARKER", "")), positive(values.get("MICRON_BAR"))
     size = None
     warnings: tuple[str, ...] = ()
     banner: int | None = None
     if full_width == source.width and 0 < full_height <= source.height:
-        banner = round(source.height - full_height)
+        banner = source.height - full_height
     if marker and bar:
         nm, origin = marker / bar, f"JEOL text file, micron bar {values['MICRON_MARKER']} = {bar:g} px"
         if full_width and full_width != source.width:
-            nm, origin = nm * full_width / source.width, f"{origin}, scaled by {full_width:g}/{source.width}"
+            nm, origin = nm * full_width / source.width, f"{origin}, scaled by {full_width}/{source.width}"
             if rescaled(full_width, full_height, source.width, source.height) is None:
-                text = f"the file is {source.width} px wide, the scan was {full_width:g}: taken for a scaled copy; check the pixel size"
+                text = f"the file is {source.width} px wide, the scan was {full_width}: taken for a scaled copy; check the pixel size"
                 warnings = (text,)
         size = PixelSize(nm, nm, origin, "low" if warnings else "medium")
+    elif values.get("MICRON_MARKER") and values.get("MICRON_BAR"):
+        key, written = ("MICRON_BAR", values["MICRON_BAR"]) if marker else ("MICRON_MARKER", values["MICRON_MARKER"])
+        warnings = (unreadable("JEOL text file", key, written),)
     return Finding(size, banner, _instrument(values), warnings)
 
 
@@ -51,9 +65,9 @@ def _instrument(values: dict[str, str]) -> Instrument:
     return Instrument(
         maker="JEOL",
         model=values.get("INSTRUMENT", ""),
-        accelerating_voltage_kv=positive(values.get("ACCEL_VOLT")),
-        working_distance_mm=positive(values.get("WD")),
-        magnification=positive(values.get("MAG")),
+        accelerating_voltage_kv=kilovolts(values.get("ACCEL_VOLT"), "kV"),
+        working_distance_mm=millimetres(values.get("WD"), "mm"),
+        magnification=magnification(values.get("MAG")),
         detector=values.get("DETECTOR_NAME") or values.get("SIGNAL_NAME") or values.get("SIGNAL", ""),
         beam="electron",
         acquired=joined(values.get("DATE", ""), values.get("TIME", "")),

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import struct
 
-from segment_duo.images.instruments.finding import Finding, Source, ini_sections, joined, positive, text_of, whole
+from segment_duo.images.instruments.finding import (
+    Finding,
+    Source,
+    ini_sections,
+    joined,
+    kilovolts,
+    magnification,
+    millimetres,
+    text_of,
+    unreadable,
+    whole,
+)  # fmt: skip
+from segment_duo.lengths import length_nm
 from segment_duo.types import Instrument, PixelSize
 
 TAG = 50431
@@ -29,10 +41,15 @@ def read(source: Source) -> Finding | None:
                 break
     if not values:
         return None
-    across = positive(values.get("pixelsizex"))
-    down = positive(values.get("pixelsizey")) or across
-    size = PixelSize(across * 1e9, down * 1e9, origin, "high") if across and down else None
-    return Finding(size, whole(values.get("imagestripsize")), _instrument(values))
+    across, down = values.get("pixelsizex", ""), values.get("pixelsizey", "") or values.get("pixelsizex", "")
+    x_nm, y_nm = length_nm(across, "m"), length_nm(down, "m")
+    size: PixelSize | None = None
+    warnings: tuple[str, ...] = ()
+    if x_nm and y_nm:
+        size = PixelSize(x_nm, y_nm, origin, "high")
+    elif across:
+        warnings = (unreadable("Tescan", "PixelSizeY" if x_nm else "PixelSizeX", down if x_nm else across),)
+    return Finding(size, whole(values.get("imagestripsize")), _instrument(values), warnings)
 
 
 def _tag_values(raw: bytes) -> dict[str, str]:
@@ -65,14 +82,12 @@ def _flat(sections: dict[str, dict[str, str]]) -> dict[str, str]:
 
 
 def _instrument(values: dict[str, str]) -> Instrument:
-    volts = positive(values.get("hv")) or positive(values.get("acceleratorvoltage"))
-    distance = positive(values.get("wd"))
     return Instrument(
         maker="Tescan",
         model=values.get("device", ""),
-        accelerating_voltage_kv=volts / 1e3 if volts else None,
-        working_distance_mm=distance * 1e3 if distance else None,
-        magnification=positive(values.get("magnification")),
+        accelerating_voltage_kv=kilovolts(values.get("hv"), "V") or kilovolts(values.get("acceleratorvoltage"), "V"),
+        working_distance_mm=millimetres(values.get("wd"), "m"),
+        magnification=magnification(values.get("magnification")),
         detector=values.get("detector") or values.get("detector0", ""),
         beam="ion" if values.get("gun", "").lower() == "ion" else "electron",
         acquired=joined(values.get("date", ""), values.get("time", "")),

@@ -10,8 +10,18 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from segment_duo.images.instruments.finding import Finding, Source, joined, number, positive, text_of
-from segment_duo.lengths import describe_nm, parse_length_nm, to_nm
+from segment_duo.images.instruments.finding import (
+    Finding,
+    Source,
+    joined,
+    kilovolts,
+    magnification,
+    millimetres,
+    number,
+    text_of,
+    unreadable,
+)  # fmt: skip
+from segment_duo.lengths import describe_nm, length_nm
 from segment_duo.types import Instrument, PixelSize, Trust
 
 TAG = 34118
@@ -49,7 +59,7 @@ def _block(lines: list[str]) -> list[float | None]:
 
 
 def _pixel_size(lines: list[str], entries: dict[str, str], width: int) -> tuple[PixelSize | None, tuple[str, ...]]:
-    field = parse_length_nm(entries.get("AP_WIDTH", ""))
+    field = length_nm(entries.get("AP_WIDTH", ""))
     by_field = field / width if field else None
     block = _block(lines)
     metres = block[3] if len(block) > 3 else None
@@ -71,10 +81,11 @@ def _pixel_size(lines: list[str], entries: dict[str, str], width: int) -> tuple[
     if by_field is not None:
         return PixelSize(by_field, by_field, f"Zeiss tag {TAG}, AP_WIDTH / {width} px", "medium"), ()
     for code in ("AP_IMAGE_PIXEL_SIZE", "AP_PIXEL_SIZE"):
-        nm_or_none = parse_length_nm(entries.get(code, ""))
+        nm_or_none = length_nm(entries.get(code, ""))
         if nm_or_none:
             return PixelSize(nm_or_none, nm_or_none, f"Zeiss tag {TAG}, {code}", "medium"), ()
-    return None, ()
+    left = next((code for code in ("AP_WIDTH", "AP_IMAGE_PIXEL_SIZE", "AP_PIXEL_SIZE") if entries.get(code)), None)
+    return None, (unreadable(f"Zeiss tag {TAG}", left, entries[left]),) if left else ()
 
 
 def _instrument(entries: dict[str, str]) -> Instrument:
@@ -83,26 +94,10 @@ def _instrument(entries: dict[str, str]) -> Instrument:
     return Instrument(
         maker="Zeiss",
         model=model,
-        accelerating_voltage_kv=positive(voltage),
-        working_distance_mm=_millimetres(entries.get("AP_WD") or entries.get("AP_ALIAS_WD") or ""),
-        magnification=_magnification(entries.get("AP_MAG", "")),
+        accelerating_voltage_kv=kilovolts(voltage, "kV"),
+        working_distance_mm=millimetres(entries.get("AP_WD") or entries.get("AP_ALIAS_WD"), "mm"),
+        magnification=magnification(entries.get("AP_MAG")),
         detector=entries.get("DP_DETECTOR_CHANNEL") or entries.get("DP_DETECTOR_TYPE", ""),
         beam="ion" if entries.get("DP_IMAGING_BEAM", "").upper().startswith("FIB") else "electron",
         acquired=joined(entries.get("AP_DATE", ""), entries.get("AP_TIME", "")),
     )
-
-
-def _millimetres(text: str) -> float | None:
-    match = re.fullmatch(r"\s*([-+.\deE]+)\s*(\S+)\s*", text)
-    value = number(match[1]) if match else None
-    nm = to_nm(value, match[2]) if match and value is not None else None
-    return None if nm is None else nm / 1e6
-
-
-def _magnification(text: str) -> float | None:
-    """``105 X``, ``50.00 K X`` or ``1.20 M X``."""
-    value = positive(text)
-    if value is None:
-        return None
-    prefix = re.search(r"\b([kKM])\s*X\b", text)
-    return value * {"k": 1e3, "K": 1e3, "M": 1e6}[prefix[1]] if prefix else value

@@ -6,20 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks.files import to_record
 from segment_duo.masks.formats.common import (
     DEFAULT_LABEL,
+    Gathered,
+    bare_name,
     canvas,
-    check_size,
+    check_stated_size,
     distinct_labels,
     extras,
     file_name,
     is_numbers,
+    key_of,
+    name_notice,
     new_mask,
     only_dicts,
     read_json,
+    same_image,
+    stem_of,
+    whole,
     write_json,
 )
+from segment_duo.masks.formats.native import to_record
 from segment_duo.types import Mask, MaskSet, Rle
 
 
@@ -65,81 +72,141 @@ def dump_records(mask_set: MaskSet) -> bytes:
     return write_json([to_record(mask) for mask in mask_set.masks])
 
 
-def load(data: bytes, name: str, height: int, width: int) -> list[Mask]:
-    """Masks of one image from either file. In a dataset of several images the one of the same file name (or else stem) is taken."""
+def load(data: bytes, name: str, height: int, width: int, *, image_name: str = "") -> tuple[list[Mask], list[str]]:
+    """Masks of one image from a dataset, a list of results or a bare list of records, and what was left out.
+
+    In a dataset of several images the one of the same file name (or else stem) is taken. Ids are compared as text.
+
+    Raises:
+        MaskFileError: not that format, for an image of another size, none of its annotations is of this image, or nothing can be used.
+    """
     content = read_json(data)
     if isinstance(content, list):
-        masks = []
-        for position, record in enumerate(only_dicts(content, "records")):
-            rle = _segmentation(record.get("segmentation"), height, width, position)
-            masks.append(new_mask(rle, position, label=record.get("label", ""), extra=record))
-        return masks
+        return _load_records(only_dicts(content, "records"), name, height, width)
     if not isinstance(content, dict) or "annotations" not in content:
         raise MaskFileError("is no COCO file: it has no annotations")
     image = _image_of(only_dicts(content.get("images"), "images"), name)
-    if type(image.get("height")) is int and type(image.get("width")) is int:
-        check_size((image["height"], image["width"]), height, width)
+    check_stated_size(image.get("height"), image.get("width"), height, width)
     categories = only_dicts(content.get("categories", []), "categories")
-    # As text: ids of any JSON type can be keys then.
-    names = {str(item.get("id")): item.get("name", "") for item in categories}
-    masks = []
-    for annotation in only_dicts(content["annotations"], "annotations"):
-        if annotation.get("image_id") != image.get("id"):
-            continue
-        rle = _segmentation(annotation.get("segmentation"), height, width, len(masks))
+    names = {key_of(item.get("id")): item.get("name", "") for item in categories}
+    annotations = only_dicts(content["annotations"], "annotations")
+    wanted = key_of(image.get("id"))
+    own = [annotation for annotation in annotations if key_of(annotation.get("image_id")) == wanted]
+    if annotations and not own:
+        raise MaskFileError(f"none of its {len(annotations)} annotations belongs to the image {bare_name(name)}")
+    found = Gathered("annotation", notices=name_notice(image.get("file_name"), image_name))
+    for annotation in own:
+        category = annotation.get("category_id")
+        label = names.get(key_of(category), "" if category is None else f"class {key_of(category)[:50]}")
         extra = annotation.get("segduo")
-        score = {"predicted_iou": annotation.get("score")}
-        label = names.get(str(annotation.get("category_id")), "")
-        masks.append(new_mask(rle, len(masks), label=label, extra=extra if isinstance(extra, dict) else score))
-    return masks
+        if not isinstance(extra, dict):
+            extra = {"id": annotation.get("id"), "predicted_iou": annotation.get("score")}
+        _take(found, annotation, height, width, label=label, extra=extra)
+    return _with_crowds(found, own)
+
+
+def _load_records(records: list[dict[str, Any]], name: str, height: int, width: int) -> tuple[list[Mask], list[str]]:
+    """SAM's records, or COCO's list of results, which may be of several images."""
+    images = {key_of(record["image_id"]) for record in records if "image_id" in record}
+    if len(images) > 1:
+        images = {image for image in images if same_image(image, name)}
+        if len(images) != 1:
+            raise MaskFileError(f"holds results of several images, none of them or several called {bare_name(name)}")
+        records = [record for record in records if key_of(record.get("image_id")) in images]
+    found = Gathered("record")
+    for record in records:
+        category = record.get("category_id")
+        label = record.get("label", "" if category is None else f"class {key_of(category)[:50]}")
+        score = {"predicted_iou": record.get("score")} if "score" in record else {}
+        _take(found, record, height, width, label=label, extra=score | record)
+    return _with_crowds(found, records)
+
+
+def _with_crowds(found: Gathered, annotations: list[dict[str, Any]]) -> tuple[list[Mask], list[str]]:
+    crowds = sum(whole(annotation.get("iscrowd")) == 1 for annotation in annotations)
+    if crowds:
+        found.notices.append(
+            f"{crowds} of {len(annotations)} are marked iscrowd (a group of objects); each is taken as one mask"
+        )
+    return found.result()
+
+
+def _take(
+    found: Gathered, annotation: dict[str, Any], height: int, width: int, *, label: object, extra: dict[str, Any]
+) -> None:
+    what = f"{found.thing} {len(found.masks) + len(found.left_out) + 1}"
+    if "id" in annotation:
+        what += f" (id {key_of(annotation['id'])[:50]})"
+    value = annotation.get("segmentation")
+    if isinstance(value, dict):
+        # Runs may say that a mask is empty; outlines may not.
+        try:
+            rle = _runs(value, height, width)
+        except MaskFileError as error:
+            found.leave_out(what, error.message)
+            return
+        found.masks.append(new_mask(rle, len(found.masks), label=label, extra=extra))
+        return
+    degenerate: list[str] = []
+    if found.take(what, lambda: _polygons(value, height, width, degenerate), label=label, extra=extra) and degenerate:
+        found.notices.append(f"{what}: {len(degenerate)} of its outlines left out: {degenerate[0]}")
 
 
 def _image_of(images: list[dict[str, Any]], name: str) -> dict[str, Any]:
     if len(images) == 1:
         return images[0]
-
-    def bare(path: object) -> str:
-        return str(path).replace("\\", "/").rsplit("/", 1)[-1]
-
-    def stem(path: object) -> str:
-        return bare(path).rpartition(".")[0] or bare(path)
-
-    for same in (bare, stem):
-        found = [image for image in images if same(image.get("file_name")) == same(name)]
+    bare = bare_name(name)
+    named = [(image, bare_name(image.get("file_name"))) for image in images]
+    for found in (
+        [image for image, path in named if path == bare],
+        [image for image, path in named if stem_of(path) == stem_of(bare)],
+        [image for image, path in named if same_image(path, bare)],
+    ):
         if len(found) == 1:
             return found[0]
-    raise MaskFileError(f"holds {len(images)} images, none of them or several called {bare(name)}")
+    raise MaskFileError(f"holds {len(images)} images, none of them or several called {bare}")
 
 
-def _segmentation(value: object, height: int, width: int, position: int) -> Rle:
+def _runs(value: dict[str, Any], height: int, width: int) -> Rle:
     from segment_duo.masks import rle as codec
 
-    if isinstance(value, dict):
-        size, counts = value.get("size"), value.get("counts")
-        if not isinstance(size, list) or not is_numbers(size, 2):
-            raise MaskFileError(f"mask {position + 1} does not say its size")
-        check_size((int(size[0]), int(size[1])), height, width)
-        if isinstance(counts, str):
-            return codec.from_spans(*codec.spans(Rle(height, width, counts)), height, width)
-        if isinstance(counts, list) and is_numbers(counts, len(counts)):
-            return codec.from_counts(counts, height, width)
-    elif isinstance(value, list) and value:
-        return _polygons(value, height, width, position)
-    raise MaskFileError(f"mask {position + 1} has no segmentation")
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or len(size) != 2 or None in map(whole, size):
+        raise MaskFileError("does not say its size")
+    check_stated_size(size[0], size[1], height, width)
+    if isinstance(counts, str):
+        return codec.from_spans(*codec.spans(Rle(height, width, counts)), height, width)
+    if isinstance(counts, list) and is_numbers(counts, len(counts)):
+        return codec.from_counts(counts, height, width)
+    raise MaskFileError("has no run lengths")
 
 
-def _polygons(value: list[Any], height: int, width: int, position: int) -> Rle:
-    """COCO polygons are filled and united by pycocotools, so that the pixels are those every COCO tool sees."""
+def _polygons(value: object, height: int, width: int, degenerate: list[str]) -> Rle:
+    """COCO polygons are filled and united by pycocotools, so that the pixels are those every COCO tool sees.
+
+    Args:
+        value: list of polygons, each a flat list of x, y; a single one may stand alone.
+        degenerate: receives why parts were left out, as long as one is left.
+    """
     from pycocotools import mask as coco_mask
 
     from segment_duo.masks.formats.common import ring_array
 
+    if not isinstance(value, list) or not value:
+        raise MaskFileError("has no segmentation")
+    polygons = [value] if all(isinstance(item, (int, float)) for item in value) else value
     flat = []
-    for polygon in value:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not is_numbers(polygon, len(polygon)):
-            raise MaskFileError(f"mask {position + 1} has a polygon that is no list of x, y numbers")
-        # Also refuses coordinates for which pycocotools would take memory without bound.
-        ring_array([polygon[i : i + 2] for i in range(0, len(polygon), 2)], width, height)
+    for polygon in polygons:
+        try:
+            if not isinstance(polygon, list) or len(polygon) % 2 or not is_numbers(polygon, len(polygon)):
+                raise MaskFileError("has an outline that is no list of x, y numbers")
+            # Also refuses coordinates for which pycocotools would take memory without bound, and two points, which it takes for a box.
+            ring_array([polygon[i : i + 2] for i in range(0, len(polygon), 2)], width, height)
+        except MaskFileError as error:
+            degenerate.append(error.message)
+            continue
         flat.append([float(n) for n in polygon])
+    if not flat:
+        raise MaskFileError(degenerate[0])
     merged = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
     return Rle(height, width, merged["counts"].decode("ascii"))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks.formats.common import extras, new_mask, only_dicts, read_json, ring_array, write_json
-from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.masks.formats.common import Gathered, extras, only_dicts, read_json, ring_array, whole, write_json
+from segment_duo.masks.outlines import outline_parts, rle_of_polygons
 from segment_duo.masks.overlay import colour_of
-from segment_duo.types import Mask, MaskSet
+from segment_duo.types import Mask, MaskSet, Rle
+
+_DEPTH = 20
+"""Collections inside collections that are looked into."""
 
 
 def dump(mask_set: MaskSet) -> bytes:
@@ -47,31 +51,87 @@ def dump(mask_set: MaskSet) -> bytes:
     return write_json({"type": "FeatureCollection", "features": features})
 
 
-def load(data: bytes, height: int, width: int) -> tuple[list[Mask], list[str]]:
-    """Masks from a FeatureCollection, a list of features or one feature, and what was left out (points and lines)."""
+def load(data: bytes, height: int, width: int, *, page: int | None = None) -> tuple[list[Mask], list[str]]:
+    """Masks from a FeatureCollection, a list of features, one feature or one geometry, and what was left out (points and lines).
+
+    A feature is one mask, the union of its polygons. Its label is its class (of QuPath's subclasses ``Tumor: Positive``), or else its name.
+
+    Args:
+        page: features that QuPath puts into another plane are left out.
+    """
     content = read_json(data)
     if isinstance(content, dict):
         content = content.get("features", [content])
-    masks: list[Mask] = []
-    notices: list[str] = []
-    for position, feature in enumerate(only_dicts(content, "features")):
-        geometry = feature.get("geometry")
-        kind = geometry.get("type") if isinstance(geometry, dict) else None
+    features = only_dicts(content, "features")
+    planes = [_plane(feature) for feature in features]
+    # QuPath writes no plane for the first one: without any plane in the file it says nothing.
+    staggered = page is not None and any(plane for plane in planes)
+    found = Gathered("feature")
+    for position, (feature, plane) in enumerate(zip(features, planes, strict=True), 1):
+        what = f"feature {position}"
+        if staggered and (plane or 0) != page:
+            found.leave_out(what, f"lies in plane {plane or 0}, the image is page {page}")
+            continue
+        geometry = feature if "coordinates" in feature or "geometries" in feature else feature.get("geometry")
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
-        if kind not in ("Polygon", "MultiPolygon") or not isinstance(geometry, dict):
-            notices.append(f"feature {position + 1} is a {kind}, which has no area, and is left out")
-            continue
-        coordinates: Any = geometry.get("coordinates")
-        polygons = [coordinates] if kind == "Polygon" else coordinates
-        try:
-            rings = [ring_array(ring, width, height) for polygon in polygons for ring in polygon]
-        except TypeError:
-            raise MaskFileError(f"feature {position + 1} has no coordinates") from None
-        extra, classification = properties.get("segduo"), properties.get("classification")
+        extra = properties.get("segduo")
         extra = extra if isinstance(extra, dict) else {}
-        label = classification.get("name", "") if isinstance(classification, dict) else extra.get("label", "")
-        masks.append(new_mask(rle_of_rings(rings, height, width), len(masks), label=label, extra=extra))
-    if notices and not masks:
-        raise MaskFileError("holds no polygon")
-    return masks, notices
+        kinds: list[str] = []
+        taken = found.take(
+            what,
+            partial(_rle, geometry, height, width, kinds),
+            label=_label(properties, extra),
+            extra=extra,
+        )
+        if taken and kinds:
+            found.notices.append(f"{what}: a {kinds[0]} in it has no area and is left out")
+    return found.result()
+
+
+def _plane(feature: dict[str, Any]) -> int | None:
+    """The plane of a stack that QuPath puts a feature into, from 0; None where the file does not say."""
+    geometry = feature.get("geometry")
+    plane = geometry.get("plane") if isinstance(geometry, dict) else None
+    if not isinstance(plane, dict):
+        return None
+    places = [whole(plane.get(axis)) or 0 for axis in ("z", "t")]
+    return max(places)
+
+
+def _label(properties: dict[str, Any], extra: dict[str, Any]) -> object:
+    classification = properties.get("classification")
+    if isinstance(classification, str):
+        return classification
+    if isinstance(classification, dict):
+        names = classification.get("names")
+        if isinstance(names, list) and names:
+            return ": ".join(str(name) for name in names)
+        if classification.get("name"):
+            return classification["name"]
+    # Our own files name masks without a label "mask 7".
+    return extra.get("label", "") if extra else properties.get("name", "")
+
+
+def _rle(geometry: object, height: int, width: int, kinds: list[str]) -> Rle:
+    """``kinds`` receives the geometries without an area that a collection holds besides its polygons."""
+    polygons: list[list[Any]] = []
+    waiting: list[tuple[object, int]] = [(geometry, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or not isinstance(kind, str):
+            raise MaskFileError("has no geometry")
+        if kind == "GeometryCollection" and depth < _DEPTH and isinstance(part.get("geometries"), list):
+            waiting.extend((inner, depth + 1) for inner in part["geometries"])
+        elif kind in ("Polygon", "MultiPolygon"):
+            coordinates = part.get("coordinates")
+            found = [coordinates] if kind == "Polygon" else coordinates
+            if not isinstance(found, list) or not found or not all(isinstance(one, list) and one for one in found):
+                raise MaskFileError("has no coordinates")
+            polygons.extend([ring_array(ring, width, height) for ring in polygon] for polygon in found)
+        else:
+            kinds.append(kind[:30])
+    if not polygons:
+        raise MaskFileError(f"a {kinds[0]} has no area" if kinds else "has no polygon")
+    return rle_of_polygons(polygons, height, width)

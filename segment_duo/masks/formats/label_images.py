@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks.formats.common import canvas, check_size, new_mask
+from segment_duo.masks.formats.common import Gathered, canvas, check_size, new_mask
 from segment_duo.masks.overlap import label_image
-from segment_duo.types import Mask, MaskSet
+from segment_duo.types import Mask, MaskSet, Rle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,33 +85,37 @@ def dump_sam1(mask_set: MaskSet) -> dict[str, bytes]:
     return files
 
 
-def load_sam1(files: Mapping[str, bytes], height: int, width: int) -> list[Mask]:
-    """Masks of SAM 1's layout from its files by name."""
+def load_sam1(files: Mapping[str, bytes], height: int, width: int) -> tuple[list[Mask], list[str]]:
+    """Masks of SAM 1's layout from its files by name, and what was left out."""
     if "metadata.csv" not in files:
         raise MaskFileError("has no metadata.csv")
     try:
         rows = list(csv.DictReader(io.StringIO(files["metadata.csv"].decode("utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
         raise MaskFileError(f"its metadata.csv is damaged ({error})") from None
-    masks = []
-    for position, row in enumerate(rows):
+    found = Gathered("mask")
+    for row in rows:
         name = f"{row.get('id')}.png"
         if name not in files:
-            raise MaskFileError(f"has no {name}, which metadata.csv names")
-        found = load(files[name], height, width)
-        if len(found) > 1:
-            raise MaskFileError(f"{name} is no mask: it holds {len(found)} values besides 0")
-        rle = found[0].rle if found else _empty(height, width)
-        masks.append(new_mask(rle, position, extra=_sam1_fields(row)))
-    return masks
+            found.leave_out(name[:100], "is named in metadata.csv but is not there")
+            continue
+        try:
+            masks = load(files[name], height, width)
+        except MaskFileError as error:
+            found.leave_out(name, error.message)
+            continue
+        if len(masks) > 1:
+            found.leave_out(name, f"is no mask: it holds {len(masks)} values besides 0")
+            continue
+        rle = masks[0].rle if masks else _empty(height, width)
+        found.masks.append(new_mask(rle, len(found.masks), extra=_sam1_fields(row)))
+    return found.result()
 
 
-def _empty(height: int, width: int) -> Any:
-    import numpy as np
+def _empty(height: int, width: int) -> Rle:
+    from segment_duo.masks.rle import empty
 
-    from segment_duo.masks.rle import encode_crop
-
-    return encode_crop(np.zeros((1, 1), dtype=bool), 0, 0, height, width)
+    return empty(height, width)
 
 
 def _sam1_fields(row: Mapping[str, str | None]) -> dict[str, Any]:
@@ -132,8 +136,12 @@ def _sam1_fields(row: Mapping[str, str | None]) -> dict[str, Any]:
     }
 
 
-def load(data: bytes, height: int, width: int) -> list[Mask]:
+def load(data: bytes, height: int, width: int, *, page: int | None = None, pages: int | None = None) -> list[Mask]:
     """Masks from a label image (TIFF or PNG), one for every value besides 0, in ascending order; a mask of 0 and 255 is one mask.
+
+    Args:
+        page: of a stack of labels the page that is wanted, from 0.
+        pages: how many pages the image's own stack has; a stack of labels must have as many.
 
     Raises:
         MaskFileError: another size, several channels, values that are no whole numbers.
@@ -143,7 +151,7 @@ def load(data: bytes, height: int, width: int) -> list[Mask]:
 
     from segment_duo.masks.rle import encode_crop
 
-    labels = labels_array(data, height, width)
+    labels = _labels_array(data, height, width, page if (pages or 0) > 1 else None, pages)
     values = np.unique(labels)
     values = values[values != 0]
     if values.size and int(values[-1]) > 4 * values.size + 1000:
@@ -167,11 +175,13 @@ def labels_array(data: bytes, height: int, width: int, *, name: str = "") -> npt
         raise MaskFileError(f"{name}: {error.message}" if name else error.message, error.hint) from None
 
 
-def _labels_array(data: bytes, height: int, width: int) -> npt.NDArray[np.integer[Any]]:
+def _labels_array(
+    data: bytes, height: int, width: int, page: int | None = None, pages: int | None = None
+) -> npt.NDArray[np.integer[Any]]:
     import numpy as np
 
     try:
-        array = _read_tiff(data, height, width) if data[:4] in _TIFF else _read_png(data, height, width)
+        array = _read_tiff(data, height, width, page, pages) if data[:4] in _TIFF else _read_png(data, height, width)
     except MaskFileError:
         raise
     except Exception as error:
@@ -194,13 +204,15 @@ def _labels_array(data: bytes, height: int, width: int) -> npt.NDArray[np.intege
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _read_tiff(data: bytes, height: int, width: int) -> npt.NDArray[Any]:
+def _read_tiff(data: bytes, height: int, width: int, page: int | None, pages: int | None) -> npt.NDArray[Any]:
     import numpy as np
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         series = tiff.series[0]
         shape = tuple(n for n in series.shape if n != 1)
+        if page is not None and len(tiff.pages) == pages and shape == (pages, height, width):
+            return np.asarray(tiff.pages[page].asarray()).reshape(height, width)
         # Sizes first: a small file can claim any size.
         if shape != tuple(n for n in (height, width) if n != 1):
             raise MaskFileError(f"has the shape {series.shape}, the image is {width} x {height}")

@@ -5,24 +5,32 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import (
     DEFAULT_LABEL,
+    Gathered,
     canvas,
-    check_size,
+    check_stated_size,
     file_name,
     is_numbers,
-    new_mask,
+    key_of,
+    name_notice,
     only_dicts,
     read_json,
     ring_array,
+    whole,
     write_json,
 )
 from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.masks.rle import area, bounding_box, union
 from segment_duo.types import Mask, MaskSet, Rle
 
+_POLYGONS = ("polygon", "oriented_rectangle", "rotation")
+"""The last two: rotated rectangles of later LabelMe and of X-AnyLabeling, four corners."""
 _VERSION = "5.5.0"
 """The LabelMe whose files these are like; ``mask`` shapes came with 5.2."""
 
@@ -73,47 +81,55 @@ def _png_text(mask: Mask) -> str:
     return base64.b64encode(out.getvalue()).decode("ascii")
 
 
-def load(data: bytes, height: int, width: int) -> tuple[list[Mask], list[str]]:
-    """Masks from polygons, rectangles, circles and mask shapes, and what was left out (points and lines)."""
+def load(data: bytes, height: int, width: int, *, image_name: str = "") -> tuple[list[Mask], list[str]]:
+    """Masks from polygons, rectangles, circles and mask shapes, and what was left out (points and lines).
+
+    Shapes of one label and one ``group_id`` are one object, as LabelMe has it; the group's number becomes the mask's id.
+    """
     content = read_json(data)
     if not isinstance(content, dict) or "shapes" not in content:
         raise MaskFileError("is no LabelMe file: it has no shapes")
-    if type(content.get("imageHeight")) is int and type(content.get("imageWidth")) is int:
-        check_size((content["imageHeight"], content["imageWidth"]), height, width)
-    masks: list[Mask] = []
-    notices: list[str] = []
+    check_stated_size(content.get("imageHeight"), content.get("imageWidth"), height, width)
+    found = Gathered("shape", notices=name_notice(content.get("imagePath"), image_name))
+    grouped: dict[tuple[str, str], int] = {}
     used: set[int] = set()
-    for position, shape in enumerate(only_dicts(content["shapes"], "shapes")):
-        try:
-            rle = _shape(shape, height, width)
-        except MaskFileError as error:
-            raise MaskFileError(f"shape {position + 1}: {error.message}") from None
-        if rle is None:
-            kind = str(shape.get("shape_type"))[:20]
-            notices.append(f"shape {position + 1} is a {kind}, which has no area, and is left out")
+    for position, shape in enumerate(only_dicts(content["shapes"], "shapes"), 1):
+        group, label = shape.get("group_id"), shape.get("label", "")
+        number = whole(group)
+        identity = number if number is not None and number not in used else None
+        taken = found.take(
+            f"shape {position}", partial(_shape, shape, height, width), label=label, extra={"id": identity}
+        )
+        if not taken:
             continue
-        group = shape.get("group_id")
-        identity = group if type(group) is int and group not in used else None
-        used.add(-1 if identity is None else identity)
-        masks.append(new_mask(rle, len(masks), label=shape.get("label", ""), extra={"id": identity}))
-    if notices and not masks:
-        raise MaskFileError("holds no shape with an area")
-    return masks, notices
+        if group is not None:
+            at = grouped.setdefault((str(label), key_of(group)), len(found.masks) - 1)
+            if at != len(found.masks) - 1:
+                part, whole_mask = found.masks.pop(), found.masks[at]
+                rle = union([whole_mask.rle, part.rle])
+                found.masks[at] = replace(whole_mask, rle=rle, area=area(rle), bbox=bounding_box(rle))
+                continue
+        if identity is not None:
+            used.add(identity)
+    return found.result()
 
 
-def _shape(shape: dict[str, Any], height: int, width: int) -> Rle | None:
+def _shape(shape: dict[str, Any], height: int, width: int) -> Rle:
     import numpy as np
 
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
-    if kind == "polygon":
+    if kind in _POLYGONS:
         return rle_of_rings([ring_array(points, width, height)], height, width)
     if kind not in {"rectangle", "circle", "mask"}:
-        return None
+        raise MaskFileError(f"a {str(kind)[:20]} has no area")
     if not isinstance(points, list) or len(points) < 2 or not all(is_numbers(point, 2) for point in points):
         raise MaskFileError(f"a {kind} needs two points")
-    (x0, y0), (x1, y1) = points[0], points[1]
     if kind == "mask":
         return _mask_shape(shape.get("mask"), points, height, width)
+    if kind == "rectangle" and len(points) > 2:
+        # Some of LabelMe's relatives write all four corners.
+        return rle_of_rings([ring_array(points, width, height)], height, width)
+    (x0, y0), (x1, y1) = points[0], points[1]
     if kind == "rectangle":
         ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
     else:

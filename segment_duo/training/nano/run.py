@@ -39,7 +39,7 @@ from torch.multiprocessing.spawn import spawn
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-from segment_duo.models.build import build_model
+from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.clicks import STRIDE, corrections
 from segment_duo.training.forward import Features, decode, encode, training_attention
 from segment_duo.training.nano.batches import Batch, Source, make_batch, mixed, synthetic_views

@@ -6,19 +6,19 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.canvas.ruler import Ruler
-from segment_duo.tui.graphics import Terminal
 from segment_duo.tui.keys import bindings
 
 EMPTY = """\
 [b]No image yet[/b]
 
-Choose one in the list on the left: [b]↑ ↓[/b] and [b]Enter[/b].
-Typing narrows the list down.
-
-[b]Ctrl+O[/b]  type a path, also /drops/...
-[b]F1[/b]      all keys
+[b]↑ ↓ Enter[/b]  open an image of the list; typing narrows it
+[b]Ctrl+O[/b]     type a path, also /drops/...
+[b]Space[/b]      on an object makes its mask, [b]Enter[/b] keeps it
+[b]a[/b]          finds all objects, [b]s[/b] saves
+[b]F1[/b]         all keys; here and in every dialog
 """
 
 

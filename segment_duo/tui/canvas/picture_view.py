@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.color import Color
 from rich.segment import Segment
@@ -21,10 +21,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from segment_duo.tui import graphics
-from segment_duo.tui.graphics import Method, Terminal
-from segment_duo.tui.picture import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
-from segment_duo.tui.viewport import Viewport
+from segment_duo.terminal import graphics
+from segment_duo.terminal.compose import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
+from segment_duo.terminal.graphics import Method, Terminal
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Point
 
 if TYPE_CHECKING:
@@ -77,6 +77,13 @@ class PictureView(Widget, can_focus=False):
             super().__init__()
             self.x, self.y, self.button, self.shift = x, y, button, shift
 
+    class Stroked(Message):
+        """The mouse draws, while ``painting`` is set: at image point (x, y), fractions count. ``button``: 1 or 3."""
+
+        def __init__(self, x: float, y: float, button: int, phase: Literal["begin", "go", "end"]) -> None:
+            super().__init__()
+            self.x, self.y, self.button, self.phase = x, y, button, phase
+
     class _Ready(Message):
         bubble = False
 
@@ -108,6 +115,8 @@ class PictureView(Widget, can_focus=False):
         self._marks: dict[tuple[int, int], Segment] = {}
         self._drag: tuple[float, float] | None = None
         self._dragged = False
+        self.painting = False
+        self._stroke_button = 0
         self._sixel_queued = False
 
     # What is shown
@@ -133,7 +142,8 @@ class PictureView(Widget, can_focus=False):
     def show_overlay(self, overlay: Overlay, corner: tuple[int, int] | None) -> None:
         """Draw these masks and points from now on."""
         self._corner = corner
-        overlay = replace(overlay, burn_points=self.terminal.method is Method.SIXEL)
+        colourless = self.app.console.color_system is None or self.app.no_color
+        overlay = replace(overlay, burn_points=self.terminal.method is Method.SIXEL, plain=colourless)
         before, self._overlay = self._overlay, overlay
         # Points are text on top of the picture and need no new one, unless they are part of it (sixel).
         if overlay != before and (overlay.burn_points or replace(overlay, points=()) != replace(before, points=())):
@@ -241,11 +251,28 @@ class PictureView(Widget, can_focus=False):
         if self.terminal.method is Method.KITTY:
             self._send(painted.sequence)
         self._place_marks()
-        self.refresh()
+        self._refresh_changed(old, painted)
         if old is not None and old.image_id:
             old_id = old.image_id
             # After the new placeholders are out, or the picture would flicker.
             self.call_after_refresh(lambda: self._write(graphics.kitty_delete(old_id, tmux=self.terminal.tmux)))
+
+    def _refresh_changed(self, old: _Painted | None, new: _Painted) -> None:
+        """Redraw the cells that differ from the last picture, row by row: a brush stroke touches few."""
+        rows = list(zip(old.cells, new.cells, strict=False)) if old else []
+        if self.terminal.method is not Method.HALFCELL or len(rows) != len(new.cells) or not self.screen.is_active:
+            self.refresh()
+            return
+        regions = []
+        for number, (before, now) in enumerate(rows):
+            if len(before) != len(now):
+                self.refresh()
+                return
+            changed = [column for column, (a, b) in enumerate(zip(before, now, strict=True)) if a is not b and a != b]
+            if changed:
+                regions.append(Region(changed[0], number, changed[-1] - changed[0] + 1, 1))
+        if regions:
+            self.refresh(*regions)
 
     def _send(self, sequence: str) -> None:
         self.sent_bytes += len(sequence)
@@ -366,13 +393,26 @@ class PictureView(Widget, can_focus=False):
             column, row = column + 0.5, row + 0.5
         return self.view.to_image(column, row)
 
+    def _stroke(self, event: events.MouseEvent, phase: Literal["begin", "go", "end"]) -> None:
+        at = self._image_at(event)
+        if at is not None:
+            self.post_message(self.Stroked(*at, self._stroke_button, phase))
+
     def on_mouse_down(self, event: events.MouseDown) -> None:
+        if self.painting and self.view is not None and event.button in (1, 3) and not event.shift:
+            self._stroke_button = event.button
+            self.capture_mouse()
+            self._stroke(event, "begin")
+            return
         if self.view is not None and event.button in (1, 2) and not event.shift:
             self._drag = (event.pointer_screen_x, event.pointer_screen_y)
             self._dragged = False
             self.capture_mouse()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._stroke_button:
+            self._stroke(event, "go")
+            return
         if self._drag is None or self.view is None:
             return
         right = event.pointer_screen_x - self._drag[0]
@@ -383,6 +423,11 @@ class PictureView(Widget, can_focus=False):
             self.set_view(self.view.panned(-right * self.view.cell_width, -down * self.view.cell_height))
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
+        if self._stroke_button:
+            self._stroke(event, "end")
+            self._stroke_button = 0
+            self.release_mouse()
+            return
         dragging, self._drag = self._drag is not None, None
         if dragging:
             self.release_mouse()
@@ -400,7 +445,7 @@ class PictureView(Widget, can_focus=False):
         self._wheel(event, -1)
 
     def _wheel(self, event: events.MouseEvent, direction: int) -> None:
-        from segment_duo.tui.viewport import ZOOM_STEP
+        from segment_duo.terminal.viewport import ZOOM_STEP
 
         event.stop()
         at = self._image_at(event)

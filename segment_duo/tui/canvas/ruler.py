@@ -9,7 +9,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from segment_duo.tui.viewport import Viewport
+from segment_duo.terminal.viewport import Viewport
 
 _STEPS = (1, 2, 5)
 
@@ -55,14 +55,18 @@ class Ruler(Widget, can_focus=False):
         signs = [" "] * width
         tick = _tick(view.scale * view.cell_width * 12)
         x0, _, x1, _ = view.visible()
-        value = int(x0 // tick) * tick
+        here = None if self._at is None else int(view.to_cell(*self._at)[0])
+        value, free = int(x0 // tick) * tick, 0
         while value <= x1:
             column = int(view.to_cell(value, 0)[0])
             text = f"╷{value}"
-            if column >= 0 and column + len(text) < width:
-                signs[column : column + len(text)] = text
+            # A number is shown whole or not at all: neither the next one nor the mark may cut it.
+            marked = here is not None and column < here < column + len(text) + 1
+            if column >= free and column + len(text) < width:
+                free = column + (1 if marked else len(text) + 1)
+                shown = "╷" if marked else text
+                signs[column : column + len(shown)] = shown
             value += tick
-        here = None if self._at is None else int(view.to_cell(*self._at)[0])
         if here is None or not 0 <= here < width:
             return Strip([Segment("".join(signs), plain)], width)
         parts = [Segment("".join(signs[:here]), plain), Segment("▼", mark), Segment("".join(signs[here + 1 :]), plain)]

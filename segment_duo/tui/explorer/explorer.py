@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -23,6 +24,7 @@ from textual.widgets import Static
 
 from segment_duo.text import safe
 from segment_duo.tui.keys import bindings
+from segment_duo.tui.wording import middle_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,13 @@ class FolderList(ScrollView, can_focus=True):
             super().__init__()
             self.item = item
 
+    class Cut(Message):
+        """The name under the cursor is longer than its line."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
     class Filtered(Message):
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -86,7 +95,9 @@ class FolderList(ScrollView, can_focus=True):
     def _narrow(self, at: str) -> None:
         wanted = self.filter.casefold()
         self.items = tuple(item for item in self._all if wanted in item.name.casefold())
-        self.cursor = next((row for row, item in enumerate(self.items) if item.target == at), 0)
+        # Folders come first; the cursor begins at the newest image.
+        images = next((row for row, item in enumerate(self.items) if not item.is_folder), 0)
+        self.cursor = next((row for row, item in enumerate(self.items) if item.target == at), images)
         self.virtual_size = Size(0, len(self.items))
         self._follow()
         self.refresh()
@@ -116,11 +127,25 @@ class FolderList(ScrollView, can_focus=True):
             "● " if item.saved else "▸ " if item.is_folder else "  ",
             "" if not item.saved else _foreground(self.get_component_rich_style("folder-list--saved")),
         )
-        name = Text(safe(item.name) + ("/" if item.is_folder and not item.note else ""))
-        name.truncate(max(4, width - 3 - len(right)), overflow="ellipsis", pad=True)
+        room = max(4, width - 3 - len(right))
+        name = Text(middle_cut(self._shown(item), room))
+        name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
         line.append(f" {right}", _foreground(self.get_component_rich_style("folder-list--dim")))
         return self._strip(line, width)
+
+    @staticmethod
+    def _shown(item: Item) -> str:
+        return safe(item.name) + ("/" if item.is_folder and not item.note else "")
+
+    def whole_name(self) -> str:
+        """The name under the cursor when it does not fit its line, else an empty string."""
+        if not self.items:
+            return ""
+        item = self.items[self.cursor]
+        right = item.note or (_age(item.modified) if item.modified else "")
+        room = self.scrollable_content_region.width - 3 - len(right)
+        return item.name if cell_len(self._shown(item)) > room else ""
 
     def _strip(self, line: Text, width: int) -> Strip:
         # A Text without spans renders without its own style, so it is applied here.
@@ -141,6 +166,8 @@ class FolderList(ScrollView, can_focus=True):
             self.cursor = min(max(steps[event.key], 0), max(0, len(self.items) - 1))
             self._follow()
             self.refresh()
+            if self.whole_name():
+                self.post_message(self.Cut(self.whole_name()))
         elif event.key == "backspace" and self.filter:
             self.set_filter(self.filter[:-1])
         elif event.is_printable and event.character and not (event.character == "?" and not self.filter):
@@ -173,7 +200,7 @@ class Explorer(Vertical):
     """Title, filter and list."""
 
     DEFAULT_CSS = """
-    Explorer { width: 30; height: 1fr; background: $surface; border-right: solid $border; }
+    Explorer { width: 22%; min-width: 30; max-width: 64; height: 1fr; background: $surface; border-right: solid $border; }
     Explorer:focus-within { border-right: solid $primary; }
     Explorer.-hidden { display: none; }
     Explorer #folder-title { height: 1; padding: 0 1; color: $text-muted; }
@@ -194,7 +221,7 @@ class Explorer(Vertical):
         self._say_filter("")
 
     def show_title(self, text: str) -> None:
-        room = 27
+        room = max(12, self.size.width - 3) if self.size.width else 27
         name = safe(text)
         self.query_one("#folder-title", Static).update(Text(name if len(name) <= room else "…" + name[-(room - 1) :]))
 

@@ -11,8 +11,8 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from segment_duo.tui import graphics
-from segment_duo.tui.picture import EXCLUDE, GREEN, INCLUDE, YELLOW, MaskCrops
+from segment_duo.terminal import graphics
+from segment_duo.terminal.compose import EXCLUDE, GREEN, INCLUDE, YELLOW, MaskCrops
 from segment_duo.types import Mask, Point
 
 if TYPE_CHECKING:

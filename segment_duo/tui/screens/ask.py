@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Button, Input, Static
@@ -16,11 +16,16 @@ from segment_duo.tui.screens.dialog import Dialog, line
 class Choose(Dialog[str]):
     """A question with a button for each answer; the first has the focus. Left and right go from one to the next."""
 
-    BINDINGS = [("left", "app.focus_previous", "Previous"), ("right", "app.focus_next", "Next")]  # noqa: RUF012
+    BINDINGS = [("left,up", "app.focus_previous", "Previous"), ("right,down", "app.focus_next", "Next")]  # noqa: RUF012
+    DEFAULT_CSS = """
+    Choose .stacked { height: auto; }
+    Choose .stacked Button { width: 100%; height: 1; min-width: 0; border: none; margin-bottom: 1; }
+    """
 
-    def __init__(self, title: str, question: str, answers: Sequence[tuple[str, str]]) -> None:
-        """``answers``: (what is returned, what the button says)."""
+    def __init__(self, title: str, question: str, answers: Sequence[tuple[str, str]], *, stacked: bool = False) -> None:
+        """``answers``: (what is returned, what the button says); ``stacked``: one a line, for long ones."""
         super().__init__(title)
+        self._stacked = stacked
         self._question = question
         self._answers = answers
 
@@ -29,10 +34,11 @@ class Choose(Dialog[str]):
             Button(text, id=f"answer-{name}", variant="primary" if index == 0 else "default")
             for index, (name, text) in enumerate(self._answers)
         ]
-        return [line(self._question), Horizontal(*buttons, classes="buttons")]
+        holder = Vertical(*buttons, classes="stacked") if self._stacked else Horizontal(*buttons, classes="buttons")
+        return [line(self._question), holder]
 
     def on_mount(self) -> None:
-        self.query(Button).first().focus()
+        self.set_focus(self.query(Button).first())
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss((event.button.id or "").removeprefix("answer-"))
@@ -67,7 +73,7 @@ class TypeLine(Dialog[str]):
         return [line(self._question), self._input, self._wrong]
 
     def on_mount(self) -> None:
-        self._input.focus()
+        self.set_focus(self._input)
 
     def on_input_changed(self) -> None:
         self._wrong.update("")

@@ -31,16 +31,30 @@ ADDITIONS: Mapping[Addition, str] = {
     "add": "add to all masks",
     "replace-all": "replace all masks",
 }
+PLACES: Mapping[str, str] = {
+    "box": "in the box that is drawn",
+    "all": "in the whole image",
+    "view": "in what the view shows",
+}
 Kind = Literal["integer", "number"]
-FIELDS: tuple[tuple[str, str, Kind, float, float], ...] = (
-    ("points_per_side", "points a side", "integer", 1, 256),
-    ("pred_iou_thresh", "predicted IoU ≥", "number", 0, 1),
-    ("stability_score_thresh", "stability ≥", "number", 0, 1),
-    ("box_nms_thresh", "overlap (NMS) ≤", "number", 0, 1),
-    ("crop_n_layers", "crop layers", "integer", 0, 4),
-    ("min_mask_region_area", "remove below, px", "integer", 0, 10_000_000),
-)
-"""Field of :class:`AutoParameters`, label, kind, least and greatest value."""
+FIELDS: tuple[tuple[str, str, Kind, float, float, str], ...] = (
+    ("points_per_side", "points a side", "integer", 1, 256, "Points of the grid along a side: more find smaller objects."),
+    ("pred_iou_thresh", "predicted IoU ≥", "number", 0, 1, "Keep masks that the model rates at least this good."),
+    ("stability_score_thresh", "stability ≥", "number", 0, 1, "Keep masks whose edge is at least this sure."),
+    ("box_nms_thresh", "overlap (NMS) ≤", "number", 0, 1, "Of two masks that overlap more, keep the better one."),
+    ("crop_n_layers", "crop layers", "integer", 0, 4, "Search enlarged crops as well: 1 takes 5 times as long."),
+    ("min_mask_region_area", "remove below, px", "integer", 0, 10_000_000, "Fill smaller holes, remove smaller specks."),
+    ("tile", "tile, px", "integer", 0, 100_000, "Search tiles of this size, for small objects in a large image; 0: no tiles."),
+    ("halo", "halo, px", "integer", 0, 10_000, "How far tiles overlap: more than the largest object."),
+)  # fmt: skip
+"""Field of :class:`AutoParameters`, label, kind, least and greatest value, what it is for."""
+_MEANINGS = {name: meaning for name, *_, meaning in FIELDS} | {
+    "where": "Which part of the image is searched.",
+    "preset": "A preset fills in the fields below.",
+    "addition": "What becomes of the masks that are there.",
+    "find": "Starts the search; Escape cancels it.",
+    "cancel": "Back to the image.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +77,34 @@ class AutoDialog(Dialog[AutoChoice]):
     AutoDialog Grid Input:focus { border: none; background: $primary 25%; }
     """
 
-    def __init__(self, presets: Mapping[str, AutoParameters], *, has_masks: bool, box: Box | None) -> None:
-        super().__init__("Find all objects", "Enter starts · Tab goes on · Esc goes back")
+    def __init__(
+        self,
+        presets: Mapping[str, AutoParameters],
+        *,
+        has_masks: bool,
+        box: Box | None,
+        view: Box | None = None,
+        advised_tile: int | None = None,
+    ) -> None:
+        """Args:
+        has_masks: ask what becomes of them.
+        box: the one that is drawn.
+        view: the part of the image that is shown; None when it is all.
+        advised_tile: pixels; None when the image needs no tiles.
+        """
+        super().__init__("Find all objects", "Enter starts · Tab goes on · F1 helps · Esc goes back")
         self._presets = presets
         self._has_masks = has_masks
-        self._box = box
+        self._places = {"box": box, "view": view}
+        self._advised = advised_tile
         self._wrong = line("", classes="wrong", id="wrong")
+        self._meaning = line("", classes="hint", id="meaning")
+        self._filled_from = next(iter(presets))
 
     def body(self) -> list[Widget]:
-        first = next(iter(self._presets))
+        first = self._filled_from
         cells: list[Widget] = []
-        for name, label, kind, _, _ in FIELDS:
+        for name, label, kind, *_ in FIELDS:
             value = getattr(self._presets[first], name)
             cells += [Label(label), Input(f"{value:g}", type=kind, id=name, select_on_focus=True)]
         widgets: list[Widget] = [
@@ -94,20 +125,37 @@ class AutoDialog(Dialog[AutoChoice]):
                     id="addition",
                 )
             )
-        if self._box is not None:
-            widgets.append(line("Only inside the box that is drawn.", classes="hint"))
+        places = [(text, name) for name, text in PLACES.items() if name == "all" or self._places[name] is not None]
+        if len(places) > 1:
+            widgets.append(Select(places, value=places[0][1], allow_blank=False, id="where"))
+        if self._advised is not None:
+            widgets.append(
+                line(f"A large image: tiles of {self._advised:,} px find small objects in it.", classes="hint")
+            )
         widgets += [
+            self._meaning,
             self._wrong,
             Horizontal(Button("Find", variant="primary", id="find"), Button("Cancel", id="cancel"), classes="buttons"),
         ]
         return widgets
 
+    HELP = (
+        "Points on a grid are tried one by one; what the model rates well enough becomes a mask. A preset fills the fields; each field says "
+        "below what it is for while it has the focus. Nothing is lost: u takes all new masks back."
+    )
+
     def on_mount(self) -> None:
-        self.query_one("#find", Button).focus()
+        self.set_focus(self.query_one("#find", Button))
+
+    def on_descendant_focus(self) -> None:
+        name = (self.focused.id if self.focused else None) or ""
+        self._meaning.update(Text(_MEANINGS.get(name, "")))
 
     def on_select_changed(self, event: Select.Changed) -> None:
-        if event.select.id == "preset" and str(event.value) in self._presets:
-            parameters = self._presets[str(event.value)]
+        # A new Select reports its first value too, maybe after the user has typed into the fields.
+        if event.select.id == "preset" and str(event.value) in self._presets and event.value != self._filled_from:
+            self._filled_from = str(event.value)
+            parameters = self._presets[self._filled_from]
             for name, *_ in FIELDS:
                 self.query_one(f"#{name}", Input).value = f"{getattr(parameters, name):g}"
 
@@ -123,7 +171,7 @@ class AutoDialog(Dialog[AutoChoice]):
     def _start(self) -> None:
         preset = str(self.query_one("#preset", Select).value)
         values: dict[str, float | int] = {}
-        for name, label, kind, least, greatest in FIELDS:
+        for name, label, kind, least, greatest, _ in FIELDS:
             text = self.query_one(f"#{name}", Input).value
             try:
                 value = int(text) if kind == "integer" else float(text)
@@ -134,7 +182,11 @@ class AutoDialog(Dialog[AutoChoice]):
                 self.query_one(f"#{name}", Input).focus()
                 return
             values[name] = value
-        parameters = replace(self._presets[preset], **values, region=self._box)  # type: ignore[arg-type]
+        where = "all"
+        for select in self.query("#where").results(Select):
+            where = str(select.value)
+        region = self._places.get(where)
+        parameters = replace(self._presets[preset], **values, region=region)  # type: ignore[arg-type]
         addition: Addition = "add"
         for select in self.query("#addition").results(Select):
             addition = cast(Addition, select.value)
@@ -161,7 +213,7 @@ class AutoProgress(Dialog[bool]):
         return [self._bar, self._phase, Horizontal(Button("Cancel", id="cancel"), classes="buttons")]
 
     def on_mount(self) -> None:
-        self.query_one(Button).focus()
+        self.set_focus(self.query_one(Button))
 
     def progress(self, event: AutoEvent, masks: int) -> None:
         if event.event == "queued":

@@ -14,12 +14,15 @@ from textual.widgets import Static
 from segment_duo.text import safe
 
 Answer = TypeVar("Answer")
+DIALOG_KEYS = "Tab and Shift+Tab go from field to field, Enter takes the answer, Escape goes back and changes nothing."
 
 
 class Dialog(ModalScreen[Answer | None], Generic[Answer]):
-    """Base of the dialogs. Subclasses fill :meth:`body`."""
+    """Base of the dialogs. Subclasses fill :meth:`body`, and set the focus by ``set_focus``: ``Widget.focus`` comes later, after keys typed ahead."""
 
-    BINDINGS = [("escape", "leave", "Back")]  # noqa: RUF012 - Textual's convention
+    BINDINGS = [("escape", "leave", "Back"), ("f1", "help", "Help")]  # noqa: RUF012 - Textual's convention
+    HELP = ""
+    """What F1 shows in this dialog; empty: only the keys that all dialogs have."""
     DEFAULT_CSS = """
     Dialog { align: center middle; background: $background 60%; }
     Dialog > #box {
@@ -50,6 +53,23 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
         yield box
 
     def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def action_help(self) -> None:
+        self.app.push_screen(DialogHelp(self._title, self.HELP))
+
+
+class DialogHelp(Dialog[None]):
+    """What F1 shows in a dialog."""
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__(f"Help: {title}")
+        self._text = text
+
+    def body(self) -> list[Widget]:
+        return [line(f"{self._text}\n\n{DIALOG_KEYS}".strip())]
+
+    def action_help(self) -> None:
         self.dismiss(None)
 
 

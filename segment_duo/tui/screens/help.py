@@ -43,4 +43,4 @@ class HelpScreen(Dialog[None]):
         return [VerticalScroll(Static(text, markup=False), can_focus=True, id="help")]
 
     def on_mount(self) -> None:
-        self.query_one("#help").focus()
+        self.set_focus(self.query_one("#help"))

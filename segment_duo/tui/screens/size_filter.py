@@ -9,6 +9,7 @@ from textual.widgets import Button, Input, Label
 
 from segment_duo.tui.screens.dialog import Dialog, line
 from segment_duo.tui.state import SizeFilter
+from segment_duo.tui.wording import counted
 
 
 class SizeFilterDialog(Dialog[SizeFilter]):
@@ -38,7 +39,7 @@ class SizeFilterDialog(Dialog[SizeFilter]):
         ]
 
     def on_mount(self) -> None:
-        self._smallest.focus()
+        self.set_focus(self._smallest)
         self.on_input_changed()
 
     def on_input_changed(self) -> None:
@@ -46,7 +47,7 @@ class SizeFilterDialog(Dialog[SizeFilter]):
         low = 0 if bounds.smallest is None else bounds.smallest
         high = float("inf") if bounds.largest is None else bounds.largest
         shown = sum(low <= area <= high for area in self._areas)
-        self._count.update(Text(f"{shown} of {len(self._areas)} masks"))
+        self._count.update(Text(f"{shown} of {counted(len(self._areas), 'mask')}"))
 
     def on_input_submitted(self) -> None:
         self.dismiss(self._bounds())

@@ -11,43 +11,52 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from segment_duo.text import safe
+from segment_duo.tui.ports import ListedSet
 from segment_duo.tui.screens.dialog import Dialog, line
-from segment_duo.types import Version
+from segment_duo.tui.wording import counted, middle_cut
 
 
 class VersionPicker(Dialog[str]):
     """Newest first; returns the version's name."""
 
     DEFAULT_CSS = """
-    VersionPicker > #box { width: 74; }
+    VersionPicker > #box { width: 78; }
     VersionPicker OptionList { height: auto; max-height: 14; background: $surface; border: none; padding: 0; }
     VersionPicker OptionList:focus { border: none; }
     """
 
-    def __init__(self, versions: Sequence[Version], current: str | None) -> None:
+    def __init__(self, found: Sequence[ListedSet], current: str | None) -> None:
         super().__init__("Saved versions", "Enter loads · Esc goes back")
-        self._versions = sorted(versions, key=lambda version: (version.modified, version.number), reverse=True)
+        self._found = sorted(found, key=lambda item: (item.version.modified, item.version.number), reverse=True)
         self._current = current
 
     def body(self) -> list[Widget]:
-        if not self._versions:
+        if not self._found:
             return [line("There are none yet. s saves the masks as the first one.", classes="text")]
-        return [OptionList(*(self._option(version) for version in self._versions), id="versions", markup=False)]
+        return [OptionList(*(self._option(item) for item in self._found), id="versions", markup=False)]
 
     def on_mount(self) -> None:
         for choices in self.query(OptionList):
-            choices.focus()
-            names = [version.name for version in self._versions]
+            self.set_focus(choices)
+            names = [item.version.name for item in self._found]
             choices.highlighted = names.index(self._current) if self._current in names else 0
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._versions[event.option_index].name)
+        self.dismiss(self._found[event.option_index].version.name)
 
-    def _option(self, version: Version) -> Option:
+    def _option(self, item: ListedSet) -> Option:
+        version = item.version
         when = datetime.datetime.fromtimestamp(version.modified).strftime("%Y-%m-%d %H:%M")
-        text = Text(
-            f"{safe(version.name, limit=20):<21} {when}  {max(1, round(version.size / 1024)):>6,} kB", no_wrap=True
-        )
+        text = Text(f"{middle_cut(safe(version.name), 12):<13}{when}  ", no_wrap=True)
+        if item.peek is None:
+            text.append(safe(item.notice), "italic")
+            return Option(text)
+        made = item.peek.provenance
+        models = made.models or ((made.model.id,) if made.model else ())
+        text.append(f"{counted(item.peek.count, 'mask'):>10}  ")
+        text.append(safe(" ".join((made.operation, *models))).ljust(13))
         if version.name == self._current:
-            text.append("   shown now", "dim")
+            text.append("  shown now", "bold")
+        elif item.belongs is False:
+            text.append("  of another image", "italic")
         return Option(text)

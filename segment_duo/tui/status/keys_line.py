@@ -11,7 +11,7 @@ from segment_duo.tui.explorer.explorer import FolderList
 from segment_duo.tui.keys import COMMANDS, Command, footer_key, target
 from segment_duo.tui.masks.mask_list import MaskList
 
-_ALWAYS = ("help", "quit", "quit-anyway")
+_ALWAYS = ("undo", "help", "quit", "quit-anyway")
 
 
 class KeysLine(Static):

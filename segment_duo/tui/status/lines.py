@@ -32,8 +32,9 @@ class HeaderLine(Static):
         self._left: tuple[str, str, bool] = ("", "", False)
         self._right = ""
 
-    def show(self, *, path: str, version: str, unsaved: bool, engine: str) -> None:
-        wanted = (path, version, unsaved)
+    def show(self, *, path: str, version: str, unsaved: bool, engine: str, series: str = "") -> None:
+        """``series``: which of how many images this is."""
+        wanted = (path, f"{series}  {version}".strip(), unsaved)
         if (wanted, engine) != (self._left, self._right):
             self._left, self._right = wanted, engine
             self.refresh()
@@ -88,7 +89,7 @@ class MessageLine(Static):
     DEFAULT_CSS = """
     MessageLine { height: 1; padding: 0 1; background: $surface; color: $text-muted; }
     MessageLine.-good { color: $success; }
-    MessageLine.-warning { color: $warning; }
+    MessageLine.-warning { color: $warning; height: auto; max-height: 3; }
     MessageLine.-error { color: $error; text-style: bold; height: auto; max-height: 3; }
     """
 
@@ -102,4 +103,6 @@ class MessageLine(Static):
         for each in _SIGNS:
             self.set_class(each == tone, f"-{each}")
         # Textual re-reads nothing: a Text is shown as it is, whatever brackets a file name has.
-        self.update(Text(_SIGNS[tone] + safe(text)))
+        # One line ends in an ellipsis; warnings and errors wrap.
+        wraps = tone in ("warning", "error")
+        self.update(Text(_SIGNS[tone] + safe(text), no_wrap=not wraps, overflow="fold" if wraps else "ellipsis"))

@@ -1,6 +1,10 @@
-"""The main screen, in four parts that build on each other.
+"""The main screen, put together from parts.
 
-base.py     panes, shared state, messages      viewing.py  zoom, pan, cross-hair, loupe
-editing.py  points, masks, automatic masks     files.py    folders, opening, versions, saving, unsaved work
-screen.py   the screen itself
+    desk.py     what the parts share: panes, document, session, messages
+    viewing.py  zoom, pan, cross-hair, loupe      editing.py  points, masks, automatic masks
+    folders.py  the explorer                      files.py    opening, versions, saving
+    drafts.py   unsaved work                      engine_line.py  the model and the engine's state
+    screen.py   owns the parts; joins them with the panes and with each other
+
+A part knows the desk, and of the other parts only what :class:`Workspace` hands it. Its methods named ``action_*`` are the screen's actions.
 """

@@ -2,195 +2,205 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.errors import Cancelled, SegduoError
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.screens.auto import PRESETS, AutoChoice, AutoDialog, AutoProgress
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
-from segment_duo.tui.state import SizeFilter
-from segment_duo.tui.workspace.viewing import Viewing
+from segment_duo.tui.state import Document, SizeFilter
+from segment_duo.tui.wording import counted
+from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import AutoParameters, Box, Point
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, AutoResult, PredictedObject
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.results import AutoResult, PredictedObject
 
 
-class Editing(Viewing):
-    _accept_when_ready = False
-    generated_with: AutoChoice | None = None
-    """What the last automatic masks were made with, for the provenance of saved sets."""
+class Editing:
+    """Args:
+    keep: called after every edit, so that it gets into the journal.
+    """
+
+    def __init__(self, desk: Desk, keep: Callable[[], None]) -> None:
+        self.desk = desk
+        self._keep = keep
+        self._accept_when_ready = False
+
+    @property
+    def doc(self) -> Document:
+        return self.desk.doc
 
     def edited(self) -> None:
         """Call after every change of the document: panes, preview, journal."""
-        self.show_document()
-        self.keep_draft()
-
-    def keep_draft(self) -> None:
-        raise NotImplementedError
+        self.desk.show_document()
+        self._keep()
 
     # Points and candidates
 
-    def action_point(self, label: Literal[0, 1]) -> None:
-        if not self.need_image() or self.picture.cross_hair is None:
+    def point(self, label: Literal[0, 1]) -> None:
+        if not self.desk.need_image() or self.desk.picture.cross_hair is None:
             return
-        x, y = self.picture.cross_hair
-        if not label and not self.doc.pointing:
-            self.say("Begin with an include point (Space); exclude points correct a mask that is shown.")
+        x, y = self.desk.picture.cross_hair
+        if not label and not self.doc.pointing and self.doc.refining is None:
+            self.desk.say("Begin with an include point (Space); exclude points correct a mask that is shown.")
             return
         self.doc.add_point(Point(float(x), float(y), label))
         self.edited()
         self.ask_for_mask()
 
     def action_corner(self) -> None:
-        if not self.need_image() or self.picture.cross_hair is None:
+        if not self.desk.need_image() or self.desk.picture.cross_hair is None:
             return
-        x, y = self.picture.cross_hair
+        x, y = self.desk.picture.cross_hair
         if self.doc.corner is None:
             self.doc.corner = (x, y)
-            self.say("First corner. Move the cross-hair to the opposite corner and press r again; Esc gives up.")
-            self.show_document()
+            self.desk.say("First corner. Move the cross-hair to the opposite corner and press r again; Esc gives up.")
+            self.desk.show_document()
             return
         x0, y0 = self.doc.corner
         if x0 == x or y0 == y:
-            self.say("The box has no area yet: move to the opposite corner, then r.", "warning")
+            self.desk.say("The box has no area yet: move to the opposite corner, then r.", "warning")
             return
         self.doc.set_box(Box(min(x0, x), min(y0, y), max(x0, x), max(y0, y)))
         self.edited()
         self.ask_for_mask()
 
-    def action_drop(self) -> None:
-        self.jobs.stop("predict")
+    def drop(self) -> None:
+        self.desk.jobs.stop("predict")
         self._accept_when_ready = False
         if self.doc.corner is not None and not self.doc.pointing:
             self.doc.corner = None
-            self.show_document()
+            self.desk.show_document()
         elif self.doc.drop_prompt():
-            self.say("Points dropped; u brings them back.")
+            self.desk.say("Dropped; u brings it back.")
             self.edited()
 
     def ask_for_mask(self, *, multimask: bool | None = None, then_next: bool = False) -> None:
         """Ask the engine for the mask of the present points; an earlier question is superseded."""
-        prompt, image = self.doc.prompt(), self.image
+        prompt, image = self.doc.prompt(), self.desk.image
         if prompt is None or image is None:
-            self.jobs.stop("predict")
+            self.desk.jobs.stop("predict")
             return
 
         def work(job: Job) -> list[PredictedObject]:
-            with self.engine_lock:
+            with self.desk.engine_lock:
                 if job.superseded():
                     raise Cancelled("superseded")
-                return self.session.predict(image, [prompt], multimask=multimask)
+                return self.desk.session.predict(image, [prompt], multimask_output=multimask)
 
         def done(objects: list[PredictedObject]) -> None:
             self.doc.offer(objects[0].candidates if objects else ())
             if then_next:
                 self.doc.next_candidate()
             self._say_candidate()
-            self.show_document()
+            self.desk.show_document()
             if self._accept_when_ready:
                 self._accept_when_ready = False
-                self.action_accept()
+                self.accept()
 
         def failed(error: SegduoError) -> None:
             self._accept_when_ready = False
             if not isinstance(error, Cancelled):
-                self.report(error)
+                self.desk.report(error)
 
-        self.say("Asking the engine for the mask …")
-        self.jobs.start("predict", work, done, what="Making the mask", failed=failed)
+        self.desk.say("Asking the engine for the mask …")
+        self.desk.jobs.start("predict", work, done, what="Making the mask", failed=failed)
 
     def _say_candidate(self) -> None:
         candidate = self.doc.candidate
         if candidate is None:
-            self.say("The engine found nothing here; try another point.", "warning")
+            self.desk.say("The engine found nothing here; try another point.", "warning")
             return
         if candidate.mask.area == 0:
-            self.say("The mask is empty; try another point, or m for another candidate.", "warning")
+            self.desk.say("The mask is empty; try another point, or m for another candidate.", "warning")
             return
         more = "m shows another, " if len(self.doc.candidates) > 1 else ""
-        self.say(f"{candidate.mask.area:,} px. Enter keeps it, {more}Space and x correct it, Esc drops it.")
+        self.desk.say(f"{candidate.mask.area:,} px. Enter keeps it, {more}Space and x correct it, Esc drops it.")
 
     def action_next_candidate(self) -> None:
         if not self.doc.pointing:
-            self.say("Candidates come with a point: Space on an object.")
+            self.desk.say("Candidates come with a point: Space on an object.")
         elif self.doc.next_candidate():
             self._say_candidate()
-            self.show_document()
+            self.desk.show_document()
         else:
             self.ask_for_mask(multimask=True, then_next=True)
 
-    def action_accept(self) -> None:
-        if not self.need_image():
+    def accept(self) -> None:
+        if not self.desk.need_image():
             return
         if not self.doc.pointing:
-            self._tick_under_cross_hair()
+            if self.doc.refining is None:
+                self._tick_under_cross_hair()
+            else:
+                self.desk.say("Space adds to the mask, x takes away; Escape leaves it as it is.")
             return
         if self.doc.candidate is None:
-            if self.jobs.busy("predict"):
+            if self.desk.jobs.busy("predict"):
                 self._accept_when_ready = True
             else:
                 self._accept_when_ready = True
                 self.ask_for_mask()
             return
         if self.doc.candidate.mask.area == 0:
-            self.say("An empty mask is not kept; try another point.", "warning")
+            self.desk.say("An empty mask is not kept; try another point.", "warning")
             return
         mask = self.doc.accept()
         if mask is not None:
-            self.say(f"Mask {mask.id} kept: {mask.area:,} px. s saves, u takes it back.", "good")
+            self.desk.say(f"Mask {mask.id} kept: {mask.area:,} px. s saves, u takes it back.", "good")
         self.edited()
 
     def _tick_under_cross_hair(self) -> None:
-        at = self.picture.cross_hair
-        found = self.mask_at(*at) if at else None
+        at = self.desk.picture.cross_hair
+        found = self.desk.mask_at(*at) if at else None
         if found is None:
-            self.say("Space sets a point here; Enter then keeps the mask.")
+            self.desk.say("Space sets a point here; Enter then keeps the mask.")
             return
         self.doc.current = found
         self.doc.tick([found])
-        self.show_document()
+        self.desk.show_document()
 
     # The masks of the list
 
     def action_step(self, by: int) -> None:
         found = self.doc.mask(self.doc.step(by))
         if found is None:
-            self.say("No masks yet: Space points at an object, a finds all.")
+            self.desk.say("No masks yet: Space points at an object, a finds all.")
             return
-        x, y, width, height = found.bbox
-        view = self.picture.view
-        if view is not None:
-            self.picture.set_view(view.showing(x + width / 2, y + height / 2))
-        self.show_document()
+        self.desk.go_to(found)
+        self.desk.show_document()
 
     def action_tick(self) -> None:
         if self.doc.current is not None:
             self.doc.tick([self.doc.current])
-            self.show_document()
+            self.desk.show_document()
 
     def action_tick_all(self, how: Literal["all", "none", "invert"]) -> None:
         self.doc.tick_shown(how)
-        self.show_document()
+        self.desk.show_document()
 
     def action_delete(self) -> None:
         if not self.doc.ticked:
-            self.say(
+            self.desk.say(
                 "Nothing is selected. Space in the list (or t) selects the current mask, A all; then d deletes.",
                 "warning",
             )
             return
         count = self.doc.delete(self.doc.ticked)
-        self.say(f"{count} mask{'s' * (count > 1)} deleted; u brings {'them' if count > 1 else 'it'} back.")
+        self.desk.say(f"{counted(count, 'mask')} deleted; u brings {'them' if count > 1 else 'it'} back.")
         self.edited()
 
     def action_label(self) -> None:
         ids = self.doc.ticked or ({self.doc.current} if self.doc.current is not None else set())
         if not ids:
-            self.say("No mask to label yet.")
+            self.desk.say("No mask to label yet.")
             return
         first = self.doc.mask(min(ids))
         known = sorted({mask.label for mask in self.doc.masks if mask.label})
@@ -198,10 +208,10 @@ class Editing(Viewing):
         def take(text: str | None) -> None:
             if text is not None:
                 count = self.doc.label(ids, text.strip())
-                self.say(f"Label set for {count} mask{'s' * (count != 1)}.")
+                self.desk.say(f"Label set for {counted(count, 'mask')}.")
                 self.edited()
 
-        what = f"mask {min(ids)}" if len(ids) == 1 else f"{len(ids)} selected masks"
+        what = f"mask {min(ids)}" if len(ids) == 1 else f"the {len(ids)} selected masks"
         dialog = TypeLine(
             "Label",
             f"Label of {what}; empty removes it.",
@@ -209,20 +219,20 @@ class Editing(Viewing):
             check=lambda text: "At most 100 characters, please." if len(text) > 100 else "",
             suggestions=known,
         )
-        self.app.push_screen(dialog, take)
+        self.desk.ask(dialog, take)
 
     def action_filter(self) -> None:
         def take(bounds: SizeFilter | None) -> None:
             if bounds is not None:
                 self.doc.set_filter(bounds)
-                self.say(
-                    f"Showing {len(self.doc.shown)} of {len(self.doc.masks)} masks. A selects them; f changes the filter."
+                self.desk.say(
+                    f"Showing {len(self.doc.shown)} of {counted(len(self.doc.masks), 'mask')}. A selects them; f changes the filter."
                     if bounds
                     else "All masks are shown."
                 )
-                self.show_document()
+                self.desk.show_document()
 
-        self.app.push_screen(SizeFilterDialog(self.doc.filter, tuple(mask.area for mask in self.doc.masks)), take)
+        self.desk.ask(SizeFilterDialog(self.doc.filter, tuple(mask.area for mask in self.doc.masks)), take)
 
     def action_undo(self) -> None:
         self._travel(self.doc.undo(), "Taken back", "Nothing to take back.")
@@ -231,54 +241,62 @@ class Editing(Viewing):
         self._travel(self.doc.redo(), "Done again", "Nothing to do again.")
 
     def _travel(self, name: str | None, did: str, nothing: str) -> None:
-        self.jobs.stop("predict")
+        self.desk.jobs.stop("predict")
         self._accept_when_ready = False
         if name is None:
-            self.say(nothing)
-            self.show_document()
+            self.desk.say(nothing)
+            self.desk.show_document()
             return
-        self.say(f"{did}: {name}.")
+        self.desk.say(f"{did}: {name}.")
         self.edited()
         if self.doc.pointing:
             self.ask_for_mask()
 
-    def on_mask_list_chosen(self, message: MaskList.Chosen) -> None:
+    def chosen(self, message: MaskList.Chosen) -> None:
         self.doc.current = message.mask_id
         if message.toggle:
             self.doc.tick([message.mask_id])
         found = self.doc.mask(message.mask_id)
-        if found is not None and self.picture.view is not None:
-            x, y, width, height = found.bbox
-            self.picture.set_view(self.picture.view.showing(x + width / 2, y + height / 2))
-        self.show_document()
+        if found is not None:
+            self.desk.go_to(found)
+        self.desk.show_document()
 
     # The mouse
 
-    def on_picture_view_clicked(self, message: PictureView.Clicked) -> None:
-        self.canvas.focus()
-        self.picture.move_cross_hair(message.x, message.y)
-        self.show_cross_hair()
+    def clicked(self, message: PictureView.Clicked) -> None:
+        self.desk.canvas.focus()
+        self.desk.picture.move_cross_hair(message.x, message.y)
+        self.desk.show_cross_hair()
         if message.shift:
-            self.action_point(1 if message.button == 1 else 0)
+            self.point(1 if message.button == 1 else 0)
 
     # Automatic masks
 
     def action_auto(self) -> None:
-        if not self.need_image():
+        if not self.desk.need_image():
             return
 
         def load(_: Job) -> dict[str, AutoParameters]:
-            return {name: self.session.auto_defaults(name) for name in PRESETS}
+            return {name: self.desk.session.auto_defaults(name) for name in PRESETS}
 
         def ask(presets: dict[str, AutoParameters]) -> None:
-            self.app.push_screen(
-                AutoDialog(presets, has_masks=bool(self.doc.masks), box=self.doc.present.box), self._run_auto
-            )
+            from segment_duo.segmenters.advice import tile_advice
 
-        self.jobs.start("presets", load, ask, what="Reading the model's presets")
+            view = self.desk.picture.view
+            size = self.desk.pyramid.size if self.desk.pyramid else (0, 0)
+            dialog = AutoDialog(
+                presets,
+                has_masks=bool(self.doc.masks),
+                box=self.doc.present.box,
+                view=visible_box(view) if view else None,
+                advised_tile=tile_advice(*size),
+            )
+            self.desk.ask(dialog, self._run_auto)
+
+        self.desk.jobs.start("presets", load, ask, what="Reading the model's presets")
 
     def _run_auto(self, choice: AutoChoice | None) -> None:
-        image = self.image
+        image = self.desk.image
         if choice is None or image is None:
             return
         dialog = AutoProgress()
@@ -293,8 +311,8 @@ class Editing(Viewing):
                 dialog.progress(latest["event"], latest["masks"])
 
         def work(job: Job) -> AutoResult:
-            with self.engine_lock:
-                return self.session.auto(image, choice.parameters, on_event=on_event, cancelled=job.superseded)
+            with self.desk.engine_lock:
+                return self.desk.session.auto(image, choice.parameters, on_event=on_event, cancelled=job.superseded)
 
         def close() -> None:
             timer.stop()
@@ -308,30 +326,37 @@ class Editing(Viewing):
         def failed(error: SegduoError) -> None:
             close()
             if not isinstance(error, Cancelled):
-                self.report(error)
+                self.desk.report(error)
 
         def closed(finished: bool | None) -> None:
             if not finished:
                 timer.stop()
-                self.jobs.stop("auto")
-                self.say("Cancelled; nothing was changed.")
+                self.desk.jobs.stop("auto")
+                self.desk.say("Cancelled; nothing was changed.")
 
-        timer = self.set_interval(0.15, show_progress)
-        self.app.push_screen(dialog, closed)
-        self.jobs.start("auto", work, done, what="Finding all objects", failed=failed)
+        timer = self.desk.every(0.15, show_progress)
+        self.desk.ask(dialog, closed)
+        self.desk.jobs.start("auto", work, done, what="Finding all objects", failed=failed)
 
     def _take_generated(self, choice: AutoChoice, result: AutoResult) -> None:
         if not result.masks:
-            self.say(
+            self.desk.say(
                 "No object passed the thresholds. Lower “predicted IoU” or “stability”, or try the preset fine.",
                 "warning",
             )
             return
         removed = self.doc.add_generated(result.masks, choice.addition)
-        self.generated_with = choice
-        text = f"{len(result.masks)} masks in {result.seconds:.1f} s"
+        text = f"{counted(len(result.masks), 'mask')} in {result.seconds:.1f} s"
         if removed:
             text += f", {removed} earlier ones replaced"
         notes = f" Note: {'; '.join(result.notes)}" if result.notes else ""
-        self.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
+        self.desk.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
         self.edited()
+
+
+def visible_box(view: Viewport) -> Box | None:
+    """The part of the image that is shown, in whole pixels; None when that is all of it."""
+    x0, y0, x1, y1 = view.visible()
+    box = Box(int(x0), int(y0), min(round(x1), view.image_width) - 1, min(round(y1), view.image_height) - 1)
+    whole = box == Box(0, 0, view.image_width - 1, view.image_height - 1)
+    return None if whole or box.x1 <= box.x0 or box.y1 <= box.y0 else box

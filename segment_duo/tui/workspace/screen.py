@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Literal
 
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
 
-from segment_duo.errors import SegduoError
+from segment_duo.terminal.graphics import Terminal
+from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.explorer.explorer import FolderList
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.jobs import JobFinished
+from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.keys import bindings
+from segment_duo.tui.masks.mask_list import MaskList
+from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.status.keys_line import KeysLine
+from segment_duo.tui.workspace.correcting import Correcting
+from segment_duo.tui.workspace.desk import Desk, Told
+from segment_duo.tui.workspace.drafts import Drafts
+from segment_duo.tui.workspace.editing import Editing
+from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.tui.workspace.files import Files
-
-if TYPE_CHECKING:
-    from segment_duo.engine.protocol import EngineStatus
+from segment_duo.tui.workspace.folders import Folders
+from segment_duo.tui.workspace.saving import Saving
+from segment_duo.tui.workspace.viewing import Viewing
 
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
     "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner",
-    "versions", "move", "loupe",
+    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page",
 }  # fmt: skip
-_NEEDS_MASKS = {"save", "save_as", "step", "tick", "tick_all", "delete", "label", "filter"}
+_NEEDS_MASKS = {
+    "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "filter",
+    "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
+}  # fmt: skip
 
 
-class Workspace(Files):
+class Workspace(Screen[None]):
+    """The main screen. What it can do is in its parts; here they are put together, and their actions become the screen's."""
+
     BINDINGS = bindings("workspace", "anywhere")
     DEFAULT_CSS = """
     Workspace { layout: vertical; background: $background; }
@@ -36,31 +52,99 @@ class Workspace(Files):
     Workspace.-narrow Explorer { width: 26; }
     Workspace.-low Loupe { height: 8; }
     Workspace.-tiny #side { display: none; }
+    Workspace.-full #side, Workspace.-full Explorer { display: none; }
     """
-    start_path: str | None = None
-    _model_name = ""
-    _device = ""
+
+    def __init__(
+        self,
+        session: SessionPort,
+        journal: Journal,
+        terminal: Terminal,
+        *,
+        start_path: str | None = None,
+        elsewhere: Callable[[str], SessionPort] | None = None,
+    ) -> None:
+        super().__init__()
+        self.start_path = start_path
+        self.desk = desk = Desk(self, session, journal, terminal)
+        desk.elsewhere = elsewhere
+        self.engine = EngineLine(desk)
+        self.drafts = Drafts(desk)
+        self.viewing = Viewing(desk)
+        self.editing = Editing(desk, self.drafts.keep)
+        self.folders = Folders(desk, self._open_target)
+        self.saving = Saving(desk, self.drafts, listed=self.folders.action_reload, accept=self.editing.accept)
+        self.files = Files(
+            desk,
+            self.drafts,
+            self.engine,
+            unless_unsaved=self.saving.unless_unsaved,
+            ask_for_mask=self.editing.ask_for_mask,
+        )
+        self.correcting = Correcting(desk, self.editing.edited)
+        for part in (self.viewing, self.editing, self.correcting, self.folders, self.saving, self.files):
+            self._adopt(part)
+
+    def _open_target(self, target: str) -> None:
+        self.files.open_target(target)
+
+    def _adopt(self, part: object) -> None:
+        """Textual looks actions up on the screen by their name."""
+        for name in dir(part):
+            if name.startswith("action_"):
+                assert not hasattr(self, name), name
+                setattr(self, name, getattr(part, name))
 
     def compose(self) -> ComposeResult:
-        yield self.header
+        yield self.desk.header
         with Horizontal(id="panes"):
-            yield self.explorer
-            yield self.canvas
+            yield self.desk.explorer
+            yield self.desk.canvas
             with Vertical(id="side"):
-                yield self.mask_list
-                yield self.loupe
-        yield self.status
-        yield self.message
+                yield self.desk.mask_list
+                yield self.desk.loupe
+        yield self.desk.status
+        yield self.desk.message
         yield KeysLine()
 
     def on_mount(self) -> None:
-        self.explorer.list.focus()
-        config = getattr(self.session, "config", None)
-        self.start_at(self.start_path or getattr(config, "start_folder", None) or ".")
-        self.show_document()
-        self._ask_model()
-        self.set_interval(STATUS_SECONDS, self._ask_status)
-        self.call_after_refresh(self.offer_drafts)
+        self.desk.explorer.list.focus()
+        config = getattr(self.desk.session, "config", None)
+        self.folders.start_at(self.start_path or getattr(config, "start_folder", None) or ".")
+        self.desk.show_document()
+        self.engine.ask_model()
+        self.set_interval(STATUS_SECONDS, self.engine.ask_status)
+        self.call_after_refresh(self.drafts.offer, self._bring_back)
+
+    def _bring_back(self, draft: Draft) -> None:
+        self.folders.follow(draft.ref)
+        self.files.open_image(draft.ref, draft=draft)
+
+    # What the panes say
+
+    def on_job_finished(self, message: JobFinished) -> None:
+        self.desk.jobs.finish(message)
+
+    def on_told(self, message: Told) -> None:
+        self.desk.say(message.text, "warning")
+
+    def on_folder_list_chosen(self, message: FolderList.Chosen) -> None:
+        self.folders.chosen(message.item)
+
+    def on_folder_list_cut(self, message: FolderList.Cut) -> None:
+        self.desk.say(message.name)
+
+    def on_mask_list_chosen(self, message: MaskList.Chosen) -> None:
+        self.editing.chosen(message)
+
+    def on_picture_view_clicked(self, message: PictureView.Clicked) -> None:
+        self.editing.clicked(message)
+
+    def on_picture_view_viewed(self) -> None:
+        self.viewing.viewed()
+
+    def on_picture_view_failed(self, message: PictureView.Failed) -> None:
+        self.viewing.failed(message.error)
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width < 100, "-narrow")
@@ -73,72 +157,63 @@ class Workspace(Files):
         # In the explorer letters narrow the list, so the one-letter commands rest.
         typing = isinstance(self.focused, FolderList)
         if action == "back":
-            return bool(self.explorer.list.filter) or self.image is not None
+            return bool(self.desk.explorer.list.filter) or self.desk.image is not None
         if action == "point" and parameters in (("0",), (0,)):
-            return self.image is not None and not typing and self.doc.pointing
+            going = self.desk.doc.pointing or self.desk.doc.refining is not None or bool(self.correcting.tool)
+            return self.desk.image is not None and not typing and going
+        doc, tool = self.desk.doc, self.correcting.tool
         if action == "drop":
-            return self.doc.pointing or self.doc.corner is not None
-        now = {"next_candidate": self.doc.pointing, "undo": self.doc.can_undo, "redo": self.doc.can_redo}
-        now |= dict.fromkeys(_NEEDS_IMAGE, self.image is not None) | dict.fromkeys(
-            _NEEDS_MASKS, bool(self.doc.masks) or self.doc.unsaved
+            going = doc.pointing or doc.corner is not None or doc.present.refines is not None
+            return bool(going or tool or self.desk.cut_from)
+        if action == "size":
+            return bool(tool) and not typing
+        now = {"next_candidate": self.desk.doc.pointing, "undo": self.desk.doc.can_undo, "redo": self.desk.doc.can_redo}
+        now |= dict.fromkeys(_NEEDS_IMAGE, self.desk.image is not None) | dict.fromkeys(
+            _NEEDS_MASKS, bool(self.desk.doc.masks) or self.desk.doc.unsaved
         )
         return now[action] and not typing if action in now else True
 
     def on_descendant_focus(self) -> None:
         self.refresh_bindings()
 
-    # The engine's state in the header
+    # Keys that mean another thing while a tool is in the hand
 
-    def _ask_model(self) -> None:
-        def done(name: str) -> None:
-            self._model_name = name
-            self.show_engine()
+    def action_point(self, label: Literal[0, 1]) -> None:
+        if self.correcting.tool:
+            self.correcting.stamp(label)
+        else:
+            self.editing.point(label)
 
-        self.jobs.start("model", lambda _: self.session.model.id, done, what="Choosing the model")
+    def action_accept(self) -> None:
+        if self.correcting.tool:
+            self.correcting.enter()
+        else:
+            self.editing.accept()
 
-    def _ask_status(self) -> None:
-        if self.jobs.busy("status") or not self.engine_lock.acquire(blocking=False):
-            return
-        self.engine_lock.release()
+    def action_drop(self) -> None:
+        if self.desk.cut_from is not None:
+            self.desk.cut_from = None
+            self.desk.show_document()
+        elif self.correcting.tool:
+            self.correcting.drop()
+        else:
+            self.editing.drop()
 
-        def work(_: Job) -> EngineStatus | None:
-            with self.engine_lock:
-                return self.session.engine_status()
-
-        def done(status: EngineStatus | None) -> None:
-            if status is None:
-                self._engine_says("off (starts when needed)")
-                return
-            self._device = status.device
-            self._engine_says("busy" if status.running else "ready")
-
-        def failed(_: SegduoError) -> None:
-            self._engine_says("not answering")
-
-        self.jobs.start("status", work, done, what="Asking the engine", failed=failed)
-
-    def show_engine(self) -> None:
-        parts = [self._model_name, self._device, f"engine {self._engine_state}"]
-        self.engine_text = " · ".join(part for part in parts if part)
-        self.show_header()
+    def on_picture_view_stroked(self, message: PictureView.Stroked) -> None:
+        self.correcting.stroked(message)
 
     # The way out
 
     def action_leave(self) -> None:
-        self.unless_unsaved(self._quit, "quit")
-
-    def _quit(self) -> None:
-        self.jobs.stop_all()
-        self.journal.close()
-        self.app.exit()
+        self.saving.unless_unsaved(self.desk.leave, "quit")
 
     def action_help(self) -> None:
         from segment_duo.tui.screens.help import HelpScreen
 
-        terminal = self.picture.terminal
+        terminal = self.desk.picture.terminal
         keymap: dict[str, str] = dict(getattr(self.app, "keymap", {}))
         self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})"))
 
     def action_other_theme(self) -> None:
         self.app.theme = "segduo-light" if self.app.theme == "segduo-dark" else "segduo-dark"
-        self.header.refresh()
+        self.desk.header.refresh()

@@ -4,69 +4,100 @@ from __future__ import annotations
 
 import re
 
-from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.terminal.viewport import ZOOM_STEP
 from segment_duo.tui.screens.ask import TypeLine
-from segment_duo.tui.viewport import ZOOM_STEP
-from segment_duo.tui.workspace.base import WorkspaceBase
+from segment_duo.tui.workspace.desk import Desk
 
 PAN = 0.25
 """Share of the view that one pan key moves."""
+TINTS = (1.0, 2.0, 0.0)
+"""Strengths of the masks' tints, in the order in which the key goes through them."""
 
 
-class Viewing(WorkspaceBase):
+class Viewing:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
     def action_move(self, right: int, down: int) -> None:
-        at, view = self.picture.cross_hair, self.picture.view
+        at, view = self.desk.picture.cross_hair, self.desk.picture.view
         if at is not None and view is not None:
-            self.picture.move_cross_hair(at[0] + right * view.step, at[1] + down * view.step)
-            self.show_cross_hair()
+            self.desk.picture.move_cross_hair(at[0] + right * view.step, at[1] + down * view.step)
+            self.desk.moved(*(self.desk.picture.cross_hair or at))
+            self.desk.show_cross_hair()
 
     def action_zoom(self, direction: int) -> None:
-        at, view = self.picture.cross_hair, self.picture.view
+        at, view = self.desk.picture.cross_hair, self.desk.picture.view
         if at is not None and view is not None:
-            self.picture.set_view(view.zoomed(ZOOM_STEP**direction, *at))
+            self.desk.picture.set_view(view.zoomed(ZOOM_STEP**direction, *at))
 
     def action_fit(self) -> None:
-        if self.picture.view is not None:
-            self.picture.set_view(self.picture.view.fit())
+        if self.desk.picture.view is not None:
+            self.desk.picture.set_view(self.desk.picture.view.fit())
 
     def action_one_to_one(self) -> None:
-        at, view = self.picture.cross_hair, self.picture.view
+        at, view = self.desk.picture.cross_hair, self.desk.picture.view
         if at is not None and view is not None:
-            self.picture.set_view(view.one_to_one(*at))
+            self.desk.picture.set_view(view.one_to_one(*at))
 
     def action_pan(self, right: int, down: int) -> None:
-        view = self.picture.view
+        view = self.desk.picture.view
         if view is None:
             return
         moved = view.panned(right * PAN * view.pixel_columns, down * PAN * view.pixel_rows)
-        self.picture.set_view(moved)
-        at = self.picture.cross_hair
+        self.desk.picture.set_view(moved)
+        at = self.desk.picture.cross_hair
         if at is not None and not moved.contains(*at):
             # The keys act at the cross-hair, so it stays where one looks.
             column, row = moved.to_cell(*at)
             inside = moved.to_image(min(max(column, 1), moved.columns - 1), min(max(row, 1), moved.rows - 1))
-            self.picture.move_cross_hair(*inside)
-        self.show_cross_hair()
+            self.desk.picture.move_cross_hair(*inside)
+        self.desk.show_cross_hair()
 
     def action_contrast(self) -> None:
-        if self.need_image():
-            self.picture.set_stretch(not self.picture.stretch)
-            self.say(
+        if self.desk.need_image():
+            self.desk.picture.set_stretch(not self.desk.picture.stretch)
+            self.desk.say(
                 "Contrast stretched between the 1st and the 99th percentile."
-                if self.picture.stretch
+                if self.desk.picture.stretch
                 else "Grey values as they are."
             )
-            self.show_cross_hair()
+            self.desk.show_cross_hair()
+
+    def action_overlay(self) -> None:
+        self.desk.overlay_on = not self.desk.overlay_on
+        self.desk.say("Masks are shown." if self.desk.overlay_on else "Masks are hidden; h shows them again.")
+        self.desk.show_document()
+
+    def action_tint(self) -> None:
+        self.desk.tint = TINTS[(TINTS.index(self.desk.tint) + 1) % len(TINTS)]
+        self.desk.say({1.0: "Tints as designed.", 2.0: "Strong tints.", 0.0: "Outlines only."}[self.desk.tint])
+        self.desk.show_document()
+
+    def action_full(self) -> None:
+        full = not self.desk.screen.has_class("-full")
+        self.desk.screen.set_class(full, "-full")
+        if full:
+            self.desk.canvas.focus()
+            self.desk.say("The picture alone; F brings folder and masks back.")
+
+    def action_zoom_mask(self) -> None:
+        found, view = self.desk.doc.mask(self.desk.doc.current), self.desk.picture.view
+        if found is None or view is None:
+            self.desk.say("No mask is the current one; n goes to the next.")
+            return
+        x, y, width, height = found.bbox
+        self.desk.picture.set_view(view.around(x, y, width, height))
+        self.desk.go_to(found)
 
     def action_loupe(self) -> None:
-        self.loupe.next_zoom()
+        self.desk.loupe.next_zoom()
 
     def action_goto(self) -> None:
-        if not self.need_image() or self.picture.view is None:
+        if not self.desk.need_image() or self.desk.picture.view is None:
             return
-        view = self.picture.view
+        view = self.desk.picture.view
         width, height = view.image_width, view.image_height
-        at = self.picture.cross_hair or (0, 0)
+        at = self.desk.picture.cross_hair or (0, 0)
 
         def wrong(text: str) -> str:
             found = parse_coordinates(text)
@@ -79,18 +110,21 @@ class Viewing(WorkspaceBase):
         def go(text: str | None) -> None:
             found = parse_coordinates(text) if text else None
             if found is not None:
-                self.picture.move_cross_hair(*found)
-                self.show_cross_hair()
-                self.canvas.focus()
+                self.desk.picture.move_cross_hair(*found)
+                self.desk.show_cross_hair()
+                self.desk.canvas.focus()
 
         question = f"x,y in pixels; the image has {width} × {height}."
-        self.app.push_screen(TypeLine("Go to", question, value=f"{at[0]},{at[1]}", check=wrong), go)
+        self.desk.ask(TypeLine("Go to", question, value=f"{at[0]},{at[1]}", check=wrong), go)
 
-    def on_picture_view_viewed(self) -> None:
-        self.show_cross_hair()
+    def viewed(self) -> None:
+        self.desk.show_cross_hair()
 
-    def on_picture_view_failed(self, message: PictureView.Failed) -> None:
-        self.say(f"The picture cannot be drawn: {message.error}. Try --graphics halfcell.", "error")
+    def failed(self, error: Exception) -> None:
+        self.desk.say(
+            f'The picture cannot be drawn: {error}. Half cells work in every terminal: graphics = "halfcell" in config.toml.',
+            "error",
+        )
 
 
 def parse_coordinates(text: str) -> tuple[float, float] | None:

@@ -1,0 +1,48 @@
+"""A mask inside its rectangle: what a mask of a large image is worked on with, without ever making its canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from segment_duo.types import Rle
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CroppedMask:
+    """A binary mask inside its rectangle. ``pixels``: bool (rows, cols); ``left``, ``top``: place of its first pixel."""
+
+    pixels: npt.NDArray[np.bool_]
+    left: int
+    top: int
+
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_]) -> CroppedMask:
+        """A whole mask, bool (height, width), in the smallest rectangle that holds it."""
+        return trim(cls(mask, 0, 0))
+
+    @property
+    def area(self) -> int:
+        return int(self.pixels.sum())
+
+    def rle(self, height: int, width: int) -> Rle:
+        """COCO RLE of the mask on a canvas of this size in pixels."""
+        from segment_duo.masks.rle import encode_crop
+
+        return encode_crop(self.pixels, self.left, self.top, height, width)
+
+
+def trim(mask: CroppedMask) -> CroppedMask:
+    """The same mask in the smallest rectangle that holds it."""
+    import numpy as np
+
+    rows = np.flatnonzero(mask.pixels.any(axis=1))
+    if not len(rows):
+        return CroppedMask(mask.pixels[:0, :0], 0, 0)
+    cols = np.flatnonzero(mask.pixels.any(axis=0))
+    inner = mask.pixels[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return CroppedMask(inner, mask.left + int(cols[0]), mask.top + int(rows[0]))

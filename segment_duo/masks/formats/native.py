@@ -1,0 +1,527 @@
+"""The mask set file: written as plain builtins, read without trusting it.
+
+    pickle 1   list of dicts, SAM's record convention with COCO runs: what ``pickle.load`` alone gives, anywhere
+    pickle 2   dict, the provenance, with the format's name and version
+
+Reading takes both generations of the predecessor's files too, and lists of stock SAM 2 records. ``docs/storage-format.md`` describes the
+fields. Nothing here knows where files lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, cast
+
+from segment_duo.errors import MaskFileError
+from segment_duo.masks.load_masks import (
+    LEGACY_CLASS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    ArrayData,
+    DamagedMaskFile,
+    Instance,
+    boolean_array,
+    checked_shape,
+    fields_of,
+    inflated,
+    read_objects,
+    records_of,
+    spans_of,
+)
+from segment_duo.provenance import derived, origins
+from segment_duo.types import (
+    Banner,
+    ImageIdentity,
+    Mask,
+    MaskSet,
+    MaskSource,
+    ModelIdentity,
+    Origin,
+    PixelSize,
+    Provenance,
+    Rle,
+)
+
+FORMAT_NAME = "segment_duo mask set"
+FORMAT_VERSION = 1
+PICKLE_PROTOCOL = 4
+"""Read by every Python since 3.4."""
+
+_T = TypeVar("_T")
+_VERBS = frozenset({"asks", "calls", "holds", "is", "says", "uses"})
+_JSON_DEPTH = 12
+_JSON_ITEMS = 200_000
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------------
+
+
+def dumps(mask_set: MaskSet, *, legacy: bool = False) -> bytes:
+    """Bytes of a mask set file.
+
+    Args:
+        mask_set: masks of one size with unique ids.
+        legacy: write ``segmentation`` as the predecessor did (base64 of zlib of int32 pixel indices), with ``shape``, for its web app.
+
+    Raises:
+        MaskFileError: sizes differ, ids repeat, or a parameter is not plain data.
+    """
+    sizes = {(mask.rle.height, mask.rle.width) for mask in mask_set.masks}
+    image = mask_set.provenance.image
+    if image is not None and mask_set.masks:
+        sizes.add((image.height, image.width))
+    if len(sizes) > 1:
+        raise MaskFileError("masks of one set must have the size of its image, here are " + _sizes(sizes))
+    if len({mask.id for mask in mask_set.masks}) != len(mask_set.masks):
+        raise MaskFileError("masks of one set must have different ids")
+    records, provenance = set_records(mask_set, legacy=legacy)
+    return pickle.dumps(records, PICKLE_PROTOCOL) + pickle.dumps(provenance, PICKLE_PROTOCOL)
+
+
+def set_records(mask_set: MaskSet, *, legacy: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The records of a set, each with the number of its origin, and the provenance that lists the origins."""
+    found = origins(mask_set.masks)
+    numbers = {id(mask.origin): found.index(mask.origin) for mask in mask_set.masks if mask.origin is not None}
+    records = [to_record(mask, legacy=legacy) | {"origin": numbers.get(id(mask.origin))} for mask in mask_set.masks]
+    return records, provenance_record(mask_set.provenance) | {"origins": [origin_record(one) for one in found]}
+
+
+def origin_record(origin: Origin) -> dict[str, Any]:
+    """An origin as a dict of plain builtins; :func:`read_origin` is the inverse."""
+    return {
+        "operation": str(origin.operation),
+        "model": _model_record(origin.model),
+        "parameters": plain_json(dict(origin.parameters)),
+        "program_version": str(origin.program_version),
+        "notices": [str(notice) for notice in origin.notices],
+        "edits": [str(edit) for edit in origin.edits],
+    }
+
+
+def read_origin(value: Mapping[str, Any]) -> Origin:
+    """The inverse of :func:`origin_record`.
+
+    Raises:
+        DamagedMaskFile, KeyError, TypeError, AttributeError: it is something else.
+    """
+    return Origin(
+        operation=_text(value["operation"]),
+        model=_read_model(value.get("model")),
+        parameters=dict(plain_json(value.get("parameters") or {})),
+        program_version=_text(value.get("program_version", "")),
+        notices=tuple(_text(notice) for notice in value.get("notices") or ()),
+        edits=tuple(_text(edit) for edit in value.get("edits") or ()),
+    )
+
+
+def _model_record(model: ModelIdentity | None) -> dict[str, str] | None:
+    return None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)}
+
+
+def _read_model(value: Any) -> ModelIdentity | None:
+    return None if value is None else ModelIdentity(_text(value["id"]), _text(value["weights_sha256"]))
+
+
+def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
+    """One mask as a dict of plain builtins (JSON can hold it too), in SAM's record convention plus id, label, source and point_labels."""
+    rle = mask.rle
+    crop = mask.crop_box or (0.0, 0.0, float(rle.width), float(rle.height))
+    record: dict[str, Any] = {
+        "segmentation": {"size": [int(rle.height), int(rle.width)], "counts": str(rle.counts)},
+        "area": int(mask.area),
+        "bbox": _record_box(mask),
+        "predicted_iou": _number(mask.predicted_iou),
+        "point_coords": [[float(x), float(y)] for x, y in mask.point_coords],
+        "point_labels": [int(n) for n in mask.point_labels],
+        "stability_score": _number(mask.stability_score),
+        "crop_box": [float(n) for n in crop],
+        "id": int(mask.id),
+        "label": str(mask.label),
+        "source": str(mask.source),
+    }
+    if legacy:
+        import base64
+        import zlib
+
+        from segment_duo.masks.rle import to_indices
+
+        packed = zlib.compress(to_indices(rle).astype("<i4").tobytes(), 6)
+        record["segmentation"] = base64.b64encode(packed).decode("ascii")
+        record["shape"] = [int(rle.height), int(rle.width)]
+        # The predecessor's model knows numbers only, -1 for "nobody computed it".
+        for key in ("predicted_iou", "stability_score"):
+            record[key] = -1.0 if record[key] is None else record[key]
+    return record
+
+
+def _record_box(mask: Mask) -> list[float]:
+    """SAM's box: the last column and row less the first, so one pixel less each way than ``Mask.bbox``."""
+    x, y, width, height = mask.bbox
+    return [float(x), float(y), float(max(0.0, width - 1)), float(max(0.0, height - 1))]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def provenance_record(provenance: Provenance) -> dict[str, Any]:
+    image, model = provenance.image, provenance.model
+    banner, size = provenance.banner, provenance.pixel_size
+    return {
+        "format": FORMAT_NAME,
+        "format_version": FORMAT_VERSION,
+        "image": None
+        if image is None
+        else {
+            "path": str(image.path),
+            "sha256": str(image.sha256),
+            "width": int(image.width),
+            "height": int(image.height),
+            "page": int(image.page),
+        },
+        "model": _model_record(model),
+        "models": [str(name) for name in provenance.models],
+        "created": str(provenance.created),
+        "program_version": str(provenance.program_version),
+        "operation": str(provenance.operation),
+        "parameters": plain_json(dict(provenance.parameters)),
+        "parent": None if provenance.parent is None else str(provenance.parent),
+        "banner": None if banner is None else {"height": int(banner.height), "source": str(banner.source)},
+        "pixel_size": None
+        if size is None
+        else {
+            "x_nm": float(size.x_nm),
+            "y_nm": float(size.y_nm),
+            "source": str(size.source),
+            "trust": str(size.trust),
+        },
+        "notices": [str(notice) for notice in provenance.notices],
+    }
+
+
+def plain_json(value: object) -> Any:
+    """``value`` with JSON's types only (tuples become lists); bounded in depth and size, since it may come from a file that refers to itself.
+
+    Raises:
+        MaskFileError: other types, or too deep or too much.
+    """
+    left = [_JSON_ITEMS]
+
+    def walk(item: object, depth: int) -> Any:
+        left[0] -= 1
+        if depth > _JSON_DEPTH or left[0] < 0:
+            raise MaskFileError("the parameters are nested too deeply or too many")
+        if item is None or isinstance(item, (bool, int, float, str)):
+            # Subclasses (enums, NumPy's float64) would need their class to be read again.
+            return next((kind(item) for kind in (bool, int, float, str) if isinstance(item, kind)), None)
+        if isinstance(item, Mapping):
+            return {str(key): walk(inner, depth + 1) for key, inner in item.items()}
+        if isinstance(item, Sequence) and not isinstance(item, bytes):
+            return [walk(inner, depth + 1) for inner in item]
+        raise MaskFileError(f"a parameter is a {type(item).__name__}, which a mask set cannot hold")
+
+    return walk(value, 0)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What is known of a file without decoding its masks (and without NumPy)."""
+
+    count: int
+    provenance: Provenance
+    generation: Literal["segment_duo", "web", "records"]
+
+
+def peek(data: bytes, *, name: str = "") -> Peek:
+    """Number of masks and provenance of a file of any generation.
+
+    Raises:
+        MaskFileError: as :func:`loads`, short of the masks themselves.
+    """
+    return _guarded(lambda: _peek(data), data, name)
+
+
+def loads(
+    data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS, left_out: list[tuple[str, str]] | None = None
+) -> MaskSet:
+    """Read a mask set of ours, of either generation of the predecessor, or a pickled list of stock SAM 2 records.
+
+    Areas and boxes are those of the masks themselves; in a file of ours a differing area is damage. The predecessor's ``predicted_iou`` of -1
+    becomes None with source ``prompt``; of several stability scores the highest is kept.
+
+    Args:
+        data: the file's bytes.
+        name: how the user calls it, for messages.
+        max_pixels: larger masks are refused before memory is taken for them.
+        left_out: where masks that cannot be read are noted ("mask 3" and why), in files that are not ours; without it, or in a file of
+            ours, they end the reading.
+
+    Raises:
+        MaskFileError: it is something else, damaged, hostile, too large or inconsistent; the message names what was found.
+    """
+    return _guarded(lambda: _loads(data, max_pixels, left_out), data, name)
+
+
+def _guarded(reader: Callable[[], _T], data: bytes, name: str) -> _T:
+    try:
+        return reader()
+    except MemoryError:
+        raise MaskFileError(
+            f"{name or 'the mask file'} needs more memory than there is", "Read it on a larger machine."
+        ) from None
+    except (DamagedMaskFile, MaskFileError) as error:
+        said = error.message if isinstance(error, MaskFileError) else str(error)
+        hint = error.hint if isinstance(error, MaskFileError) else ""
+        said = _found(data) or said
+        if LEGACY_CLASS in said:
+            hint = "Its own program no longer saves it: make the masks anew with `segduo auto` or `segduo point`."
+        # Most messages are a sentence without its subject ("is truncated"); the others ("mask 3: ...") stand for themselves.
+        joint = " " if said.partition(" ")[0] in _VERBS else ": "
+        raise MaskFileError(f"{name or 'the mask file'}{joint}{said}", hint) from None
+
+
+def _found(data: bytes) -> str:
+    """A better word for things that are often mistaken for mask files."""
+    head = data[:512].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html")):
+        return "is an HTML page, not a mask set"
+    if head.startswith((b"{", b"[")) and not head.startswith(b"]"):
+        return "is JSON, not a mask set"
+    signatures = {
+        b"\x89png": "a PNG image",
+        b"ii*\x00": "a TIFF image",
+        b"mm\x00*": "a TIFF image",
+        b"\xff\xd8\xff": "a JPEG image",
+        b"pk\x03\x04": "a ZIP archive (a torch checkpoint, an NPZ or a ROI archive)",
+    }
+    for signature, what in signatures.items():
+        if head.startswith(signature):
+            return f"is {what}, not a mask set"
+    if head[:1] == b"x" and data[:2] in (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda"):
+        with contextlib.suppress(DamagedMaskFile):
+            if LEGACY_CLASS.encode() in next(inflated(data, MAX_BYTES), b""):
+                return f"holds the web app's oldest form of masks ({LEGACY_CLASS}), which is not read"
+    return ""
+
+
+def _peek(data: bytes) -> Peek:
+    objects = read_objects(data)
+    records = records_of(objects)
+    for record in records:
+        fields_of(record)
+    if len(objects) > 1:
+        return Peek(len(records), _read_provenance(objects[1]), "segment_duo")
+    web = any(isinstance(record, Instance) for record in records)
+    return Peek(len(records), Provenance(), "web" if web else "records")
+
+
+def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None) -> MaskSet:
+    objects = read_objects(data)
+    ours = len(objects) > 1
+    provenance = _read_provenance(objects[1]) if ours else Provenance()
+    origin_of = _origins(objects[1], provenance) if ours else (lambda _number: None)
+    masks = []
+    for position, record in enumerate(records_of(objects)):
+        try:
+            fields = fields_of(record)
+            mask = _read_record(fields, position, ours=ours, max_pixels=max_pixels)
+            masks.append(replace(mask, origin=origin_of(fields.get("origin"))))
+        except (DamagedMaskFile, MaskFileError) as error:
+            if left_out is not None and not ours:
+                left_out.append((f"mask {position + 1}", str(error)))
+                continue
+            raise DamagedMaskFile(f"mask {position + 1}: {error}") from None
+    if not ours:
+        masks = [replace(mask, id=position) for position, mask in enumerate(masks)]
+    _check_consistent(masks, provenance)
+    return MaskSet(tuple(masks), provenance)
+
+
+def _origins(value: Mapping[str, Any], provenance: Provenance) -> Callable[[object], Origin | None]:
+    """Tells the origin of a record by its number; in files of before there were origins, the one that the whole set has."""
+    listed = value.get("origins")
+    if listed is None:
+        whole = derived(provenance)
+        return lambda _number: whole
+    try:
+        known = [read_origin(one) for one in listed]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedMaskFile(f"its origins are damaged ({type(error).__name__}: {str(error)[:80]})") from None
+
+    def of(number: object) -> Origin | None:
+        if number is None:
+            return None
+        if type(number) is not int or not 0 <= number < len(known):
+            raise DamagedMaskFile(f"its origin is {str(number)[:20]}, the set lists {len(known)}")
+        return known[number]
+
+    return of
+
+
+def _check_consistent(masks: list[Mask], provenance: Provenance) -> None:
+    sizes = {(mask.rle.height, mask.rle.width) for mask in masks}
+    if len(sizes) > 1:
+        raise DamagedMaskFile("holds masks of different sizes: " + _sizes(sizes))
+    image = provenance.image
+    if image is not None and sizes and sizes != {(image.height, image.width)}:
+        raise DamagedMaskFile(f"holds masks of {_sizes(sizes)} for an image of {image.width} x {image.height}")
+    if len({mask.id for mask in masks}) != len(masks):
+        raise DamagedMaskFile("holds two masks with the same id")
+
+
+def _sizes(sizes: set[tuple[int, int]]) -> str:
+    return ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:4])
+
+
+def _read_record(fields: dict[str, Any], position: int, *, ours: bool, max_pixels: int) -> Mask:
+    from segment_duo.masks.rle import area, bounding_box
+
+    rle = _read_segmentation(fields, max_pixels)
+    pixels = area(rle)
+    if ours and fields.get("area") != pixels:
+        raise DamagedMaskFile(f"its area is said to be {str(fields.get('area'))[:20]}, it has {pixels} pixels")
+    predicted, stability = _score(fields.get("predicted_iou")), _score(fields.get("stability_score"))
+    prompted = not ours and fields.get("predicted_iou") is not None and predicted is None
+    points = _points(fields.get("point_coords"))
+    labels = _numbers(fields.get("point_labels")) or []
+    crop = _numbers(fields.get("crop_box"))
+    source = fields.get("source")
+    return Mask(
+        rle=rle,
+        area=pixels,
+        bbox=bounding_box(rle),
+        id=_integer(fields.get("id", position), "id"),
+        predicted_iou=predicted,
+        stability_score=stability,
+        point_coords=points,
+        point_labels=tuple(int(n) for n in labels) if len(labels) == len(points) else (),
+        crop_box=(crop[0], crop[1], crop[2], crop[3]) if crop and len(crop) == 4 and any(crop) else None,
+        label=str(fields.get("label") or "")[:1000],
+        source=cast(MaskSource, source)
+        if source in ("auto", "prompt", "import")
+        else ("prompt" if prompted else "auto"),
+    )
+
+
+def _read_segmentation(fields: dict[str, Any], max_pixels: int) -> Rle:
+    from segment_duo.masks import rle as codec
+
+    value = fields["segmentation"]
+    if isinstance(value, dict):
+        height, width = checked_shape(value.get("size"), max_pixels)
+        counts = value.get("counts")
+        if isinstance(counts, list):
+            return codec.from_counts(_numbers(counts) or [], height, width)
+        text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
+        if not isinstance(text, str):
+            raise DamagedMaskFile(f"its run-length code is a {type(counts).__name__}")
+        # Through the spans: another writer's empty runs become the one spelling that ours are compared by.
+        return codec.from_spans(*codec.spans(Rle(height, width, text)), height, width)
+    found = spans_of(fields, max_pixels)
+    if found is not None:
+        (starts, ends), height, width = found
+        return codec.from_row_spans(starts, ends, height, width)
+    array = boolean_array(value, fields, max_pixels)
+    shape = fields.get("shape")
+    if shape is not None and checked_shape(shape) != array.shape:
+        raise DamagedMaskFile(f"its array has the shape {array.shape}, its record says {str(shape)[:40]}")
+    return codec.encode(array)
+
+
+def _numbers(value: object, limit: int = 100_000_000) -> list[float] | None:
+    """A flat list of numbers from a list, tuple or array; None for anything else."""
+    items = value.to_numpy().ravel().tolist() if isinstance(value, ArrayData) else value
+    if not isinstance(items, (list, tuple)) or len(items) > limit:
+        return None
+    return [item for item in items if isinstance(item, (int, float))] if all(map(_is_number, items)) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _score(value: object) -> float | None:
+    """One score from a number, or the highest of several; None when there is none or it is the predecessor's -1."""
+    if isinstance(value, (int, float)):
+        return float(value) if value >= 0 else None
+    items = value
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], (list, tuple, ArrayData)):
+        items = value[0]
+    numbers = [number for number in _numbers(items) or [] if number >= 0]
+    return float(max(numbers)) if numbers else None
+
+
+def _points(value: object) -> tuple[tuple[float, float], ...]:
+    """Points from a list of pairs, an array, or one bare pair."""
+    items = value.to_numpy().tolist() if isinstance(value, ArrayData) else value
+    if not isinstance(items, (list, tuple)):
+        return ()
+    flat = _numbers(items)
+    pairs: list[object] = [flat] if flat and len(flat) == 2 else list(items)
+    found = []
+    for pair in pairs[:100_000]:
+        numbers = _numbers(pair, 4)
+        if numbers is None or len(numbers) != 2:
+            return ()
+        found.append((float(numbers[0]), float(numbers[1])))
+    return tuple(found)
+
+
+def _integer(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DamagedMaskFile(f"its {what} is a {type(value).__name__}, not a whole number")
+    return value
+
+
+def _read_provenance(value: object) -> Provenance:
+    if not isinstance(value, dict) or value.get("format") != FORMAT_NAME:
+        raise DamagedMaskFile("its second part is not the provenance of a mask set")
+    version = value.get("format_version")
+    if type(version) is not int or version > FORMAT_VERSION:
+        raise MaskFileError(
+            f"is written in version {str(version)[:20]} of the format; this program reads up to {FORMAT_VERSION}",
+            "install a newer segment_duo",
+        )
+    try:
+        image, model = value.get("image"), value.get("model")
+        banner, size = value.get("banner"), value.get("pixel_size")
+        parameters = plain_json(value.get("parameters") or {})
+        return Provenance(
+            image=None
+            if image is None
+            else ImageIdentity(
+                path=_text(image["path"]),
+                sha256=_text(image["sha256"]),
+                width=_integer(image["width"], "image's width"),
+                height=_integer(image["height"], "image's height"),
+                page=_integer(image.get("page", 0), "page"),
+            ),
+            model=_read_model(model),
+            models=tuple(_text(name) for name in value.get("models", [model["id"]] if model else ())),
+            created=_text(value.get("created", "")),
+            program_version=_text(value.get("program_version", "")),
+            operation=_text(value.get("operation", "")),
+            parameters=dict(parameters),
+            parent=None if value.get("parent") is None else _text(value["parent"]),
+            banner=None if banner is None else Banner(_integer(banner["height"], "banner"), _text(banner["source"])),  # type: ignore[arg-type]
+            pixel_size=None
+            if size is None
+            else PixelSize(float(size["x_nm"]), float(size["y_nm"]), _text(size["source"]), _text(size["trust"])),  # type: ignore[arg-type]
+            notices=tuple(_text(notice) for notice in value.get("notices") or ()),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DamagedMaskFile):
+            raise
+        raise DamagedMaskFile(f"its provenance is damaged ({type(error).__name__}: {str(error)[:80]})") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise DamagedMaskFile(f"its provenance holds a {type(value).__name__} where text is expected")
+    return value

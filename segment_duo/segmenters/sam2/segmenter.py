@@ -1,0 +1,95 @@
+"""SAM 2.1 as a segmenter: the family that nano, the official checkpoints, trained and custom models belong to. Imports torch when it loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from segment_duo.segmenters.base import (
+    AutomaticRun,
+    DeviceMemoryFull,
+    EmbedCrop,
+    LoadRequest,
+    OnProgress,
+    Prediction,
+    PromptArrays,
+    Segmenter,
+    SegmenterInfo,
+    never,
+    no_progress,
+    unchecked,
+)
+from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.build import build_model
+from segment_duo.segmenters.sam2.catalogue import CAPABILITIES
+from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.types import AutoParameters
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Sam2Segmenter(Segmenter):
+    """One SAM 2 model on one device."""
+
+    def __init__(self, predictor: Predictor, info: SegmenterInfo) -> None:
+        self.info = info
+        self.predictor = predictor
+        self.parameters = sum(tensor.numel() for tensor in predictor.model.parameters())
+
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
+        return self.predictor.embed(pixels)
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Embedding:
+        return Embedding.from_arrays(arrays, self.predictor.device)
+
+    def predict(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[PromptArrays],
+        *,
+        preview_max_side: int | None = None,
+        check: Callable[[], None] = unchecked,
+    ) -> list[Prediction]:
+        return self.predictor.predict(embedding, prompts, preview_max_side=preview_max_side, check=check)
+
+    def automatic(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        parameters: AutoParameters,
+        *,
+        embedding: Embedding | None = None,
+        embed_crop: EmbedCrop | None = None,
+        on_progress: OnProgress = no_progress,
+        should_cancel: Callable[[], bool] = never,
+        candidates: Any = None,
+    ) -> AutomaticRun:
+        return AutomaticMaskGenerator(self.predictor, parameters).generate(
+            pixels,
+            embedding=embedding,
+            embed_crop=embed_crop,
+            on_progress=on_progress,
+            should_cancel=should_cancel,
+            candidates=candidates,
+        )
+
+    def release(self) -> None:
+        self.predictor.release()
+
+
+def load(request: LoadRequest) -> Sam2Segmenter:
+    """Build the model and read its checkpoint.
+
+    Raises:
+        ModelError: its files are missing or damaged.
+        DeviceMemoryFull: the device has no room for it.
+    """
+    try:
+        model = build_model(request.config, request.checkpoint_path, torch.device(request.device))
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryFull(str(error)) from None
+    return Sam2Segmenter(Predictor(model), SegmenterInfo(request.id, "", CAPABILITIES))

@@ -1,0 +1,225 @@
+"""What the canvas shows, as screen pixels: the image, the masks as tints and outlines, the box.
+
+    unselected   blue outline, faint tint          current     yellow outline
+    selected     green outline and tint            candidate   green tint, white outline
+
+Without colours (``plain``) outlines are the opposite of what they lie on, black or white; the current mask's is dotted.
+The colours are those of Okabe and Ito, which people with any colour vision can tell apart; outlines and marks carry the same
+information by shape. Masks are drawn at the screen's resolution from crops of their own size, so the cost is that of what is visible.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segment_duo.types import Box, Mask, Point, Rle
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from segment_duo.terminal.viewport import Viewport
+
+    Pixels = npt.NDArray[np.uint8]
+    Bits = npt.NDArray[np.bool_]
+
+BLUE = (86, 180, 233)
+GREEN = (0, 200, 140)
+YELLOW = (240, 228, 66)
+WHITE = (255, 255, 255)
+INCLUDE = (0, 158, 115)
+EXCLUDE = (213, 94, 0)
+
+_UNTICKED, _TICKED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
+_TINT = {_UNTICKED: (BLUE, 0.14), _TICKED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
+# Unselected outlines let the image through: many small masks would hide it on half cells.
+_OUTLINE = {_UNTICKED: (BLUE, 0.6), _TICKED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What is drawn over the image.
+
+    Attributes:
+        burn_points: draw the points into the picture, for sixel, which text would erase.
+        tint: how strong the tints are: 1 as designed, 0 none (outlines only).
+        plain: for screens without colours.
+    """
+
+    masks: tuple[Mask, ...] = ()
+    ticked: frozenset[int] = frozenset()
+    current: int | None = None
+    candidate: Mask | None = None
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    burn_points: bool = False
+    tint: float = 1.0
+    plain: bool = False
+
+
+class MaskCrops:
+    """Decoded masks, each as the crop that its box names, least recently used ones dropped. Used by one thread at a time.
+
+    Args:
+        bound: bytes to keep.
+    """
+
+    def __init__(self, bound: int = 256 * 2**20) -> None:
+        self._bound = bound
+        self._used = 0
+        self._crops: OrderedDict[Rle, tuple[int, int, Bits]] = OrderedDict()
+
+    def get(self, rle: Rle) -> tuple[int, int, Bits]:
+        """x, y and the crop, bool, shape (h, w)."""
+        found = self._crops.get(rle)
+        if found is not None:
+            self._crops.move_to_end(rle)
+            return found
+        from segment_duo.masks.rle import bounding_box, decode_crop
+
+        x, y, w, h = (int(value) for value in bounding_box(rle))
+        found = (x, y, decode_crop(rle, x, y, max(w, 1), max(h, 1)))
+        self._crops[rle] = found
+        self._used += found[2].nbytes
+        while self._used > self._bound and len(self._crops) > 1:
+            self._used -= self._crops.popitem(last=False)[1][2].nbytes
+        return found
+
+
+def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) -> Pixels:
+    """Draw the overlay on the rendered image.
+
+    Args:
+        base: uint8, shape (view.pixel_rows, view.pixel_columns, 3); changed in place.
+
+    Returns:
+        ``base``.
+    """
+    import numpy as np
+
+    fill = np.zeros(base.shape[:2], np.uint8)
+    edge = np.zeros(base.shape[:2], np.uint8)
+    width = 1 if view.cell_height <= 2 else 2
+    layers = _Layers(view, fill, edge, width)
+    # Larger ones first, so that a small mask on a large one stays visible.
+    ordered = sorted(overlay.masks, key=lambda mask: -mask.area)
+    current = [mask for mask in ordered if mask.id == overlay.current]
+    plain = [(mask, _TICKED if mask.id in overlay.ticked else _UNTICKED) for mask in ordered]
+    plain.sort(key=lambda item: item[1] == _TICKED)
+    for mask, kind in plain:
+        _draw(layers, crops.get(mask.rle), kind, kind)
+    for mask in current:
+        _draw(layers, crops.get(mask.rle), 0, _CURRENT)
+    if overlay.candidate is not None:
+        _draw(layers, crops.get(overlay.candidate.rle), _CANDIDATE, _CANDIDATE)
+    for kind, (colour, strength) in _TINT.items():
+        where = fill == kind
+        if overlay.tint and where.any():
+            share = min(strength * overlay.tint, 0.9)
+            ink = WHITE if overlay.plain else colour
+            base[where] = (base[where] * (1 - share) + np.array(ink) * share).astype(np.uint8)
+    if overlay.plain:
+        _plain_outlines(base, edge)
+    else:
+        for kind, (colour, strength) in _OUTLINE.items():
+            where = edge == kind
+            if where.any():
+                base[where] = (base[where] * (1 - strength) + np.array(colour) * strength).astype(np.uint8)
+    if overlay.box is not None:
+        _draw_box(base, view, overlay.box, width)
+    if overlay.burn_points:
+        for point in overlay.points:
+            _draw_point(base, view, point)
+    return base
+
+
+def _plain_outlines(base: Pixels, edge: npt.NDArray[np.uint8]) -> None:
+    """Outlines that are seen without colours: the opposite of their ground, a faint line half-way to it, the current one dotted."""
+    import numpy as np
+
+    opposite = np.where(base.mean(axis=2) > 110, 0, 255)
+    rows, columns = np.ogrid[: edge.shape[0], : edge.shape[1]]
+    dots = (rows // 2 + columns) % 2 * 255
+    for kind in _OUTLINE:
+        where = edge == kind
+        if where.any():
+            ink = dots[where] if kind == _CURRENT else opposite[where]
+            base[where] = ink[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """Which tint and which outline every screen pixel gets. ``line``: thickness of outlines in screen pixels."""
+
+    view: Viewport
+    fill: npt.NDArray[np.uint8]
+    edge: npt.NDArray[np.uint8]
+    line: int
+
+
+def _draw(layers: _Layers, crop: tuple[int, int, Bits], tint: int, outline: int) -> None:
+    import numpy as np
+
+    view, fill, edge = layers.view, layers.fill, layers.edge
+    x, y, bits = crop
+    height, columns = bits.shape
+    rows_total, columns_total = fill.shape
+    # One screen pixel more on every side, so that the outline closes.
+    left = max(int((x - view.left) / view.scale) - 1, -1)
+    right = min(int((x + columns - view.left) / view.scale) + 2, columns_total + 1)
+    top = max(int((y - view.top) / view.scale) - 1, -1)
+    bottom = min(int((y + height - view.top) / view.scale) + 2, rows_total + 1)
+    if left >= right or top >= bottom:
+        return
+    xs = np.floor(view.left + (np.arange(left, right) + 0.5) * view.scale).astype(np.int64) - x
+    ys = np.floor(view.top + (np.arange(top, bottom) + 0.5) * view.scale).astype(np.int64) - y
+    good_x, good_y = (xs >= 0) & (xs < columns), (ys >= 0) & (ys < height)
+    seen = bits[np.clip(ys, 0, height - 1)[:, None], np.clip(xs, 0, columns - 1)[None, :]]
+    seen = seen & good_y[:, None] & good_x[None, :]
+    if not seen.any():
+        # Smaller than a screen pixel and between the samples: one dot in its middle.
+        middle_x = int((x + columns / 2 - view.left) / view.scale)
+        middle_y = int((y + height / 2 - view.top) / view.scale)
+        if bits.any() and left <= middle_x < right and top <= middle_y < bottom:
+            seen[middle_y - top, middle_x - left] = True
+    inner = seen
+    for _ in range(layers.line):
+        padded = np.pad(inner, 1)
+        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(right, columns_total), min(bottom, rows_total)
+    part = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+    whole, line = seen[part], (seen & ~inner)[part]
+    if tint:
+        fill[y0:y1, x0:x1][whole] = tint
+        edge[y0:y1, x0:x1][whole] = 0
+    edge[y0:y1, x0:x1][line] = outline
+
+
+def _draw_box(base: Pixels, view: Viewport, box: Box, width: int) -> None:
+    rows, columns = base.shape[:2]
+    x0, y0 = (int(value) for value in view.to_screen_pixel(box.x0, box.y0))
+    x1, y1 = (int(value) for value in view.to_screen_pixel(box.x1, box.y1))
+    left, right = max(x0, 0), min(x1 + 1, columns)
+    top, bottom = max(y0, 0), min(y1 + 1, rows)
+    for i in range(width):
+        for row in (y0 + i, y1 - i):
+            if 0 <= row < rows and left < right:
+                base[row, left:right] = YELLOW
+        for column in (x0 + i, x1 - i):
+            if 0 <= column < columns and top < bottom:
+                base[top:bottom, column] = YELLOW
+
+
+def _draw_point(base: Pixels, view: Viewport, point: Point) -> None:
+    import numpy as np
+
+    x, y = view.to_screen_pixel(point.x, point.y)
+    radius = max(2.0, view.cell_width * 0.6)
+    rows, columns = base.shape[:2]
+    yy, xx = np.ogrid[:rows, :columns]
+    distance = np.hypot(xx + 0.5 - x, yy + 0.5 - y)
+    base[distance <= radius + 1.5] = WHITE
+    base[distance <= radius] = INCLUDE if point.label else EXCLUDE

@@ -1,0 +1,99 @@
+"""An image and its masks as text for the terminal, without a UI: what ``segduo show`` prints."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+
+from segment_duo.terminal import graphics
+from segment_duo.terminal.compose import MaskCrops, Overlay, compose
+from segment_duo.terminal.graphics import HALF_CELL, Method, Terminal
+from segment_duo.terminal.viewport import Viewport
+from segment_duo.types import Mask
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+RAMP = " .:-=+*#%@"
+"""Characters of increasing ink; for light text on a dark ground."""
+
+
+def render_still(
+    pixels: npt.NDArray[np.uint8],
+    masks: Sequence[Mask],
+    *,
+    method: str = "auto",
+    columns: int | None = None,
+    forced: bool = False,
+) -> str:
+    """The text to write to stdout, with a line break at its end.
+
+    Args:
+        pixels: uint8, shape (H, W, 3).
+        masks: drawn in green over the image.
+        method: ``auto``, ``kitty``, ``sixel`` or ``halfcell``.
+        columns: width in cells; None: the terminal's, at most so that the picture fits its height.
+        forced: use the method even when stdout is no terminal.
+    """
+    plain = os.environ.get("NO_COLOR") is not None or not (sys.stdout.isatty() or forced)
+    terminal = Terminal(Method.HALFCELL) if plain else graphics.detect(method)
+    view = _view(pixels.shape[1], pixels.shape[0], terminal, columns)
+    from segment_duo.images.view import Pyramid
+
+    base = Pyramid(pixels).render(*view.edges(), view.pixel_columns, view.pixel_rows)
+    overlay = Overlay(tuple(masks), frozenset(mask.id for mask in masks))
+    drawn = compose(base, view, overlay, MaskCrops())
+    if plain:
+        return _characters(drawn)
+    return _escape_sequences(drawn, view, terminal)
+
+
+def _view(width: int, height: int, terminal: Terminal, columns: int | None) -> Viewport:
+    size = shutil.get_terminal_size()
+    cell = HALF_CELL if terminal.method is Method.HALFCELL else terminal.cell
+    most_columns = columns or size.columns
+    most_rows = 10_000 if columns else max(2, size.lines - 2)  # the prompt's line stays visible
+    scale = max(width / (most_columns * cell[0]), height / (most_rows * cell[1]))
+    used_columns = max(1, min(most_columns, round(width / scale / cell[0])))
+    used_rows = max(1, min(most_rows, round(height / scale / cell[1])))
+    return Viewport.fitted((width, height), (used_columns, used_rows), cell)
+
+
+def _escape_sequences(pixels: npt.NDArray[np.uint8], view: Viewport, terminal: Terminal) -> str:
+    if terminal.method is Method.SIXEL:
+        return graphics.sixel(pixels) + "\n"
+    if terminal.method is Method.KITTY:
+        number = graphics.next_image_id()
+        placed = graphics.kitty_transmit(pixels, number, view.columns, view.rows, tmux=terminal.tmux)
+        return placed + _ansi(graphics.kitty_rows(number, view.columns, view.rows))
+    return _ansi(graphics.half_cells(pixels))
+
+
+def _ansi(rows: list[list[Segment]]) -> str:
+    """Cells -> escape sequences in the colours that this terminal has."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, legacy_windows=False)
+    system = console._color_system
+    for row in rows:
+        for segment in Segment.simplify(row):
+            text.write((segment.style or Style()).render(segment.text, color_system=system))
+        text.write("\n")
+    return text.getvalue()
+
+
+def _characters(pixels: npt.NDArray[np.uint8]) -> str:
+    import numpy as np
+
+    grey = pixels.astype(np.float64).mean(axis=2).reshape(pixels.shape[0] // 2, 2, -1).mean(axis=1)
+    index = np.minimum((grey / 256 * len(RAMP)).astype(int), len(RAMP) - 1)
+    return "\n".join("".join(RAMP[i] for i in row).rstrip() for row in index) + "\n"

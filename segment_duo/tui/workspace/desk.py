@@ -1,0 +1,269 @@
+"""What the parts of the workspace share: panes, the document, the session and its locks, and how the user is told of things.
+
+It knows no part; the parts know it, and get what they need of each other as arguments from the screen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+from textual.screen import Screen
+from textual.timer import Timer
+
+from segment_duo.errors import SegduoError
+from segment_duo.terminal.compose import MaskCrops, Overlay
+from segment_duo.terminal.graphics import Terminal
+from segment_duo.tui.canvas.canvas import Canvas
+from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.explorer.explorer import Explorer
+from segment_duo.tui.jobs import Jobs
+from segment_duo.tui.journal import Journal
+from segment_duo.tui.loupe.loupe import Loupe
+from segment_duo.tui.masks.mask_list import MaskList
+from segment_duo.tui.ports import OpenImage, SessionPort
+from segment_duo.tui.screens.dialog import Answer, Dialog
+from segment_duo.tui.state import Document
+from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
+from segment_duo.types import Mask
+
+if TYPE_CHECKING:
+    from segment_duo.images.view import Pyramid
+
+
+class Told(Message):
+    """A line for the user, posted from any thread."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+class Desk:
+    """Panes and shared state.
+
+    The session serves one caller at a time: calls of the engine hold ``engine_lock``, calls of stores ``store_lock``, so that listing a
+    folder never waits for the model.
+    """
+
+    def __init__(self, screen: Screen[None], session: SessionPort, journal: Journal, terminal: Terminal) -> None:
+        self.screen = screen
+        self.session = session
+        self.journal = journal
+        self.doc = Document()
+        self.image: OpenImage | None = None
+        self.pyramid: Pyramid | None = None
+        self.engine_text = "engine: not asked yet"
+        self.engine_lock = threading.Lock()
+        self.store_lock = threading.Lock()
+        self.elsewhere: Callable[[str], SessionPort] | None = None
+        self.known_versions: set[str] | None = None
+        """Names of the saved versions when the masks were loaded or last saved; None before that."""
+        self.live: tuple[Mask, ...] = ()
+        """Masks that are shown and are not there yet: a stroke that is being drawn, the parts of a split that is offered."""
+        self.replaced: frozenset[int] = frozenset()
+        """Ids of the masks whose place they take."""
+        self.cut_from: tuple[int, int] | None = None
+        self.tool_text = ""
+        self.moved: Callable[[float, float], None] = lambda *_: None
+        """Told of every move of the cross-hair by key."""
+        self.overlay_on = True
+        self.tint = 1.0
+        self.series = ""
+        self._hit_crops = MaskCrops(64 * 2**20)
+        self.jobs = Jobs(screen, self.report)
+        self.canvas = Canvas(terminal)
+        self.explorer = Explorer()
+        self.mask_list = MaskList()
+        self.loupe = Loupe()
+        self.header = HeaderLine()
+        self.status = StatusLine()
+        self.message = MessageLine()
+
+    def leave(self) -> None:
+        """End the program, at once."""
+        self.jobs.stop_all()
+        self.journal.close()
+        self.screen.app.exit()
+
+    @property
+    def picture(self) -> PictureView:
+        return self.canvas.picture
+
+    def ask(self, dialog: Dialog[Answer], take: Callable[[Answer | None], None]) -> None:
+        """Show a dialog; ``take`` gets its answer, None when the user went back."""
+        self.screen.app.push_screen(dialog, take)
+
+    def later(self, seconds: float, do: Callable[[], None]) -> Timer:
+        return self.screen.set_timer(seconds, do)
+
+    def every(self, seconds: float, do: Callable[[], None]) -> Timer:
+        return self.screen.set_interval(seconds, do)
+
+    # Talking to the user
+
+    def say(self, text: str, tone: Tone = "info") -> None:
+        self.message.show(text, tone)
+
+    def report(self, error: SegduoError) -> None:
+        """An error becomes a message with the next step. Nothing is lost by it."""
+        self.say(f"{error.message.rstrip('.')}. {error.hint}".strip(), "error")
+
+    def need_image(self) -> bool:
+        if self.image is None:
+            self.say("Open an image first: choose one in the list on the left and press Enter.")
+            return False
+        return True
+
+    # Showing the state
+
+    def show_document(self) -> None:
+        """Bring every pane up to date with the document."""
+        doc = self.doc
+        candidate = doc.candidate
+        self.picture.show_overlay(
+            Overlay(
+                masks=self._drawn() if self.overlay_on else (),
+                ticked=doc.ticked | {mask.id for mask in self.live if mask.id < -1},
+                current=doc.current,
+                candidate=candidate.mask if candidate and self.overlay_on else None,
+                points=doc.present.points,
+                box=doc.present.box,
+                tint=self.tint,
+            ),
+            self.cut_from or doc.corner,
+        )
+        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title())
+        self.show_header()
+        self.show_cross_hair()
+        self.screen.refresh_bindings()
+
+    def _drawn(self) -> tuple[Mask, ...]:
+        if not (self.live or self.replaced):
+            return self.doc.shown
+        return (*(mask for mask in self.doc.shown if mask.id not in self.replaced), *self.live)
+
+    def _list_title(self) -> str:
+        doc = self.doc
+        count = f"{len(doc.shown)} of {len(doc.masks)}" if doc.filter else f"{len(doc.masks)}"
+        parts = [f"masks {count}"]
+        if doc.ticked:
+            parts.append(f"{len(doc.ticked)} selected")
+        if doc.filter:
+            parts.append(str(doc.filter))
+        return " · ".join(parts)
+
+    def show_header(self) -> None:
+        path = short_path(str(self.image.ref)) if self.image else "no image"
+        version = f"version {self.doc.version}" if self.doc.version is not None else ""
+        self.header.show(
+            path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=self.series
+        )
+
+    def go_to(self, mask: Mask) -> None:
+        """Bring the cross-hair, and so the keys, to a mask: to its middle, or else to a pixel of it near the middle."""
+        x, y, width, height = mask.bbox
+        at = (round(x + (width - 1) / 2), round(y + (height - 1) / 2))
+        if not self._covers(mask, *at):
+            at = self._nearest(mask, *at)
+        if self.picture.move_cross_hair(*at):
+            return  # the view's own message shows the rest
+        self.show_cross_hair()
+
+    def _nearest(self, mask: Mask, x: int, y: int) -> tuple[int, int]:
+        import numpy as np
+
+        left, top, bits = self._hit_crops.get(mask.rle)
+        rows, columns = np.nonzero(bits)
+        if not len(rows):
+            return x, y
+        nearest = int(np.argmin((columns + left - x) ** 2 + (rows + top - y) ** 2))
+        return int(columns[nearest]) + left, int(rows[nearest]) + top
+
+    def show_cross_hair(self) -> None:
+        """Everything that follows the cross-hair. None of it is picture data."""
+        self.canvas.update_rulers()
+        picture, doc = self.picture, self.doc
+        at = picture.cross_hair
+        candidate = doc.candidate
+        self.loupe.look_at(
+            self.pyramid,
+            at,
+            stretch=picture.stretch,
+            mask=candidate.mask if candidate else self._in_hand(),
+            points=doc.present.points,
+        )
+        self.status.show(self._status_text(at))
+
+    def _in_hand(self) -> Mask | None:
+        """What the tool works on, for the loupe."""
+        if not self.tool_text:
+            return None
+        return self.live[0] if self.live else self.doc.mask(self.doc.current)
+
+    def _status_text(self, at: tuple[int, int] | None) -> str:
+        if self.image is None or at is None or self.picture.view is None:
+            return ""
+        x, y = at
+        parts = [
+            f"x {x:>4}  y {y:>4}",
+            f"grey {_value(self.image, x, y)}",
+            zoom_label(self.picture.view.magnification),
+        ]
+        facts = self.image.data.facts
+        if facts.pages > 1:
+            parts.append(f"page {facts.page} of 0–{facts.pages - 1}")
+        size = facts.pixel_size
+        if size is not None:
+            parts.append(f"{size.x_nm:.4g} nm/px")
+        if not self.overlay_on:
+            parts.append("masks hidden")
+        if self.picture.stretch:
+            parts.append("contrast stretched")
+        if self.tool_text:
+            parts.insert(1, self.tool_text)
+        if self.cut_from is not None:
+            parts.append("cut: go to the other end, k")
+        if self.doc.refining is not None:
+            parts.append(f"correcting mask {self.doc.refining.id}")
+        if self.doc.corner is not None:
+            parts.append("box: go to the opposite corner, r")
+        candidate = self.doc.candidate
+        if candidate is not None:
+            score = f", IoU {candidate.predicted_iou:.2f}" if candidate.predicted_iou is not None else ""
+            parts.append(f"candidate {self.doc.candidate_index + 1} of {len(self.doc.candidates)}{score}")
+        elif not self.doc.pointing:
+            here = self.mask_at(x, y)
+            if here is not None:
+                label = self.doc.mask(here)
+                parts.append(f"mask {here}{f' “{label.label}”' if label and label.label else ''}")
+        return " │ ".join(parts)
+
+    def mask_at(self, x: int, y: int) -> int | None:
+        """Id of the smallest shown mask that covers a pixel."""
+        found = None
+        for mask in self.doc.shown:
+            left, top, width, height = mask.bbox
+            near = left - 1 <= x <= left + width and top - 1 <= y <= top + height
+            if near and (found is None or mask.area < found.area) and self._covers(mask, x, y):
+                found = mask
+        return found.id if found else None
+
+    def _covers(self, mask: Mask, x: int, y: int) -> bool:
+        left, top, bits = self._hit_crops.get(mask.rle)
+        row, column = y - top, x - left
+        return bool(0 <= row < bits.shape[0] and 0 <= column < bits.shape[1] and bits[row, column])
+
+
+def _value(image: OpenImage, x: int, y: int) -> str:
+    value = image.data.original[y, x]
+    if getattr(value, "ndim", 0):
+        return "/".join(f"{float(each):g}" for each in value[:3])
+    return f"{float(value):g}"
+
+
+def zoom_label(magnification: float) -> str:
+    """``16x`` enlarged, ``19.6 %`` reduced."""
+    return f"{magnification:.3g}x" if magnification >= 1 else f"{100 * magnification:.3g} %"

@@ -1,0 +1,88 @@
+"""Unsaved work: kept in the journal after every edit, offered again after a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable
+
+from textual.timer import Timer
+
+from segment_duo.errors import SegduoError
+from segment_duo.tui.journal import Draft
+from segment_duo.tui.screens.ask import Choose
+from segment_duo.tui.status.lines import short_path
+from segment_duo.tui.wording import counted
+from segment_duo.tui.workspace.desk import Desk
+
+DRAFT_PAUSE = 0.3
+"""Seconds after an edit before the journal is written, so that a series of edits is one write."""
+
+
+class Drafts:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._draft_timer: Timer | None = None
+
+    def keep(self) -> None:
+        if self._draft_timer is not None:
+            self._draft_timer.stop()
+        self._draft_timer = self.desk.later(DRAFT_PAUSE, self.write)
+
+    def write(self, then: Callable[[], None] = lambda: None) -> None:
+        """Write the journal; ``then``: what to do once the work is on disk."""
+        image, doc = self.desk.image, self.desk.doc
+        if image is None:
+            return
+        if not doc.unsaved and not doc.present.points:
+            self.forget()
+            return
+        draft = Draft(
+            image.ref, image.data.facts.sha256, doc.version, doc.masks, doc.present.points, page=image.data.facts.page
+        )
+
+        def failed(error: SegduoError) -> None:
+            self.desk.say(
+                f"The draft cannot be written ({error.message}). Save often, or elsewhere: Ctrl+S.", "warning"
+            )
+
+        self.desk.jobs.start(
+            "journal",
+            lambda job: self.desk.journal.write(draft, job.superseded),
+            lambda _: then(),
+            what="Writing the journal",
+            failed=failed,
+        )
+
+    def forget(self) -> None:
+        if self._draft_timer is not None:
+            self._draft_timer.stop()
+            self._draft_timer = None
+        self.desk.jobs.stop("journal")
+        if self.desk.image is not None:
+            with contextlib.suppress(OSError):
+                self.desk.journal.forget(self.desk.image.ref)
+
+    def offer(self, bring_back: Callable[[Draft], None]) -> None:
+        """Ask about the newest work that a crash or a lost connection left behind."""
+        drafts = self.desk.journal.left_behind()
+        if not drafts:
+            return
+        draft = drafts[0]
+
+        def answered(answer: str | None) -> None:
+            if answer == "restore":
+                bring_back(draft)
+            elif answer == "discard":
+                self.desk.journal.discard(draft)
+                self.offer(bring_back)
+
+        when = datetime.datetime.fromtimestamp(draft.written).strftime("%Y-%m-%d %H:%M")
+        what = counted(len(draft.masks), "mask")
+        if draft.points:
+            what += f" and {counted(len(draft.points), 'point')}"
+        more = f" ({len(drafts) - 1} more after it)" if len(drafts) > 1 else ""
+        question = f"{short_path(str(draft.ref))}: {what} from {when}, never saved{more}. Open it?"
+        # The focus is on what changes nothing: an Enter that was typed ahead must not open another image.
+        answers = (("later", "Later"), ("restore", "Bring back"), ("discard", "Discard"))
+        self.desk.ask(Choose("Unsaved work was found", question, answers), answered)

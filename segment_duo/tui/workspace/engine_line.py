@@ -1,0 +1,76 @@
+"""What the header says of the engine: the model, its device, whether it is ready; and the embedding of the image that is open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from segment_duo.errors import SegduoError
+from segment_duo.tui.jobs import Job
+from segment_duo.tui.workspace.desk import Desk
+
+if TYPE_CHECKING:
+    from segment_duo.engine.protocol import EngineStatus
+
+
+class EngineLine:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._state = "not asked yet"
+        self._model_name = ""
+        self._device = ""
+
+    def embed(self) -> None:
+        image = self.desk.image
+        if image is None:
+            return
+
+        def work(job: Job) -> Any:
+            with self.desk.engine_lock:
+                return None if job.superseded() else self.desk.session.embed(image)
+
+        def done(_: Any) -> None:
+            self.says("ready")
+
+        def failed(error: SegduoError) -> None:
+            self.says("not available")
+            self.desk.report(error)
+
+        self.says("looking at the image …")
+        self.desk.jobs.start("embed", work, done, what="Preparing the image", failed=failed)
+
+    def says(self, state: str) -> None:
+        self._state = state
+        self.show()
+
+    def ask_model(self) -> None:
+        def done(name: str) -> None:
+            self._model_name = name
+            self.show()
+
+        self.desk.jobs.start("model", lambda _: self.desk.session.model.id, done, what="Choosing the model")
+
+    def ask_status(self) -> None:
+        if self.desk.jobs.busy("status") or not self.desk.engine_lock.acquire(blocking=False):
+            return
+        self.desk.engine_lock.release()
+
+        def work(_: Job) -> EngineStatus | None:
+            with self.desk.engine_lock:
+                return self.desk.session.engine_status()
+
+        def done(status: EngineStatus | None) -> None:
+            if status is None:
+                self.says("off (starts when needed)")
+                return
+            self._device = status.device
+            self.says("busy" if status.running else "ready")
+
+        def failed(_: SegduoError) -> None:
+            self.says("not answering")
+
+        self.desk.jobs.start("status", work, done, what="Asking the engine", failed=failed)
+
+    def show(self) -> None:
+        parts = [self._model_name, self._device, f"engine {self._state}"]
+        self.desk.engine_text = " · ".join(part for part in parts if part)
+        self.desk.show_header()

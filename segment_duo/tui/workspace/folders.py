@@ -1,0 +1,209 @@
+"""The explorer: which folder it lists, where one can go, and paths typed by the user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from segment_duo.errors import SegduoError
+from segment_duo.tui.explorer.explorer import Item
+from segment_duo.tui.jobs import Job
+from segment_duo.tui.screens.ask import TypeLine
+from segment_duo.tui.status.lines import short_path
+from segment_duo.tui.wording import counted
+from segment_duo.tui.workspace.desk import Desk
+from segment_duo.types import ImageRef, StoreKind
+
+PLACES = ""
+"""The pseudo-folder that lists where one can go."""
+
+
+class Folders:
+    """Args:
+    open_image: opens what is no folder, as users type it.
+    """
+
+    def __init__(self, desk: Desk, open_image: Callable[[str], None]) -> None:
+        self.desk = desk
+        self._open = open_image
+        self.folder = PLACES
+
+    def start_at(self, text: str) -> None:
+        """Open what was named on the command line: a folder or an image."""
+
+        def work(_: Job) -> tuple[str, bool]:
+            ref = self.desk.session.reference(text)
+            return str(ref), is_folder(ref)
+
+        def done(found: tuple[str, bool]) -> None:
+            target, folder = found
+            if folder:
+                self.show_folder(target, focus=True)
+            else:
+                self.show_folder(parent_of(target), at=target)
+                self._open(target)
+
+        self.desk.jobs.start("start", work, done, what="Opening")
+
+    def show_folder(self, target: str, *, at: str = "", focus: bool = False) -> None:
+        """List a folder in the explorer; "" lists the places."""
+        if target == PLACES:
+            self._show_places()
+            return
+
+        def work(_: Job) -> tuple[Item, ...]:
+            with self.desk.store_lock:
+                ref = self.desk.session.reference(target)
+                entries = self.desk.session.list_folder(target)
+                saved = self.desk.session.sets.stems(ref)
+            return (*folder_items(ref, entries, saved), *unusable(ref))
+
+        def done(items: tuple[Item, ...]) -> None:
+            self.folder = target
+            self.desk.explorer.show_title(short_path(target))
+            images = sum(not item.is_folder for item in items)
+            self.desk.explorer.show(items, hint="no images here", at=at)
+            if not self.desk.image:
+                self.desk.say(
+                    f"{counted(images, 'image')} here. Enter opens, typing narrows the list, F1 shows all keys."
+                )
+
+        def failed(error: SegduoError) -> None:
+            self.desk.report(error)
+            if not self.desk.explorer.list.items:
+                self._show_places()
+
+        if focus:
+            self.desk.explorer.remove_class("-hidden")
+            self.desk.explorer.list.focus()
+        self.desk.jobs.start("folder", work, done, what="Reading the folder", failed=failed)
+
+    def _show_places(self) -> None:
+        self.folder = PLACES
+        config = getattr(self.desk.session, "config", None)
+        items = [
+            Item("working folder", str(Path.cwd()), True, note="local"),
+            Item("home", str(Path.home()), True, note="local"),
+        ]
+        start = getattr(config, "start_folder", None)
+        if start:
+            items.insert(0, Item(start, start, True, note="start"))
+        self.desk.explorer.show_title("places")
+        self.desk.explorer.show(tuple(items))
+        self.desk.say("Ctrl+O types a path; those on Drops begin with /drops/.")
+
+    def chosen(self, item: Item) -> None:
+        if not item.target:
+            self.desk.say(
+                "The name of this file is not UTF-8, so no set could be named after it. Rename it.", "warning"
+            )
+        elif item.is_folder:
+            self.show_folder(item.target)
+        else:
+            self._open(item.target)
+
+    def action_choose(self) -> None:
+        self.desk.explorer.list.choose()
+
+    def action_up(self) -> None:
+        if self.folder != PLACES:
+            self.show_folder(parent_of(self.folder), at=self.folder)
+
+    def action_reload(self) -> None:
+        items = self.desk.explorer.list.items
+        at = items[self.desk.explorer.list.cursor].target if items else ""
+        self.show_folder(self.folder, at=at)
+
+    def action_back(self) -> None:
+        if self.desk.explorer.list.filter:
+            self.desk.explorer.list.set_filter("")
+        elif self.desk.image is not None:
+            self.desk.canvas.focus()
+
+    def action_explorer(self) -> None:
+        self.action_side_bar()
+
+    def action_side_bar(self) -> None:
+        """Show the folder with the focus, or hide it; a picture that fills the screen makes room for it."""
+        explorer, screen = self.desk.explorer, self.desk.screen
+        hidden = explorer.has_class("-hidden") or screen.has_class("-full")
+        screen.remove_class("-full")
+        explorer.set_class(not hidden, "-hidden")
+        if hidden:
+            explorer.list.focus()
+        elif screen.focused is explorer.list:
+            self.desk.canvas.focus()
+
+    def action_open_path(self) -> None:
+        on_drops = self.folder.startswith("/drops")
+        question = "A folder or an image; /drops/... is on the server."
+
+        def take(text: str | None) -> None:
+            if text and text.strip():
+                self.start_at(drops_path(text.strip(), on_drops))
+
+        value = str(self.desk.image.ref) if self.desk.image else (self.folder or str(Path.cwd()))
+        self.desk.ask(TypeLine("Open a path", question, value=value), take)
+
+    def follow(self, ref: ImageRef) -> None:
+        self.show_folder(parent_of(str(ref)), at=str(ref))
+
+
+def is_folder(ref: ImageRef) -> bool:
+    """Local paths are looked up; on Drops a name without an image's ending is taken for a folder."""
+    if ref.store is StoreKind.LOCAL and os.path.lexists(ref.path):
+        return Path(ref.path).is_dir()
+    from segment_duo.images import IMAGE_SUFFIXES
+
+    return not any(ref.name.lower().endswith(suffix) for suffix in IMAGE_SUFFIXES)
+
+
+def parent_of(target: str) -> str:
+    """The folder above, as users type it; :data:`PLACES` above the root and above Drops' first folders, for that root cannot be listed."""
+    path = target.rstrip("/")
+    head = path.rpartition("/")[0]
+    if not path or head == "/drops" or path == "/drops":
+        return PLACES
+    return head or "/"
+
+
+def drops_path(text: str, on_drops: bool) -> str:
+    """``/labdaq`` typed while a folder on Drops is shown means ``/drops/labdaq``, unless there is such a local path."""
+    if on_drops and text.startswith("/") and not text.startswith("/drops") and not os.path.lexists(text):
+        return "/drops" + text
+    return text
+
+
+def folder_items(ref: ImageRef, entries: list[Any], saved: set[str]) -> tuple[Item, ...]:
+    """Entries of a folder -> lines: folders, then images, each group in the given order (newest first)."""
+    from segment_duo.images import IMAGE_SUFFIXES
+
+    folders, images = [], []
+    for entry in entries:
+        own = ImageRef(ref.store, entry.path)
+        if entry.is_folder:
+            if not entry.name.startswith("."):
+                folders.append(Item(entry.name, str(own), True, entry.modified))
+        elif any(entry.name.lower().endswith(suffix) for suffix in IMAGE_SUFFIXES):
+            images.append(Item(entry.name, str(own), False, entry.modified, own.stem in saved))
+    return (*folders, *images)
+
+
+def unusable(ref: ImageRef) -> tuple[Item, ...]:
+    """Lines for local images whose names are not UTF-8: stores leave them out, and a file that vanishes would be a riddle."""
+    from segment_duo.images import IMAGE_SUFFIXES
+
+    if ref.store is not StoreKind.LOCAL or not Path(ref.path).is_dir():
+        return ()
+    names = sorted(path.name for path in Path(ref.path).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return tuple(Item(name, "", False, note="not UTF-8") for name in names if not name.isascii() and not _is_utf8(name))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
