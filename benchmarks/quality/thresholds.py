@@ -1,7 +1,8 @@
-"""Choose a model's automatic defaults on held-out scenes: ``python -m benchmarks.quality.thresholds [--model ID] [--scenes N]``.
+"""Choose a model's automatic defaults: ``python -m benchmarks.quality.thresholds [FOLDER] [--names FILE] [--model ID] [--scenes N]``.
 
-Each scene is decoded once with low thresholds; every combination is then answered from those candidates. Prints one JSON line a combination, best
-F1 at IoU 0.5 first. The scenes are other ones than those that ``--held-out`` of ``python -m benchmarks.quality`` scores.
+Images are the labelled pictures of FOLDER (all, or those named in a file) and N held-out scenes. Each is decoded once with low thresholds; every
+combination is then answered from those candidates. Prints one JSON line a combination, best F1 at IoU 0.5 first. The scenes are other ones than those
+that ``--held-out`` of ``python -m benchmarks.quality`` scores.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.quality.__main__ import held_out_images
+from benchmarks.quality.__main__ import folder_images, held_out_images
 from benchmarks.quality.scoring import AutomaticScore
 from segment_duo.config import Config
 from segment_duo.masks.rle import decode
@@ -25,15 +26,17 @@ from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.nano.scenes import HELD_OUT_SEED
 from segment_duo.types import AutoParameters
 
-PREDICTED_IOU = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6)
+PREDICTED_IOU = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 STABILITY = (0.3, 0.4, 0.5, 0.6, 0.75)
-OVERLAP = (0.1, 0.15, 0.2, 0.3)
+OVERLAP = (0.15, 0.2, 0.3, 0.5)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Sweep thresholds of automatic masks on held-out scenes.")
+    parser = argparse.ArgumentParser(description="Sweep thresholds of automatic masks.")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--names", type=Path, metavar="FILE", help="only the pictures named here, one a line")
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--best", type=int, default=12, help="lines to print")
     options = parser.parse_args()
@@ -42,7 +45,9 @@ def main() -> None:
     base = AutoParameters(pred_iou_thresh=min(PREDICTED_IOU), stability_score_thresh=min(STABILITY))
     grid = list(itertools.product(PREDICTED_IOU, STABILITY, OVERLAP))
     scores = {point: AutomaticScore() for point in grid}
-    for image in held_out_images(options.scenes, HELD_OUT_SEED + 10_000):
+    names = frozenset(options.names.read_text(encoding="utf-8").split()) if options.names else None
+    pictures = folder_images(options.folder, None, names) if options.folder else iter(())
+    for image in itertools.chain(pictures, held_out_images(options.scenes, HELD_OUT_SEED + 10_000)):
         candidates = None
         for iou, stability, overlap in grid:
             parameters = replace(base, pred_iou_thresh=iou, stability_score_thresh=stability, box_nms_thresh=overlap)

@@ -7,6 +7,7 @@
 | points.csv | clicks on eight of its particles, two for some: ``x,y,label,object`` |
 | grains.png | grains that fill the picture |
 | pores.jpg | dark pores, JPEG |
+| pile.jpg | a heap of particles over each other, as powders look |
 | banner.tif | 8-bit TIFF with a burned-in info banner |
 | large.png | 3 megapixels, for timing |
 """
@@ -51,6 +52,20 @@ PORES = Look(
     blur=1.0,
     noise=0.02,
 )
+HEAP = Look(
+    level=0.12,
+    contrast=0.33,
+    spread=0.04,
+    edge=0.2,
+    edge_width=2.5,
+    seam=-0.3,
+    relief=0.22,
+    object_texture=0.03,
+    gradient=0.1,
+    blur=0.8,
+    noise=0.02,
+    shot=0.02,
+)
 SMOOTH = Look(
     level=0.3,
     contrast=0.35,
@@ -86,6 +101,7 @@ def write_examples(out: Path) -> list[Path]:
     _write_points(out / "points.csv", particles.labels)
     Image.fromarray(generate(23, (512, 640), "grains", look=GRAINS).image).save(out / "grains.png", optimize=True)
     Image.fromarray(generate(7, (512, 640), "pores", look=PORES).image).save(out / "pores.jpg", quality=88)
+    Image.fromarray(generate(12, (512, 640), "pile", look=HEAP).image).save(out / "pile.jpg", quality=88)
     banner = generate(9, (640, 768), "agglomerates", banner=True, look=CLEAR)
     tifffile.imwrite(out / "banner.tif", banner.image, compression="zlib", predictor=True)
     large = generate(33, (1536, 2048), "discs", look=SMOOTH)
@@ -96,6 +112,7 @@ def write_examples(out: Path) -> list[Path]:
         "points.csv",
         "grains.png",
         "pores.jpg",
+        "pile.jpg",
         "banner.tif",
         "large.png",
     )

@@ -322,6 +322,51 @@ def single(rng: np.random.Generator, size: Size) -> Labels:
     return scatter(rng, size, OUTLINES[str(rng.choice(list(OUTLINES)))], radii, 0.95, holes=0.25)
 
 
+def pile(rng: np.random.Generator, size: Size) -> Labels:
+    """A dense heap of rounded or facetted bodies over each other, all over the image or in the middle of it; the upper ones are whole."""
+    outlines = [OUTLINES[str(name)] for name in rng.choice(["disc", "ellipse", "polygon", "blob", "rectangle"], 2)]
+    mean = float(np.exp(rng.uniform(np.log(0.015), np.log(0.09)))) * min(size)
+    spread = float(rng.choice([0.08, 0.2, 0.4]))
+    near = float(rng.uniform(0.5, 0.8))
+    heap = rng.random() < 0.4
+    canvas = Canvas(size)
+    placed = np.empty((220, 3))
+    n = 0
+    for _ in range(900):
+        radius = max(5.0, mean * float(np.exp(rng.normal(0, spread))))
+        place = rng.normal(0.5, 0.17, 2) if heap else rng.uniform(-0.02, 1.02, 2)
+        x, y = place * (size[1], size[0])
+        distance = np.hypot(placed[:n, 0] - x, placed[:n, 1] - y)
+        if (distance < near * (radius + placed[:n, 2])).any():
+            continue
+        placed[n] = x, y, radius
+        n += 1
+        canvas.add(outlines[int(rng.random() < 0.3)](rng, radius) + np.array([x, y]))
+        if n == len(placed):
+            break
+    return canvas.labels()
+
+
+def film(rng: np.random.Generator, size: Size) -> Labels:
+    """Hundreds of tiny particles, 6 to 14 pixels across in 512, as on a carbon film or a membrane."""
+    count = int(rng.integers(80, 250))
+    radii = rng.uniform(3.0, 7.0) * min(size) / 512 * np.exp(rng.normal(0, 0.2, count))
+    outline = OUTLINES[str(rng.choice(["disc", "ellipse", "polygon", "rectangle"]))]
+    return scatter(rng, size, outline, np.maximum(radii, 3.2), float(rng.choice([1.0, 1.2, 1.6])))
+
+
+def huge(rng: np.random.Generator, size: Size) -> Labels:
+    """One or two objects that fill most of the image."""
+    radii = rng.uniform(0.3, 0.55, int(rng.integers(1, 3))) * min(size)
+    outline = OUTLINES[str(rng.choice(["disc", "ellipse", "blob", "polygon", "rectangle"]))]
+    return scatter(rng, size, outline, radii, 0.9)
+
+
+def transmission(rng: np.random.Generator, size: Size) -> Labels:
+    """Particles as transmission microscopes show them: lying apart, touching, or in a layer."""
+    return (particles, packed, agglomerate, film)[int(rng.integers(4))](rng, size)
+
+
 Layout = Callable[[np.random.Generator, Size], Labels]
 
 LAYOUTS: dict[str, tuple[Layout, float]] = {
@@ -341,8 +386,16 @@ LAYOUTS: dict[str, tuple[Layout, float]] = {
     "layers": (layers, 0.04),
     "single": (single, 0.03),
     "nothing": (nothing, 0.02),
+    "pile": (pile, 0.0),
+    "film": (film, 0.0),
+    "huge": (huge, 0.0),
+    "transmission": (transmission, 0.0),
 }
-"""Kind -> (layout, share in a random draw). The shares need not add up to one."""
+"""Kind -> (layout, share in a random draw). The shares need not add up to one. Kinds of share 0 came later: drawn by name only, they leave the scene
+of every seed what it was."""
+
+REAL_KINDS = ("pile", "film", "huge", "transmission")
+"""What published micrographs show most and the first kinds lacked."""
 
 
 def smooth_field(rng: np.random.Generator, size: Size, frequency: float) -> Floats:

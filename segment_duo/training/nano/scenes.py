@@ -116,6 +116,38 @@ def draw_look(rng: np.random.Generator) -> Look:
     )
 
 
+def draw_look_of(rng: np.random.Generator, kind: str) -> Look:
+    """A random look as pictures of this kind have it: :func:`draw_look` but for the kinds that are recognised by theirs."""
+    look = draw_look(rng)
+    size = max(0.12, abs(look.contrast))
+    if kind == "pile":  # secondary electrons: bright rims, dark contacts, domes; the gaps in between are deep shadow
+        return replace(
+            look,
+            level=float(rng.uniform(0.05, 0.3)),
+            contrast=float(rng.uniform(0.15, 0.45)),
+            edge=float(rng.uniform(0.1, 0.4)),
+            outline=0.0,
+            seam=-float(rng.uniform(0.15, 0.4)),
+            relief=float(rng.uniform(0.0, 0.35)),
+        )
+    if kind == "film":
+        size = max(size, 0.2) if look.contrast >= 0 else -max(size, 0.2)
+        return replace(
+            look, contrast=size, ground_texture=float(rng.uniform(0.1, 0.4)) * abs(size), blur=min(look.blur, 1.0)
+        )
+    if kind == "transmission":  # dark on light, with the bright fringe of defocus around it
+        return replace(
+            look,
+            level=float(rng.uniform(0.55, 0.85)),
+            contrast=-float(rng.uniform(0.12, 0.5)),
+            edge=float(rng.choice([-0.1, 0.0, 0.1])),
+            edge_width=float(rng.uniform(0.8, 2.0)),
+            outline=float(rng.choice([0.0, rng.uniform(0.05, 0.2)])),
+            relief=0.0,
+        )
+    return look
+
+
 def generate(
     seed: int,
     size: Size = (512, 512),
@@ -147,7 +179,7 @@ def generate(
     if name not in LAYOUTS:
         raise ValueError(f"unknown kind {name!r}; known are {', '.join(names)}")
     labels = tidy(LAYOUTS[name][0](rng, size), connected=name != "fibres")
-    chosen = draw_look(rng) if look is None else look
+    chosen = draw_look_of(rng, name) if look is None else look
     if name == "nothing":
         chosen = replace(chosen, drift=0.0)
     grey, labels = render(rng, labels, chosen)
