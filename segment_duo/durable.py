@@ -32,15 +32,28 @@ _NO_LINKS = frozenset(
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
 
-def make_folders(folder: Path) -> None:
-    """``mkdir -p`` whose new names survive a power loss. Raises ``OSError``."""
+def make_folders(folder: Path, *, mode: int = 0o777) -> None:
+    """``mkdir -p`` whose new names survive a power loss; ``mode`` is narrowed by the umask. Raises ``OSError``."""
     missing = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
-        new.mkdir(exist_ok=True)
+        new.mkdir(mode=mode, exist_ok=True)
         sync_folder(new.parent)
+
+
+def make_private_folders(folder: Path) -> None:
+    """``mkdir -p`` for the program's own folders: only the user may enter the new ones, whatever the umask. Raises ``OSError``.
+
+    ``Path.mkdir(parents=True, mode=0o700)`` gives that mode to the last one alone.
+    """
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(mode=0o700, exist_ok=True)
 
 
 def create_file(target: Path, data: bytes, *, mode: int = 0o666) -> None:

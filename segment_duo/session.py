@@ -185,7 +185,17 @@ class Session:
     def list_folder(self, text: str) -> list[Entry]:
         """The entries of a folder, newest first."""
         ref = self.reference(text)
-        return self.store(ref.store).list(ref.path)
+        try:
+            return self.store(ref.store).list(ref.path)
+        except NotFound as error:
+            raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
+
+    def missing_hint(self, ref: ImageRef) -> str:
+        """The next step for somebody whose file or folder is not there, if a version or the place of Drops explains it; else empty."""
+        on_drops = bool(self.config.drops_url) or self.config.use_local_files
+        if on_drops and ref.store is StoreKind.LOCAL and not Path(*Path(ref.path).parts[:2]).exists():
+            return f"On Drops it is {ImageRef(StoreKind.DROPS, ref.path)}: paths there begin with /drops."
+        return version_hint(ref.path)
 
     def open_image(
         self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
@@ -205,23 +215,34 @@ class Session:
         except MemoryError:
             raise ImageError(f"{ref}: not enough memory to read this image") from None
         except NotFound as error:
-            raise NotFound(error.message, version_hint(ref.path) or error.hint) from None
+            raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
 
-        def decode(sidecars: Mapping[str, bytes], given: PixelSize | None) -> ImageData:
-            return read_image(
-                content, name=ref.name, page=page, banner=banner, pixel_size=given, sidecars=sidecars, max_pixels=limit
-            )
-
-        # Sidecars hold the banner's height as well, so the flag must not keep them from being read.
-        data = decode({}, None)
-        sidecars = self._sidecars(store, ref) if data.facts.pixel_size is None else {}
-        if sidecars or pixel_size is not None:
-            data = decode(sidecars, pixel_size)
+        data = read_image(
+            content,
+            name=ref.name,
+            page=page,
+            banner=banner,
+            pixel_size=pixel_size,
+            sidecars=lambda: self._sidecars(store, ref),
+            max_pixels=limit,
+        )
         for warning in data.facts.warnings:
             self._tell(f"{ref}: {warning}")
         if data.facts.pages > 1 and page == 0:
             self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0)")
         image = OpenImage(ref, data, image_id(data.pixels))
+        self._images[image.image_id] = image
+        return image
+
+    def open_array(
+        self, samples: npt.NDArray[Any], *, name: str = "array", banner: int = 0, pixel_size: PixelSize | None = None
+    ) -> OpenImage:
+        """Prepare an image that is in memory already, (H, W) or (H, W, 3) of any depth; see :func:`segment_duo.images.read_array`."""
+        from segment_duo.engine.protocol import image_id
+        from segment_duo.images import read_array
+
+        data = read_array(samples, name=name, banner=banner, pixel_size=pixel_size)
+        image = OpenImage(ImageRef(StoreKind.LOCAL, f"/{name}"), data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image
 

@@ -32,10 +32,15 @@ class StoreKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``)."""
+    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
+
+    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; in a folder of frames it is
+    the file that counts, and this stays 0.
+    """
 
     store: StoreKind
     path: str
+    frame: int = 0
 
     @property
     def name(self) -> str:
@@ -94,11 +99,37 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameAxes:
+    """How the frames of a stack or film are arranged.
+
+    Attributes:
+        axis: the one that its frames run along: ``T`` time, ``Z`` depth, ``C`` channel, ``page`` where nothing is known, ``file`` in a folder.
+        sizes: (axis, length), slowest first; their product is the number of planes.
+        frame_seconds: time from one frame to the next along T.
+        spacing_nm: distance from one slice to the next along Z.
+    """
+
+    axis: str
+    sizes: tuple[tuple[str, int], ...]
+    frame_seconds: float | None = None
+    spacing_nm: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Frames along ``axis``."""
+        return dict(self.sizes).get(self.axis, 1)
+
+    def along(self, axis: str) -> FrameAxes:
+        """The same with frames along another axis."""
+        return FrameAxes(axis, self.sizes, self.frame_seconds, self.spacing_nm)
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What is known of an image besides its pixels.
 
     ``width`` and ``height`` are those of the uncut image; ``dtype`` is NumPy's name of the stored samples; ``significant_bits`` the
-    number of bits the brightest sample needs (a 12-bit camera in a 16-bit file: 12), None for float.
+    number of bits the brightest sample needs (a 12-bit camera in a 16-bit file: 12), None for float; ``frames`` how a stack's pages are arranged.
     """
 
     width: int
@@ -116,6 +147,7 @@ class ImageFacts:
     instrument: Instrument = Instrument()
     stretch: str = "none"
     warnings: tuple[str, ...] = ()
+    frames: FrameAxes | None = None
 
     @property
     def cut_height(self) -> int:
@@ -302,35 +334,105 @@ class Version:
 AutoPreset = Literal["default", "web", "fine", "coarse"]
 
 
+def _parameter(
+    default: Any,
+    text: str,
+    *,
+    group: str,
+    least: float | None = None,
+    most: float | None = None,
+    shown: str | None = None,
+) -> Any:
+    """A field of :class:`AutoParameters`.
+
+    Args:
+        default: its value.
+        text: what it does, in a line.
+        group: those of one kind have the same.
+        least, most: its range, both included.
+        shown: the default in words where the value says too little; empty to say nothing.
+    """
+    told = ("" if default is None else f"{default:.3g}") if shown is None else shown
+    return field(default=default, metadata={"help": text, "group": group, "least": least, "most": most, "shown": told})
+
+
+GRID = "Point grid and crops"
+FILTERS = "Filters"
+LARGE = "Large images and speed"
+
+
 @dataclass(frozen=True, slots=True)
 class AutoParameters:
     """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
 
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
     ``tile`` and
-    ``halo`` (pixels) cut a large image into overlapping tiles; ``fast`` allows announced approximations. 0 for ``points_per_batch`` lets
+    ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the
+    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``fast`` allows announced
+    approximations. 0 for ``points_per_batch`` lets
     the engine choose by pixels and free memory, which does not change any result.
+
+    A field added here is an option of ``segduo auto`` by that, with this help text and range (:mod:`segment_duo.cli.auto_options`).
     """
 
-    points_per_side: int = 32
-    points_per_batch: int = 0
-    pred_iou_thresh: float = 0.8
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    mask_threshold: float = 0.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = None
-    min_mask_region_area: int = 0
-    use_m2m: bool = False
-    multimask_output: bool = True
-    region: Box | None = None
-    tile: int = 0
-    halo: int = 128
-    fast: bool = False
+    points_per_side: int = _parameter(
+        32, "Grid points along each side; 32 means 1,024 prompts.", group=GRID, least=1, most=1024
+    )
+    points_per_batch: int = _parameter(0, "Prompts decoded together.", shown="by size and memory", group=GRID, least=1)
+    pred_iou_thresh: float = _parameter(
+        0.8,
+        "Drop masks whose predicted IoU is lower.",
+        shown="the model's own, else 0.8",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    stability_score_thresh: float = _parameter(
+        0.95,
+        "Drop masks that change more when the logit threshold moves.",
+        shown="the model's own, else 0.95",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    stability_score_offset: float = _parameter(1.0, "How far it moves, in logits.", group=FILTERS, least=0)
+    mask_threshold: float = _parameter(0.0, "Logit above which a pixel is in.", group=FILTERS)
+    box_nms_thresh: float = _parameter(
+        0.7,
+        "Of masks whose boxes overlap more (IoU), keep the best.",
+        shown="the model's own, else 0.7",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    crop_n_layers: int = _parameter(
+        0, "Layers of crops that are done as well; 1 adds 4 crops, 2 adds 20.", group=GRID, least=0, most=4
+    )
+    crop_nms_thresh: float = _parameter(0.7, "The same between crops.", group=FILTERS, least=0, most=1)
+    crop_overlap_ratio: float = _parameter(
+        512 / 1500, "Overlap of crops, as a share of the image.", group=GRID, least=0, most=0.9
+    )
+    crop_n_points_downscale_factor: int = _parameter(
+        1, "Divide the grid by this in each layer of crops.", group=GRID, least=1
+    )
+    point_grids: tuple[tuple[tuple[float, float], ...], ...] | None = _parameter(
+        None, "JSON file with a list of x, y pairs from 0 to 1, instead of a grid.", group=GRID
+    )
+    min_mask_region_area: int = _parameter(
+        0, "Fill holes and drop specks below this many pixels.", group=FILTERS, least=0
+    )
+    use_m2m: bool = _parameter(False, "Refine each mask once with itself as prompt.", shown="off", group=GRID)
+    multimask_output: bool = _parameter(True, "Three candidates a point, or one.", shown="three", group=GRID)
+    region: Box | None = _parameter(None, "Prompt only inside this box.", group=GRID)  # noqa: RUF009 - makes a field
+    scale: Literal["whole", "both"] = _parameter(
+        "whole",
+        "See the picture whole, or also in windows of the model's input size where it is larger: small objects need that.",
+        shown="the model's own, else whole",
+        group=LARGE,
+    )
+    tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
+    halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
+    fast: bool = _parameter(False, "Allow approximations; the set records them.", shown="", group=LARGE)
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -28,6 +28,7 @@ from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.uploads import UploadLimits
 from segment_duo.engine.worker import Worker
 from segment_duo.errors import SegduoError
 from segment_duo.models import registry
@@ -177,8 +178,9 @@ class ScriptedEngine:
 class ThreadedEngine:
     """The real server on a real socket in a thread of the test, with a scripted ``Compute``: no process to start, none to kill."""
 
-    def __init__(self, home: Home, *, limit: int = 64, **script: Any) -> None:
+    def __init__(self, home: Home, *, limit: int = 64, uploads: UploadLimits | None = None, **script: Any) -> None:
         self.home = home
+        self._uploads = uploads
         self.compute = ScriptedCompute(script)
         self.worker = Worker(limit=limit, when_idle=self.compute.trim)
         self._bound = server.bind(home.settings.socket)
@@ -187,7 +189,7 @@ class ThreadedEngine:
         self.status = wait_for(lambda: lifecycle.probe(home.settings), 60)
 
     def _serve(self) -> None:
-        asyncio.run(server.serve_socket(self.home.settings, self._bound, self.worker, self.compute))
+        asyncio.run(server.serve_socket(self.home.settings, self._bound, self.worker, self.compute, self._uploads))
 
     @property
     def alive(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.errors import ModelError
+from segment_duo.errors import Cancelled, ModelError
 from segment_duo.models.registry import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, feature_sizes, find_config, make_predictor
 
@@ -69,6 +69,12 @@ def test_packaged_names_and_files_are_found(tmp_path: Path) -> None:
         ("a: [", "cannot be built"),
         ("other: 1", "no 'model' section"),
         ("model: {_target_: os.system, command: 'true'}", "asks for 'os.system'"),
+        (
+            "model: {_target_: sam2.modeling.sam2_base.torch.load, f: x.pt}",
+            r"asks for 'sam2\.modeling\.sam2_base\.torch\.load'",
+        ),
+        ("model: {_target_: sam2.modeling.sam2_base.trunc_normal_}", "asks for"),
+        ("model: {_target_: sam2.modeling.nowhere.Thing}", "asks for"),
         ("model: {_target_: sam2.modeling.sam2_base.SAM2Base}", "cannot be built"),
         ("model: {_target_: sam2.modeling.sam2_base.SAM2Base, x: '${nothing}'}", "cannot be built"),
     ],
@@ -79,6 +85,68 @@ def test_bad_configs_say_what_is_wrong(text: str, message: str, tmp_path: Path) 
     with pytest.raises(ModelError, match=message) as caught:
         build_model(path)
     assert caught.value.hint
+
+
+ALIAS_BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+REFERENCE_BOMB = "a: [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}:" + f"\n- ${{{old}}}" * 10 + "\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGE_BOMB = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [{', '.join(['*' + old] * 10)}]}}\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ALIAS_BOMB + "model: *i", "larger than any model's"),
+        (REFERENCE_BOMB + "model: {x: '${i}'}", "larger than any model's"),
+        (MERGE_BOMB + "model: *i", "larger than any model's"),
+        ("model: " + "[" * 5000 + "]" * 5000, "larger than any model's"),
+        ("model: {x: '${y}'}\ny: '${model}'", "larger than any model's"),
+        ("# " + "x" * 200_000, "larger than any model's"),
+        ("model: &m {x: *m}", "contains itself"),
+        ("model: {_target_: '${oc.env:PASSWORD}'}", r"refers to '\$\{oc\.env:PASSWORD\}'"),
+        ("model: {x: '${ oc.env : PASSWORD }'}", "refers to"),
+        ("model: {x: 'a${oc.env:PASSWORD}b'}", "refers to"),
+        ("model: {x: '${y}'}\ny: '${oc.decode:1}'", "refers to"),
+    ],
+)
+def test_a_config_is_bounded_and_sees_nothing_outside_of_itself(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=message) as caught:
+        build_model(path)
+    assert "hunter2" not in caught.value.message + caught.value.hint
+
+
+def test_a_config_may_refer_to_its_own_values(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    text = (NANO_DIR / "nano.yaml").read_text()
+    assert "image_size: 512" in text
+    path.write_text(text.replace("image_size: 512", "image_size: ${sizes.input}") + "\nsizes: {input: 512}\n")
+    assert build_model(path).image_size == 512
+
+
+def test_a_model_is_given_up_while_it_is_built_when_nobody_waits() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 40:
+            raise Cancelled("the client went away")
+
+    with pytest.raises(Cancelled):
+        build_model("configs/sam2.1/sam2.1_hiera_l.yaml", check=check)
+    assert calls == 40
+    torch.nn.Sequential(torch.nn.ReLU())
+    assert calls == 40  # nothing is looked at afterwards
 
 
 class _Hostile:

@@ -62,7 +62,7 @@ def test_a_pattern_on_drops_saves_under_masks_root(lab: Shell, drops: DropsServe
     lab.run("auto", "/drops/labdaq/a.png", *QUICK).ok()
     assert "/people/ann/masks/a_1.pkl" in sets(drops)
     assert all("clobber" not in request.body for request in drops.uploads())
-    assert len(lab.run("masks", "show", "/drops/labdaq/a.png@0", "--json").ok().json["masks"]) == len(records)
+    assert len(lab.run("masks", "show", "/drops/labdaq/a.png@0", "--json").ok().json["records"]) == len(records)
 
 
 def test_server_away_while_saving(lab: Shell, drops: DropsServer) -> None:
@@ -129,3 +129,11 @@ def test_use_local_files_reads_the_mounted_folder(shell: Shell, drops: DropsServ
     ).ok()  # fmt: skip
     assert done.lines == ["/drops/masks/a.pkl"]
     assert (drops.root / "masks" / "a.pkl").is_file()
+
+
+def test_a_servers_path_without_drops_in_front_is_hinted_at(lab: Shell) -> None:
+    for command in (("ls", "/labdaq/x"), ("info", "/labdaq/a.png"), ("auto", "/labdaq/x", "--dry-run")):
+        done = lab.run(*command)
+        assert (done.code, done.stdout) == (7, "")
+        assert f"On Drops it is /drops{command[1]}: paths there begin with /drops." in done.stderr
+    assert "On Drops" not in lab.run("ls", "/tmp/not-there").stderr

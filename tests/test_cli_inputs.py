@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import Inputs, Listings, expand_inputs, read_list
 from segment_duo.config import load_config
 from segment_duo.errors import ImageError, InputError, NotFound, SegduoError, SomeInputsFailed

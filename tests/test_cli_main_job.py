@@ -69,15 +69,15 @@ def test_append_keep_and_remove_make_new_versions(shell: Shell) -> None:
     shell.run("point", "a.png", "-p", "30,30").ok()
     shell.run("point", "a.png", "-p", "90,34", "--append", "--label", "big").ok()
     shell.run("point", "a.png", "-p", "40,92", "--onto", "0").ok()
-    assert len(shell.run("masks", "show", "a.png@0", "--json").ok().json["masks"]) == 1
+    assert len(shell.run("masks", "show", "a.png@0", "--json").ok().json["records"]) == 1
     appended = shell.run("masks", "show", "a.png@1", "--json").ok().json
-    assert [mask["label"] for mask in appended["masks"]] == ["", "big"]
+    assert [mask["label"] for mask in appended["records"]] == ["", "big"]
     assert appended["provenance"]["parent"] == "0"
-    assert len(shell.run("masks", "show", "a.png@2", "--json").ok().json["masks"]) == 2
+    assert len(shell.run("masks", "show", "a.png@2", "--json").ok().json["records"]) == 2
     shell.run("masks", "keep", "a.png@1", "1", "--suffix", "best").ok()
     shell.run("masks", "rm-mask", "a.png@1", "1").ok()
-    assert [m["id"] for m in shell.run("masks", "show", "a.png@best", "--json").ok().json["masks"]] == [1]
-    assert [m["id"] for m in shell.run("masks", "show", "a.png@3", "--json").ok().json["masks"]] == [0]
+    assert [m["id"] for m in shell.run("masks", "show", "a.png@best", "--json").ok().json["records"]] == [1]
+    assert [m["id"] for m in shell.run("masks", "show", "a.png@3", "--json").ok().json["records"]] == [0]
     listed = [row["version"] for row in shell.run("masks", "ls", "a.png", "--json").ok().json]
     assert sorted(listed) == ["0", "1", "2", "3", "best"]
     unknown = shell.run("masks", "keep", "a.png", "77")
@@ -97,7 +97,7 @@ def test_filter_makes_a_new_version_of_what_passes(shell: Shell) -> None:
     assert left("--inside", "30,0,160,120", "--inside-share", "0.9") == 1
     assert shell.run("masks", "filter", "a.png@1", "--inside-share", "0.9").code == 2
     shell.run("masks", "filter", "a.png@1", "--inside", "0,0,60,60", "--suffix", "left").ok()
-    assert [m["id"] for m in shell.run("masks", "show", "a.png@left", "--json").ok().json["masks"]] == [0]
+    assert [m["id"] for m in shell.run("masks", "show", "a.png@left", "--json").ok().json["records"]] == [0]
 
 
 def test_each_box_is_an_object_and_points_with_several_boxes_are_refused(shell: Shell) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segment_duo.errors import AlreadyExists, DropsError, DropsRefused, DropsUnavailable, UsageError
+from segment_duo.errors import AlreadyExists, DropsError, DropsUnavailable, UsageError
 from segment_duo.library.versions import list_versions, save_version
 from segment_duo.stores.cache import ContentCache
 from segment_duo.stores.drops import DropsStore
@@ -258,7 +258,7 @@ def test_known_down_lasts_longer_than_finding_out() -> None:
 def test_a_server_that_says_exists_to_every_name_is_asked_once(server: DropsServer) -> None:
     server.faults.upload_status = {"errno": -17, "code": "EEXIST"}
     store = DropsStore(server.url, "ann", "secret", patience=SHORT)
-    with pytest.raises(DropsRefused, match=r"says that '/drops/masks/a\.pkl' exists, and does not have it"):
+    with pytest.raises(DropsUnavailable, match=r"says that '/drops/masks/a\.pkl' exists, and does not have it"):
         save_version(store, "/masks", "a", "", b"set")
     assert len(server.uploads()) == 1
     server.faults.clear()

@@ -6,7 +6,7 @@ import base64
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def facts_of(data: bytes, name: str = "a.tif", **sidecars: bytes) -> ImageFacts:
     )
 
 
-def read_facts(data: bytes, **options: Any) -> ImageFacts:
-    return read_image(data, **options).facts
+def read_facts(data: bytes, *, sidecars: Mapping[str, bytes] | None = None, **options: Any) -> ImageFacts:
+    return read_image(data, sidecars=lambda: sidecars or {}, **options).facts
 
 
 def nm(facts: ImageFacts) -> tuple[float, float]:
@@ -529,7 +529,9 @@ def imagej(description: str, resolution: tuple[float, float] = (200, 100)) -> by
     ],
 )
 def test_imagej_units_of_each_axis(description: str, size: tuple[float, float]) -> None:
-    assert nm(read_facts(imagej(description), name="a.tif")) == pytest.approx(size)
+    raw = imagej(description)
+    assert nm(read_facts(raw, name="a.tif")) == pytest.approx(size)
+    assert nm(read_facts(raw.replace(b"ImageJ=1.53t", b"SCIFIO=0.46."), name="a.tif")) == pytest.approx(size)
 
 
 @pytest.mark.parametrize(

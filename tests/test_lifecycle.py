@@ -76,11 +76,44 @@ class TestStart:
         assert caught.value.exit_code == 3
         assert socket_path.read_text() == "in the way"
 
+    def test_the_end_of_the_log_is_that_of_the_engine_that_failed(self, home: Home) -> None:
+        log = home.settings.log
+        log.parent.mkdir(parents=True)
+        log.write_text("2026-01-01 INFO engine 0.1, pid 1, listens on x\n2026-01-01 ERROR an old failure\n")
+        home.settings.socket.write_text("in the way")
+        with pytest.raises(EngineUnavailable, match="is in the way") as caught:
+            lifecycle.ensure_running(home.settings)
+        assert "old failure" not in caught.value.message
+        assert "old failure" in lifecycle.last_words(log)
+        with log.open("a") as stream:
+            stream.write("2026-01-02 INFO engine 0.2, pid 2, listens on x\n2026-01-02 INFO embedding\n")
+        assert lifecycle.last_words(log).splitlines() == [
+            "2026-01-02 INFO engine 0.2, pid 2, listens on x",
+            "2026-01-02 INFO embedding",
+        ]
+        assert lifecycle.last_words(log, 10**9) == lifecycle.last_words(log)  # turned over meanwhile
+        assert lifecycle.last_words(log.with_name("none"), 5) == lifecycle.last_words(log.with_name("none")) == ""
+
+    def test_a_socket_folder_of_somebody_else_gets_advice_that_can_be_followed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "theirs"
+        folder.mkdir()
+        if os.geteuid() == 0:
+            os.chown(folder, 4711, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: 4711)
+        with pytest.raises(EngineUnavailable, match="belongs to user") as caught:
+            server._private_folder(folder)
+        assert "chmod" not in caught.value.hint
+        assert "--in-process" in caught.value.hint
+
     def test_log_that_cannot_be_written_is_said(self, home: Home) -> None:
         home.root.mkdir(parents=True, exist_ok=True)
         (home.root / "state").write_text("a file where a folder should be")
-        with pytest.raises(EngineUnavailable, match="cannot write the engine's log"):
+        with pytest.raises(EngineUnavailable, match="cannot write the engine's log") as caught:
             lifecycle.ensure_running(home.settings)
+        assert "--in-process" in caught.value.hint
 
     def test_environment_has_the_allocator_settings_and_this_package(self) -> None:
         environment = lifecycle.spawn_environment()
@@ -88,6 +121,14 @@ class TestStart:
         assert environment["PYTHONPATH"].split(os.pathsep)[0] == root
         if sys.platform == "linux":
             assert any(name.startswith("MALLOC_") for name in environment)
+
+    def test_environment_holds_nothing_of_drops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("SEGDUO_DROPS_URL", "SEGDUO_DROPS_USERNAME", "SEGDUO_DROPS_PASSWORD", "PASSWORD"):
+            monkeypatch.setenv(name, "hunter2")
+        monkeypatch.setenv("SEGDUO_DEVICE", "cpu")
+        environment = lifecycle.spawn_environment()
+        assert "hunter2" not in environment.values()
+        assert environment["SEGDUO_DEVICE"] == "cpu"
 
     @pytest.mark.skipif(not allocator.is_glibc(), reason="the settings are glibc's")
     def test_allocator_settings_of_the_user_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,6 +459,18 @@ class TestCommands:
         assert run_segduo(home, "engine", "stop").returncode == 0
         again = run_segduo(home, "engine", "stop")
         assert (again.returncode, again.stderr) == (0, "no engine was running\n")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_a_daemon_knows_nothing_of_drops_and_its_folders_are_private(self, home: Home) -> None:
+        environment = {**home.environment, "SEGDUO_DROPS_PASSWORD": "hunter2", "PASSWORD": "hunter2"}
+        command = [sys.executable, "-c", "import os, sys; os.umask(0); from segment_duo.cli.main import main; main()"]
+        done = subprocess.run([*command, "engine", "start"], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (process,) = home.processes()
+        assert b"hunter2" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+        folders = [home.root, *(path for path in home.root.rglob("*") if path.is_dir())]
+        assert {path.name for path in folders} >= {"state", "engine"}
+        assert not [path for path in folders if path.stat().st_mode & 0o077]
 
     def test_run_stays_in_the_foreground(self, home: Home) -> None:
         command = [sys.executable, "-m", "segment_duo.cli.main", "engine", "run"]

@@ -435,6 +435,30 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]
 
 
+@pytest.mark.parametrize(
+    ("fmt", "name"),
+    [
+        ("svg", "a.json"),
+        ("coco", "a.svg"),
+        ("csv", "a.xlsx"),
+        ("imagej", "a.roi"),
+        ("geojson", "a.csv"),
+        ("npz", "a.npy"),
+    ],
+)
+def test_a_name_that_promises_other_content_is_refused(fmt: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="writes"):
+        export.export([(full_set(), None)], fmt, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fmt", "name"), [("geojson", "a.json"), ("csv", "a.txt"), ("svg", "a.v2"), ("labels-tiff", "a.tiff")]
+)
+def test_a_name_that_suits_or_promises_nothing_is_taken(fmt: str, name: str, tmp_path: Path) -> None:
+    assert export.export([(full_set(), None)], fmt, tmp_path / name) == [tmp_path / name]
+
+
 def test_unknown_words() -> None:
     with pytest.raises(UsageError, match="bogus"):
         export.export([(full_set(), None)], "bogus", Path("x"))

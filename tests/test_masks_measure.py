@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import math
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from skimage.measure import perimeter_crofton, regionprops
 
+from segment_duo.errors import UsageError
 from segment_duo.masks import rle
 from segment_duo.masks.measure import (
     COLUMNS,
@@ -24,7 +27,7 @@ from segment_duo.masks.measure import (
     summarize,
     summarize_images,
 )
-from segment_duo.masks.plot import histogram, plot
+from segment_duo.masks.plot import histogram, plot, plot_format
 from segment_duo.types import (
     Banner,
     ImageData,
@@ -246,6 +249,49 @@ def test_plot_shows_outlines_and_bars() -> None:
     assert len(np.unique(pixels[60:900, 20:900].reshape(-1, 3), axis=0)) > 50, "outlines"
     empty = summarize([], analysed=(280, 320))
     assert plot(opened, (), [], empty)[:4] == b"\x89PNG"
+
+
+def measured_discs(pixel_size: PixelSize | None) -> tuple[Any, ...]:
+    discs = [ellipse(30 + 12 * n, 40 + 10 * n, 6 + n, 6 + n) for n in range(12)]
+    opened = image(pixel_size)
+    mask_set = set_of(*discs)
+    rows = measure(mask_set, opened)
+    return opened, mask_set.masks, rows, summarize(rows, analysed=(280, 320), pixel_size=opened.facts.pixel_size)
+
+
+def test_a_plot_is_what_its_name_says() -> None:
+    opened, masks, rows, summary = measured_discs(PixelSize(300, 300, "tag"))
+    for name, kind in (("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.tiff", "TIFF"), ("a", "PNG")):
+        data = plot(opened, masks, rows, summary, fmt=plot_format(name))
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.format == kind
+    assert plot(opened, masks, rows, summary, fmt=plot_format("a.pdf"))[:5] == b"%PDF-"
+    for name in ("a.eps", "a.csv", "a.xlsx"):
+        with pytest.raises(UsageError, match="cannot be written as"):
+            plot_format(name)
+
+
+def test_an_svg_plot_has_outlines_and_bars_as_such() -> None:
+    opened, masks, rows, summary = measured_discs(PixelSize(300, 300, "tag"))
+    data = plot(opened, masks, rows, summary, title="a <b>\x1b.tif", fmt="SVG")
+    root = ET.fromstring(data)
+    name = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{name}svg"
+    assert len(root.findall(f".//{name}path")) == len(masks)
+    texts = [item.text or "" for item in root.iter(f"{name}text")]
+    assert texts[-1].startswith("a <b>\\x1b.tif: 12 masks, mean diameter")
+    assert {"D10", "D50", "D90", "equivalent diameter [um]", "10 um"} <= set(texts)
+    bars = [item for item in root.iter(f"{name}rect") if item.get("fill") == "#0072b2"]
+    assert len(bars) == sum(count > 0 for count in histogram([row.equivalent_diameter_px for row in rows])[1])
+    picture = next(root.iter(f"{name}image")).get("href") or ""
+    with Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))) as shown:
+        assert shown.size == (1029, 900)
+
+
+@pytest.mark.parametrize(("nm", "unit"), [(0.02, "nm"), (30, "nm"), (300, "um"), (300_000, "mm")])
+def test_the_axis_takes_a_unit_that_suits(nm: float, unit: str) -> None:
+    opened, masks, rows, summary = measured_discs(PixelSize(nm, nm, "tag"))
+    assert f"equivalent diameter [{unit}]".encode() in plot(opened, masks, rows, summary, fmt="SVG")
 
 
 def test_histogram_counts_everything_once() -> None:

@@ -121,3 +121,25 @@ def test_a_large_canvas_costs_no_full_size_array() -> None:
     assert rle.bounding_box(code) == (39_000, 100, 20, 30)
     moved = rle.resize_canvas(code, 40_500, 40_000)
     assert rle.bounding_box(moved) == (39_000, 100, 20, 30)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays, st.integers(1, 40))
+def test_encoding_in_blocks_changes_nothing(array: np.ndarray, block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle, "_BLOCK", block)
+        assert rle.encode_crop(array, 0, 0, *array.shape) == rle.encode(array)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (2, 3)])
+def test_a_crop_without_a_pixel_is_an_empty_mask(shape: tuple[int, int]) -> None:
+    code = rle.encode_crop(np.zeros(shape, bool), 1, 1, 9, 9)
+    assert code == rle.empty(9, 9) == rle.encode(np.zeros((9, 9), bool))
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays)
+def test_spans_of_rows(array: np.ndarray) -> None:
+    steps = np.diff(np.concatenate(([0], array.ravel().astype(np.int8), [0])))
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    assert rle.from_row_spans(starts, ends, *array.shape) == rle.encode(array)

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,11 +36,12 @@ def paths(tmp_path: Path) -> Paths:
 
 @dataclass
 class Mirror:
-    """A web server with faults: ``cut`` ends a transfer after so many bytes, ``ranges`` honours Range, ``status`` refuses."""
+    """A web server with faults: ``cut`` ends a transfer after so many bytes, ``stall`` stops there, ``ranges`` honours Range, ``status`` refuses."""
 
     content: bytes = CONTENT
     ranges: bool = True
     cut: list[int] = field(default_factory=list)
+    stall: list[int] = field(default_factory=list)
     status: list[int] = field(default_factory=list)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     address: str = ""
@@ -47,6 +50,7 @@ class Mirror:
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     state = Mirror()
+    ended = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -62,6 +66,10 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
             if asked and state.ranges:
                 self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
             self.end_headers()
+            if state.stall:
+                self.wfile.write(body[: state.stall.pop(0)])
+                ended.wait(30)
+                return
             self.wfile.write(body[: state.cut.pop(0)] if state.cut else body)
 
         def log_message(self, *_: object) -> None:
@@ -75,6 +83,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
     yield state
+    ended.set()
     server.shutdown()
     server.server_close()
 
@@ -102,6 +111,14 @@ class TestPull:
         assert starts[0] is None
         assert len(starts) == 3
         assert all(start and start.startswith("bytes=") for start in starts[1:])
+
+    def test_what_a_stalled_server_sent_is_kept_to_the_last_byte(
+        self, paths: Paths, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(download, "SILENCE_SECONDS", 1)
+        mirror.stall = [100]
+        assert download.pull(SPEC, paths, mirror=mirror.address).read_bytes() == CONTENT
+        assert [asked for _, asked in mirror.requests] == [None, "bytes=100-"]
 
     def test_a_link_that_always_breaks_early_gets_on_all_the_same(self, paths: Paths, mirror: Mirror) -> None:
         mirror.cut = [300_000] * 20
@@ -325,6 +342,27 @@ class TestRegistry:
         choice = resolve_model(Config(model="grains"), paths)
         assert choice.auto_defaults == {"points_per_side": 24}
         assert {model.id: model.description for model in known_models(paths)}["grains"] == "trained here from nano"
+
+    def test_a_disk_without_room_is_left_as_it_was(self, paths: Paths, tmp_path: Path) -> None:
+        script = (
+            "import os, resource, sys\n"
+            "from pathlib import Path\n"
+            "from segment_duo.models.registry import file_sha256\n"
+            "from segment_duo.paths import Paths\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+            "root = Path(sys.argv[2])\n"
+            "print(file_sha256(Path(sys.argv[1]), Paths(root, root, root, root)))\n"
+        )
+        file, cache = tmp_path / "model.pt", tmp_path / "cache"
+        file.write_bytes(b"one")
+        cache.mkdir()
+        (cache / ".hashes-left").touch()  # of an earlier version
+        command = [sys.executable, "-c", script, str(file), str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == hashlib.sha256(b"one").hexdigest()
+        assert [path.name for path in cache.iterdir()] == [".hashes-left"]
+        subprocess.run([*command[:2], script.replace("(0, 0)", "(9999, 9999)"), *command[3:]], check=True)
+        assert [path.name for path in cache.iterdir()] == ["checkpoint-hashes.json"]
 
     def test_hash_is_remembered_until_the_file_changes(self, paths: Paths, tmp_path: Path) -> None:
         file = tmp_path / "weights.pt"

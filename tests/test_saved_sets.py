@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from PIL import Image
 
 from segment_duo.config import load_config
 from segment_duo.errors import (
+    DropsError,
+    DropsRefused,
     ImageError,
     InputError,
     NotFound,
@@ -23,6 +26,7 @@ from segment_duo.errors import (
     SomeInputsFailed,
     UsageError,
 )
+from segment_duo.masks.formats.native import loads
 from segment_duo.masks.rle import area, bounding_box, encode
 from segment_duo.session import Session
 from segment_duo.stores.local import LocalStore
@@ -135,6 +139,65 @@ def test_a_place_on_drops_that_never_works_is_refused_first_and_never_spooled(
     assert kept.is_file()
     assert run("masks", "push").ok().stdout == ""
     assert "a.pkl" in run("masks", "import", "/drops/lab/a.png", kept).ok().stdout
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"status": 413}, "larger than the server"),
+        ({"status": 404}, "status 404"),
+        ({"redirect_to": "http://elsewhere.invalid/"}, "redirect"),
+    ],
+    ids=["413", "404", "redirect"],
+)
+def test_an_upload_that_no_next_run_can_mend_promises_none(
+    run: Run, drops: DropsServer, fault: dict[str, object], message: str
+) -> None:
+    vars(drops.faults).update(fault, routes=("/upload/",))
+    with pytest.raises(DropsRefused, match=message) as failure:
+        save("/drops/lab/a.png")
+    session = Session(load_config({}))
+    assert session.sets.spool.pending() == []
+    kept = Path(failure.value.hint.split("kept in ")[1].split(":")[0])
+    assert "next run" not in failure.value.hint
+    drops.faults.clear()
+    run("masks", "import", "/drops/lab/a.png", kept).ok()
+    assert "/lab/masks/a.pkl" in drops.files()
+
+
+def test_masks_survive_a_full_home_and_a_failing_upload(
+    drops: DropsServer, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.faults.upload_status = {"code": "EIO"}
+    full = load_config({})
+    spool = Session(full).paths.spool_dir
+    spool.parent.mkdir(parents=True, exist_ok=True)
+    spool.write_text("no folder can be made here")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DropsError, match=r"EIO.*spool") as failure:
+        save("/drops/lab/a.png")
+    file = tmp_path / "a-not-saved.pkl"
+    assert f"The masks are in {file}" in failure.value.hint
+    before = file.read_bytes()
+    # A second one overwrites nothing; where the current folder takes nothing either, the temporary one does.
+    with pytest.raises(DropsError):
+        save("/drops/lab/a.png")
+    assert file.read_bytes() == before
+    assert len(list(tmp_path.glob("a-not-saved*.pkl"))) == 2
+    session = Session(load_config({}))
+    opened = session.open_image(session.reference("/drops/lab/a.png"))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    other = tmp_path / "temporary"
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    with pytest.raises(DropsError) as failure:
+        session.save(opened, (mask(),), operation="test")
+    assert str(other) in failure.value.hint
+    found = loads((other / "a-not-saved.pkl").read_bytes(), name="x")
+    assert len(found.masks) == 1
 
 
 def test_out_on_a_local_file_is_refused_before_computing(run: Run, empty_home: Path) -> None:
@@ -321,7 +384,7 @@ def test_records_have_sams_box_in_a_set_and_in_its_edited_copy(run: Run, empty_h
     assert boxes == [[8.0, 5.0, 21.0, 9.0]] * 2
     shown = run("masks", "show", "g.png").ok().stdout.split("\t")
     assert shown[3:7] == ["8", "5", "22", "10"]
-    assert json.loads(run("masks", "show", "g.png", "--json").ok().stdout)["masks"][0]["bbox"] == boxes[0]
+    assert json.loads(run("masks", "show", "g.png", "--json").ok().stdout)["records"][0]["bbox"] == boxes[0]
 
 
 def test_an_empty_top_folder_of_drops_may_be_a_mistyped_one(run: Run, drops: DropsServer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from segment_duo import durable
 from segment_duo.errors import AlreadyExists, InputError, NotFound, OutOfSpace, StoreError, UsageError
 from segment_duo.stores import base, local
 from segment_duo.stores.local import LocalStore
@@ -136,7 +137,7 @@ def test_a_folder_that_cannot_be_made_durable_is_an_error(
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(local, "sync_folder", fail)
+    monkeypatch.setattr(durable, "sync_folder", fail)
     with pytest.raises(StoreError):
         store.create(f"{tmp_path}/a.pkl", b"xyz")
     assert names(tmp_path) == []
@@ -144,7 +145,7 @@ def test_a_folder_that_cannot_be_made_durable_is_an_error(
 
 def test_a_killed_writer_leaves_no_file_of_that_name(tmp_path: Path, store: LocalStore) -> None:
     program = (
-        "import os, signal; from pathlib import Path; from segment_duo.stores.local import create_file\n"
+        "import os, signal; from pathlib import Path; from segment_duo.durable import create_file\n"
         "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"create_file(Path({str(tmp_path)!r}) / 'a.pkl', b'x' * 100000)"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment_duo.training.examples import write_examples
-from segment_duo.training.layouts import LAYOUTS, MIN_AREA, tidy
-from segment_duo.training.synthetic import HELD_OUT_SEED, Look, contact_sheet, generate
+from segment_duo.training.nano.examples import write_examples
+from segment_duo.training.nano.layouts import LAYOUTS, MIN_AREA, tidy
+from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, contact_sheet, generate
 
 
 @pytest.mark.parametrize("kind", [*LAYOUTS])
@@ -77,7 +77,7 @@ def test_tidy_numbers_drops_specks_and_keeps_the_largest_piece() -> None:
 
 
 def test_held_out_seeds_are_beyond_those_of_training() -> None:
-    from segment_duo.training.nano import Recipe
+    from segment_duo.training.nano.run import Recipe
 
     assert Recipe().ema < 1
     assert HELD_OUT_SEED > 100 * 5000  # a pool of 5,000 slots could be refreshed a hundred times

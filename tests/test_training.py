@@ -15,14 +15,14 @@ from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.models.registry import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, make_predictor
 from segment_duo.training import finetune
-from segment_duo.training.batches import make_batch, object_depth
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
 from segment_duo.training.forward import decode, encode, training_attention
-from segment_duo.training.nano import Auxiliary, Recipe, Run, dense_targets, export, joint_loss
+from segment_duo.training.nano.batches import make_batch, object_depth, synthetic_views
+from segment_duo.training.nano.pool import Pool
+from segment_duo.training.nano.run import Auxiliary, Diet, Recipe, Run, dense_targets, export, joint_loss
+from segment_duo.training.nano.scenes import generate
 from segment_duo.training.objective import mask_loss, overlap
-from segment_duo.training.pool import Pool
-from segment_duo.training.synthetic import generate
 
 BASE = BaseModel("nano", str(NANO_DIR / "nano.yaml"), str(NANO_DIR / "nano.pt"), "0" * 64, {"pred_iou_thresh": 0.5})
 
@@ -138,7 +138,9 @@ def test_first_prompts_lie_where_they_should() -> None:
 def test_a_batch_has_prompts_on_its_objects() -> None:
     scene = generate(6, (300, 300), "discs")
     rng = np.random.default_rng(1)
-    batch = make_batch(rng, lambda _rng: (scene.image, scene.labels), images=2, prompts=6, side=128, frame=512)
+    batch = make_batch(
+        rng, synthetic_views(lambda _rng: (scene.image, scene.labels)), images=2, prompts=6, side=128, frame=512
+    )
     assert batch.images.shape == (2, 3, 128, 128)
     assert len(batch.owner) == 12
     assert batch.target.shape == (12, 1, 32, 32)
@@ -153,7 +155,9 @@ def test_three_steps_of_joint_training_lower_the_loss(nano) -> None:  # type: ig
     torch.manual_seed(0)
     auxiliary = Auxiliary(model.hidden_dim)
     scene = generate(6, (300, 300), "discs")
-    batch = make_batch(np.random.default_rng(1), lambda _rng: (scene.image, scene.labels), 1, 6, 128, 512)
+    batch = make_batch(
+        np.random.default_rng(1), synthetic_views(lambda _rng: (scene.image, scene.labels)), 1, 6, 128, 512
+    )
     sample = (batch, *dense_targets(batch.labels))
     optimizer = torch.optim.AdamW([*model.parameters(), *auxiliary.parameters()], lr=3e-4)
     losses = []
@@ -174,7 +178,7 @@ def test_a_run_goes_on_from_given_weights_and_resumes(tmp_path: Path) -> None:
     with training_attention():
         run = Run(tmp_path, recipe, time.time() + 10, NANO_DIR / "nano.pt")
         before = run.step
-        run.train(pool)
+        run.train(Diet(pool.folder))
     assert run.step > before
     resumed = Run(tmp_path, recipe, time.time(), None)
     assert resumed.step == run.step

@@ -1,8 +1,9 @@
-"""Score a model: ``python -m benchmarks.quality [FOLDER...] [--model ID] [--held-out N] [--coins]``.
+"""Score a model: ``python -m benchmarks.quality [FOLDER...] [--model ID] [--names FILE] [--held-out N] [--coins]``.
 
-FOLDER holds ``NAME.png`` and ``NAME_labels.png`` (16 bit: 0 background, 1..n objects, 65535 ignore). ``--held-out`` scores N scenes of the
-project's own generator from seeds that training never draws, ``--coins`` the 24 coins of scikit-image (labels: a ``coins_labels.png`` in a
-FOLDER, else they are made by marker-based watershed).
+FOLDER holds ``NAME.png`` or ``NAME.jpg`` and ``NAME_labels.png`` (16 bit: 0 background, 1..n objects, 65535 ignore).
+``--names`` scores only the pictures listed in a file; ``benchmarks/quality/emps_validation.txt`` lists those of EMPS that nano is not trained on.
+``--held-out`` scores N scenes of the project's own generator from seeds that training never draws, ``--coins`` the 24 coins of scikit-image
+(labels: a ``coins_labels.png`` in a FOLDER, else they are made by marker-based watershed).
 """
 
 from __future__ import annotations
@@ -24,14 +25,26 @@ from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.training.synthetic import HELD_OUT_SEED, generate
+from segment_duo.training.nano.scenes import HELD_OUT_SEED, generate
 from segment_duo.types import AutoParameters
 
 
-def folder_images(folder: Path, limit: int | None) -> Iterator[Labelled]:
-    paths = [p for p in sorted(folder.glob("*_labels.png")) if p.with_name(p.name.replace("_labels", "")).exists()]
-    for path in paths[:limit]:
-        image = path.with_name(path.name.replace("_labels", ""))
+def folder_images(folder: Path, limit: int | None, names: frozenset[str] | None = None) -> Iterator[Labelled]:
+    """The labelled pictures of a folder in the order of their names: at most ``limit``, and of ``names`` only, if given.
+
+    Raises:
+        SystemExit: a name has no labelled picture here.
+    """
+    found = {}
+    for path in sorted(folder.glob("*_labels.png")):
+        stem = path.name.removesuffix("_labels.png")
+        for image in (path.with_name(stem + ".png"), path.with_name(stem + ".jpg")):
+            if image.exists() and (names is None or stem in names):
+                found.setdefault(stem, (image, path))
+    missing = sorted((names or frozenset()) - found.keys())
+    if missing:
+        raise SystemExit(f"{len(missing)} of the names have no labelled picture in {folder}, {missing[0]} first")
+    for image, path in list(found.values())[:limit]:
         yield Labelled(image.name, rgb(np.asarray(Image.open(image).convert("RGB"))), read_labels(path))
 
 
@@ -83,6 +96,11 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--checkpoint", type=Path, help="score these weights with the model's config")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="an automatic parameter")
+    parser.add_argument("--names", type=Path, metavar="FILE", help="score only the pictures named here, one a line")
+    parser.add_argument(
+        "--most", type=int, metavar="N", help="click at most so many objects of an image, evenly chosen"
+    )
+    parser.add_argument("--calibration", action="store_true", help="print predicted against reached IoU")
     parser.add_argument("--limit", type=int, help="at most so many images of a folder")
     parser.add_argument("--held-out", type=int, default=0, metavar="N")
     parser.add_argument("--coins", action="store_true")
@@ -90,12 +108,13 @@ def main() -> None:
     parser.add_argument("--no-auto", action="store_true")
     options = parser.parse_args()
 
+    names = frozenset(options.names.read_text(encoding="utf-8").split()) if options.names else None
     choice = resolve_model(Config(), Paths.default(), options.model)
     predictor = Predictor(build_model(choice.config, options.checkpoint or choice.checkpoint))
     chosen = {name: float(value) for name, value in (pair.split("=") for pair in options.set)}
     parameters = None if options.no_auto else AutoParameters(**{**choice.auto_defaults, **chosen})
     sets: list[tuple[str, Iterator[Labelled]]] = [
-        (folder.name, folder_images(folder, options.limit)) for folder in options.folders
+        (folder.name, folder_images(folder, options.limit, names)) for folder in options.folders
     ]
     if options.held_out:
         sets.append(("held-out", held_out_images(options.held_out)))
@@ -103,9 +122,19 @@ def main() -> None:
         sets.append(("coins", iter([coins(options.folders)])))
     for name, images in sets:
         start = time.perf_counter()
-        result = score(predictor, images, parameters, not options.no_clicks, lambda line: print(line, file=sys.stderr))
+        result = score(
+            predictor,
+            images,
+            parameters,
+            not options.no_clicks,
+            lambda line: print(line, file=sys.stderr),
+            options.most,
+        )
         row = {"set": name, "model": choice.id, **result.row(), "seconds": round(time.perf_counter() - start, 1)}
         print(json.dumps(row), flush=True)
+        if options.calibration:
+            for name_, table in result.calibration().items():
+                print(json.dumps({"set": name, "prompts": name_, "reliability": table}), flush=True)
 
 
 if __name__ == "__main__":

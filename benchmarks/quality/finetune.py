@@ -28,9 +28,9 @@ from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.training.batches import object_depth
 from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, TrainingExample, fine_tune
-from segment_duo.training.synthetic import HELD_OUT_SEED, Look, Scene, generate
+from segment_duo.training.nano.batches import object_depth
+from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, Scene, generate
 from segment_duo.types import AutoParameters
 
 LOOK = Look(

@@ -76,22 +76,27 @@ def largest_error(predicted: Mask, truth: Mask, counted: Mask) -> tuple[int, int
     return None if best is None else (*deepest(best[1]), best[2])
 
 
-def click_ious(predictor: Predictor, image: Labelled, rounds: int = 5) -> npt.NDArray[np.float64]:
-    """IoU of every object after 1..``rounds`` clicks, shape (objects, rounds)."""
+def click_ious(
+    predictor: Predictor, image: Labelled, rounds: int = 5, most: int | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """IoU of every object, or ``most`` of them, after 1..``rounds`` clicks and the IoU that was predicted, each of shape (objects, rounds)."""
     embedding = predictor.embed(image.pixels)
     counted = image.labels != IGNORE
     objects = image.objects
-    out = np.zeros((len(objects), rounds))
+    if most is not None and len(objects) > most:
+        objects = [objects[i] for i in np.linspace(0, len(objects) - 1, most).astype(int)]
+    reached, predicted = np.zeros((len(objects), rounds)), np.zeros((len(objects), rounds))
     for start in range(0, len(objects), GROUP):
-        out[start : start + GROUP] = _click_group(predictor, embedding, objects[start : start + GROUP], counted, rounds)
+        group = slice(start, start + GROUP)
+        reached[group], predicted[group] = _click_group(predictor, embedding, objects[group], counted, rounds)
     predictor.release(embedding)
-    return out
+    return reached, predicted
 
 
 def _click_group(
     predictor: Predictor, embedding: Embedding, objects: Sequence[Mask], counted: Mask, rounds: int
-) -> npt.NDArray[np.float64]:
-    out = np.zeros((len(objects), rounds))
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    out, predicted = np.zeros((len(objects), rounds)), np.zeros((len(objects), rounds))
     clicks = [[(*deepest(truth), 1)] for truth in objects]
     previous: list[npt.NDArray[np.float32] | None] = [None] * len(objects)
     for k in range(rounds):
@@ -103,18 +108,19 @@ def _click_group(
         ]
         for i, candidates in enumerate(predictor.predict(embedding, prompts)):
             mask = candidates[0].array()
-            out[i, k] = iou(mask, objects[i], counted)
+            out[i, k], predicted[i, k] = iou(mask, objects[i], counted), candidates[0].predicted_iou or 0.0
             previous[i] = candidates[0].low_res
             # A perfect mask is confirmed where it was clicked first: all objects of a group keep equally many clicks.
             clicks[i].append(largest_error(mask, objects[i], counted) or clicks[i][0])
-    return out
+    return out, predicted
 
 
 @dataclass(slots=True)
 class AutomaticScore:
-    """Matches of automatic masks, gathered over images. ``confidences`` and ``overlaps``: (masks,) predicted IoU and IoU with the matched object."""
+    """Matches of automatic masks, gathered over images. ``confidences`` and ``overlaps``: (masks,) predicted IoU and IoU with the object met best."""
 
     confidences: list[float] = field(default_factory=list)
+    overlaps: list[float] = field(default_factory=list)
     hits: dict[float, list[bool]] = field(default_factory=lambda: {0.5: [], 0.75: [], 0.8: []})
     objects: int = 0
     dropped: int = 0
@@ -132,6 +138,7 @@ class AutomaticScore:
         overlaps = overlap_matrix([m for _, m in kept], np.where(ignore, 0, image.labels), ~ignore)
         self.objects += overlaps.shape[1]
         self.confidences += [c for c, _ in kept]
+        self.overlaps += [float(row.max()) if row.size else 0.0 for row in overlaps]
         for threshold, hits in self.hits.items():
             free = np.ones(overlaps.shape[1], bool)
             for overlap in overlaps:
@@ -178,6 +185,20 @@ def automatic_masks(predictor: Predictor, image: Labelled, parameters: AutoParam
     return [(float(m.predicted_iou or 0.0), decode(m.rle)) for m in run.masks]
 
 
+def reliability(predicted: npt.NDArray[np.float64], reached: npt.NDArray[np.float64]) -> list[dict[str, float | int]]:
+    """Predictions in bins of width 0.1 that are not empty: count, mean predicted, mean reached."""
+    bins = np.minimum((predicted * 10).astype(int), 9)
+    return [
+        {
+            "from": k / 10,
+            "count": int((bins == k).sum()),
+            "predicted": round(float(predicted[bins == k].mean()), 3),
+            "reached": round(float(reached[bins == k].mean()), 3),
+        }
+        for k in np.unique(bins).tolist()
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """One row of the table. ``clicks``: mIoU after 1..5 clicks; the rest as :class:`AutomaticScore` has it."""
@@ -186,6 +207,17 @@ class Scores:
     objects: int
     clicks: tuple[float, ...]
     automatic: AutomaticScore | None
+    first_click: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+
+    def calibration(self) -> dict[str, list[dict[str, float | int]]]:
+        """Reliability of predicted IoU for first clicks and for automatic masks: bins of 0.1 with count, mean predicted and mean reached IoU."""
+        out = {}
+        if self.first_click is not None:
+            out["1 click"] = reliability(*self.first_click)
+        if self.automatic is not None:
+            a = self.automatic
+            out["automatic"] = reliability(np.array(a.confidences), np.array(a.overlaps))
+        return out
 
     def row(self) -> dict[str, float | int]:
         out: dict[str, float | int] = {"images": self.images, "objects": self.objects}
@@ -205,19 +237,24 @@ def score(
     parameters: AutoParameters | None,
     clicks: bool = True,
     report: Callable[[str], None] = lambda _line: None,
+    most: int | None = None,
 ) -> Scores:
-    """Score a model on images; ``parameters`` None leaves the automatic masks out."""
+    """Score a model on images; ``parameters`` None leaves the automatic masks out; ``most`` bounds the objects of an image that are clicked."""
     ious: list[npt.NDArray[np.float64]] = []
+    predictions: list[npt.NDArray[np.float64]] = []
     automatic = None if parameters is None else AutomaticScore()
     count = objects = 0
     for image in images:
         count += 1
         objects += len(image.objects)
         if clicks:
-            ious.append(click_ious(predictor, image))
+            reached, predicted = click_ious(predictor, image, most=most)
+            ious.append(reached)
+            predictions.append(predicted)
         if automatic is not None and parameters is not None:
             automatic.add(automatic_masks(predictor, image, parameters), image)
         report(image.name)
     together = np.concatenate(ious) if ious else np.zeros((0, 0))
     means = tuple(float(v) for v in together.mean(axis=0)) if together.size else ()
-    return Scores(count, objects, means, automatic)
+    first = (np.concatenate(predictions)[:, 0], together[:, 0]) if together.size else None
+    return Scores(count, objects, means, automatic, first)

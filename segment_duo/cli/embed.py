@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.batch import Request, segment_one
+from segment_duo.cli.bundles import bundled
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
-    DeviceOption,
+    EngineOptions,
     FromFileOption,
-    InProcessOption,
     InputsArgument,
-    JsonOption,
+    JsonLinesOption,
     MaxPixelsOption,
-    ModelOption,
     PageOption,
-    SocketOption,
     open_session,
 )
 from segment_duo.cli.output import emit_json, emit_row, progress
@@ -29,17 +26,15 @@ def register(app: typer.Typer, *, panel: str) -> None:
     app.command("embed", rich_help_panel=panel)(embed)
 
 
+@bundled
 def embed(
+    engine: EngineOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
     page: PageOption = 0,
     banner: BannerOption = "auto",
     max_pixels: MaxPixelsOption = None,
-    model: ModelOption = None,
-    device: DeviceOption = None,
-    socket: SocketOption = None,
-    in_process: InProcessOption = None,
 ) -> None:
     """Compute image embeddings ahead of time, so that later commands answer at once.
 
@@ -51,25 +46,31 @@ def embed(
 
       segduo embed images/ --model sam2.1-large
     """
-    flags: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "socket": socket,
-        "in_process": in_process,
-        "max_pixels": max_pixels,
-    }
-    with open_session(say_model=True, **flags) as session, progress("embedding") as report:
+    request = Request(page=page, banner=banner)
+    with (
+        open_session(say_model=True, max_pixels=max_pixels, **engine.flags()) as session,
+        progress("embedding") as report,
+    ):
         inputs = expand_inputs(session, images, from_file)
         done = 0
 
         def work(ref: ImageRef) -> None:
             nonlocal done
             report(done, len(inputs.refs), ref.name)
-            state = session.embed(session.open_image(ref, page=page, banner=banner))
+            outcome = segment_one(ref, request, session=session)
+            if outcome.error is not None:
+                raise outcome.error
             done += 1
             if as_json:
-                emit_json({"image": str(ref), "id": state.id, "computed": state.computed, "seconds": state.seconds})
+                emit_json(
+                    {
+                        "image": str(ref),
+                        "id": outcome.image_id,
+                        "computed": outcome.computed,
+                        "seconds": outcome.seconds,
+                    }
+                )
             else:
-                emit_row([ref, "computed" if state.computed else "cached", f"{state.seconds:.2f} s"])
+                emit_row([ref, "computed" if outcome.computed else "cached", f"{outcome.seconds:.2f} s"])
 
         run_batch(inputs.refs, work, as_json=as_json, failures=inputs.failures)

@@ -23,7 +23,7 @@ from segment_duo.errors import EngineUnavailable, UsageError
 
 if TYPE_CHECKING:
     from segment_duo.engine.api import Engine
-    from segment_duo.engine.protocol import CacheUse, EngineStatus
+    from segment_duo.engine.protocol import CacheUse, EngineStatus, RunningUpload
     from segment_duo.engine.settings import EngineSettings
     from segment_duo.session import Session
 
@@ -217,9 +217,16 @@ def _rows(status: EngineStatus) -> list[tuple[str, str]]:
         rows += [("running", f"{job.kind} of {job.image[:12]}: {job.phase}{far}, {job.seconds:.1f} s")]
     rows += [("queue", f"{len(status.queue)} of {status.queue_limit}")]
     rows += [("waiting", f"{job.kind} of {job.image[:12]}, {job.seconds:.1f} s") for job in status.queue]
+    rows += [("upload", _upload(upload)) for upload in status.uploads]
     if status.idle_exit_seconds is not None:
         rows += [("idle exit in", _duration(status.idle_exit_seconds))]
     return [*rows, ("log", status.log)]
+
+
+def _upload(upload: RunningUpload) -> str:
+    came = f"{human.size(upload.received)} of {human.size(upload.bytes)}"
+    still = f", nothing for {_duration(upload.silent_seconds)}" if upload.silent_seconds >= 2 else ""
+    return f"image {upload.image[:12]}, {came} in {_duration(upload.seconds)}{still}"
 
 
 def _device(status: EngineStatus) -> str:

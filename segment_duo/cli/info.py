@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
     FromFileOption,
     InputsArgument,
-    JsonOption,
+    JsonLinesOption,
     MaxPixelsOption,
     ModelOption,
     PageOption,
@@ -25,7 +26,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit, emit_json
 from segment_duo.lengths import describe_nm
-from segment_duo.types import ImageRef, Instrument, PixelSize
+from segment_duo.types import FrameAxes, ImageFacts, ImageRef, Instrument, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.session import OpenImage, Session
@@ -38,7 +39,7 @@ def register(app: typer.Typer, *, panel: str) -> None:
 def info(
     images: InputsArgument = None,
     from_file: FromFileOption = None,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
     page: PageOption = 0,
     banner: BannerOption = "auto",
     pixel_size: PixelSizeOption = None,
@@ -48,7 +49,8 @@ def info(
 ) -> None:
     """Tell what is known of an image: size, depth, scale, instrument, banner, embedding, saved sets.
 
-    Sets that bear the image's name but were made for another image or page are marked "not its own".
+    Of a stack or film it tells the axes, the number of frames and the time between them. Sets that bear the image's name but were made
+    for another image or page are marked "not its own".
 
     [bold]Examples[/bold]
 
@@ -60,6 +62,9 @@ def info(
         inputs = expand_inputs(session, images, from_file)
 
         def work(ref: ImageRef) -> None:
+            if _is_film(ref):
+                _tell_film(session, ref, as_json=as_json, blank=ref != inputs.refs[0])
+                return
             opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
             if as_json:
                 emit_json(_record(session, opened))
@@ -79,26 +84,60 @@ def _record(session: Session, image: OpenImage) -> dict[str, Any]:
     return record
 
 
+def _is_film(ref: ImageRef) -> bool:
+    from segment_duo.images.film import FILM_SUFFIXES
+
+    return PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES
+
+
+def _tell_film(session: Session, ref: ImageRef, *, as_json: bool, blank: bool) -> None:
+    """The facts of a film's first frame, and how many there are; a film as a whole has neither an embedding nor sets."""
+    from segment_duo.frames import sequence_of
+    from segment_duo.images.sequences import Reading
+
+    reading = Reading(banner="off", max_pixels=session.config.max_pixels)
+    with sequence_of(session.store(ref.store), ref, reading) as film:
+        facts = film.frame(0).facts
+    if as_json:
+        emit_json({"image": str(ref), **dataclasses.asdict(facts)})
+        return
+    if blank:
+        emit("")
+    _print_rows(_rows(ref, facts))
+
+
 def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
+    if blank:
+        emit("")
     facts = image.data.facts
+    _print_rows([*_rows(image.ref, facts), ("embedding", session.is_embedded(image) or "not computed")])
+    _print_sets(session, image)
+
+
+def _rows(ref: ImageRef, facts: ImageFacts) -> list[tuple[str, str]]:
     bits = f", {facts.significant_bits} bits used" if facts.significant_bits else ""
-    rows = [
-        ("image", str(image.ref)),
+    return [
+        ("image", str(ref)),
         ("size", f"{facts.width} x {facts.height} pixels, {size(facts.bytes)}, {facts.format}"),
         ("samples", f"{facts.dtype}, {facts.channels} channel{'s' * (facts.channels > 1)}{bits}"),
         ("shown", facts.stretch),
         ("page", f"{facts.page} of {facts.pages}" if facts.pages > 1 else ""),
+        ("frames", _frames(facts.frames) if facts.frames else ""),
         ("banner", f"{facts.banner.height} rows cut (by {facts.banner.source})" if facts.banner.height else "none"),
         ("pixel size", _scale(facts.pixel_size, facts.width)),
         *_instrument(facts.instrument),
         ("sha256", facts.sha256),
-        ("embedding", session.is_embedded(image) or "not computed"),
     ]
-    if blank:
-        emit("")
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
     for name, value in rows:
         if value:
             emit(f"{name:<12}{value}")
+
+
+def _print_sets(session: Session, image: OpenImage) -> None:
+    facts = image.data.facts
     sets = session.sets.listed(image.ref, facts)
     widest = max((len(found.version.name) for found in sets), default=0)
     for found in sets:
@@ -108,6 +147,18 @@ def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
         emit(f"{name:<12}{version.name:<{widest}}  {facts_of_file}")
         if found.notice:
             emit(f"{'':<12}{found.notice}")
+
+
+def _frames(frames: FrameAxes) -> str:
+    """``5 along T; T 5, Z 3, C 2; 0.2 s a frame; 300 nm between slices``"""
+    parts = [f"{frames.count} along {frames.axis}"]
+    if len(frames.sizes) > 1:
+        parts.append(", ".join(f"{axis} {size}" for axis, size in frames.sizes))
+    if frames.frame_seconds is not None:
+        parts.append(f"{frames.frame_seconds:.4g} s a frame")
+    if frames.spacing_nm is not None:
+        parts.append(f"{describe_nm(frames.spacing_nm)} between slices")
+    return "; ".join(parts)
 
 
 def _scale(scale: PixelSize | None, width: int) -> str:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
-from segment_duo.library.versions import LATEST, VersionRequest, split_version, version_hint
+from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
 from segment_duo.stores.local import names_not_utf8
 from segment_duo.text import is_utf8, safe
-from segment_duo.types import Entry, ImageRef, MaskSet, StoreKind
+from segment_duo.types import Entry, ImageRef, StoreKind
 
 if TYPE_CHECKING:
-    from segment_duo.library.library import LoadedSet
     from segment_duo.session import Session
     from segment_duo.stores.base import Store
 
@@ -202,7 +201,7 @@ def _expand(session: Session, text: str, failures: list[tuple[str, SegduoError]]
     if not is_image_name(text) or _is_local_folder(ref):
         entry = store.stat(ref.path)
         if entry is None:
-            raise NotFound(f"{text}: no such file or folder", version_hint(ref.path))
+            raise NotFound(f"{text}: no such file or folder", session.missing_hint(ref))
         if entry.is_folder:
             entries = sorted(store.list(ref.path), key=lambda item: item.name)
             unnamed = _unnamed(store, _joined(ref.path, names_not_utf8(store, ref.path)), failures)
@@ -242,42 +241,3 @@ def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None
             VersionRequest.parse(tail)
             return image, LATEST  # nothing stands behind the @
     return whole, None
-
-
-def load_set(session: Session, text: str) -> LoadedSet:
-    """The set that ``IMAGE[@VERSION]`` means; says on stderr what keeps it from fitting the image exactly."""
-    ref, version = image_and_version(session, text)
-    loaded = session.sets.load(ref, version)
-    if loaded.notice:
-        note(loaded.notice)
-    identity = loaded.mask_set.provenance.image
-    if identity and identity.page:
-        note(f"{ref}@{loaded.version.name} is of page {identity.page}")
-    return loaded
-
-
-def load_set_or_file(session: Session, text: str) -> MaskSet:
-    """A set by image and version, or the file of a set itself."""
-    if text.endswith(".pkl"):
-        from segment_duo.masks.formats.native import loads
-
-        ref = session.reference(text)
-        return loads(session.store(ref.store).read(ref.path), name=text)
-    return load_set(session, text).mask_set
-
-
-def expand_sets(
-    session: Session, texts: Sequence[str]
-) -> tuple[list[tuple[ImageRef, str | None]], list[tuple[str, SegduoError]]]:
-    """What ``IMAGE[@VERSION]...`` means: (image, version or None) pairs; folders and patterns stand for the latest sets of their images."""
-    found: list[tuple[ImageRef, str | None]] = []
-    failures: list[tuple[str, SegduoError]] = []
-    for text in texts:
-        ref, version = image_and_version(session, text)
-        if version is not None:
-            found.append((ref, version))
-            continue
-        inputs = expand_inputs(session, [text], None)
-        found.extend((item, None) for item in inputs.refs)
-        failures.extend(inputs.failures)
-    return found, failures

@@ -12,16 +12,18 @@ import typer
 from segment_duo import __version__
 from segment_duo.cli import (
     auto,
+    completion,
     config,
+    demo,
     doctor,
     embed,
     engine,
     info,
     ls,
-    masks,
     measure,
     models,
     point,
+    sets,
     show,
     train,
     tui,
@@ -31,7 +33,7 @@ from segment_duo.errors import SegduoError
 
 app = typer.Typer(
     name="segduo",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     rich_markup_mode="rich",
@@ -47,23 +49,27 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _program(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback answers
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Segment micrographs with SAM 2.1 from the terminal: by points, by boxes, or everything at once."""
+    if context.invoked_subcommand is None:
+        demo.greet()
 
 
 for module in (auto, point, embed):
     module.register(app, panel="Segment")
 for module in (ls, info, show, measure, tui):
     module.register(app, panel="Look")
-app.add_typer(masks.app, name="masks", rich_help_panel="Look")
+app.add_typer(sets.app, name="masks", rich_help_panel="Look")
 train.register(app, panel="Set up")
 app.add_typer(models.app, name="models", rich_help_panel="Set up")
 app.add_typer(engine.app, name="engine", rich_help_panel="Set up")
 app.add_typer(config.app, name="config", rich_help_panel="Set up")
 doctor.register(app, panel="Set up")
+demo.register(app, panel="Set up")
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -74,6 +80,7 @@ def main() -> None:
     """Run the program and exit; see ``docs/exit-codes.md``."""
     signal.signal(signal.SIGTERM, _terminate)
     forgive_encodings()
+    completion.join_words()
     try:
         app()
     except BrokenPipeError:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.cli.batch import run_batch
-from segment_duo.cli.inputs import expand_sets, load_set_or_file
+from segment_duo.cli.bundles import bundled
+from segment_duo.cli.chosen import Choice, expand_choices, load_one, load_with_image, tell_taken
+from segment_duo.cli.each import run_batch
+from segment_duo.cli.filter_options import FilterOptions
 from segment_duo.cli.options import (
     BannerOption,
+    JsonLinesOption,
     JsonOption,
     MaxPixelsOption,
     OutOption,
     PixelSizeOption,
+    SetsArgument,
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, note
+from segment_duo.cli.output import emit, emit_bytes, emit_json, emit_path, emit_raw, note
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
-from segment_duo.lengths import parse_length
-from segment_duo.masks.formats.export import write_new
-from segment_duo.types import ImageRef, PixelSize
+from segment_duo.lengths import describe_nm
+from segment_duo.masks.formats.export import check_extension, write_new
+from segment_duo.types import Mask, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.library.library import LoadedSet
+    from segment_duo.masks.filters import MaskFilter
     from segment_duo.masks.measure import Measures, Summary
     from segment_duo.session import OpenImage
 
@@ -36,29 +42,23 @@ def register(app: typer.Typer, *, panel: str) -> None:
     app.command("score", rich_help_panel=panel)(score)
 
 
+@bundled
 def measure(
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE[@VERSION]...",
-            help="Images, folders or patterns; the latest set of each unless @VERSION says which.",
-        ),
-    ],
+    images: SetsArgument,
+    choice: FilterOptions,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write the table to a file instead of stdout.")
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the table to a file instead of stdout (-).")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
     summary: Annotated[
         bool, typer.Option("--summary", help="Only counts, densities and the size distribution.")
     ] = False,
-    exclude_edge: Annotated[
-        bool, typer.Option("--exclude-edge", help="Without masks that touch the image's edge or the banner.")
-    ] = False,
-    min_diameter: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Smallest equivalent diameter: 12 (pixels) or 50nm.")
-    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Size histogram and outlines with a scale bar (one image).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Size histogram and outlines with a scale bar (one image): .png, .svg, .jpg, .tif or .pdf; - for a PNG on stdout.",
+        ),
     ] = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
@@ -67,7 +67,8 @@ def measure(
 ) -> None:
     """Measure masks: area, perimeter, diameters, axes, shape, intensity; in pixels, and in nm when the scale is known.
 
-    One CSV row a mask; many images make one table. Intensities come from the original bit depth.
+    One CSV row a mask; many images make one table. Intensities come from the original bit depth. Which set was taken when none is named
+    is told on stderr: the latest, be it a single mask by `segduo point`.
 
     [bold]Examples[/bold]
 
@@ -76,27 +77,39 @@ def measure(
       segduo measure 'img.tif@grain' --csv grains.csv --min-diameter 50nm --exclude-edge --plot grains.png
     """
     from segment_duo.masks import measure as measuring
+    from segment_duo.masks.plot import plot_format
 
+    csv = None if csv is None or str(csv) == "-" else csv
+    drawing = plot is not None and str(plot) == "-"
+    if drawing and not (summary and csv is None and not as_json):
+        raise UsageError(
+            "--plot - fills stdout", "Add --summary to leave out the table; the figures go to stderr then."
+        )
+    if plot is not None:
+        plot_format(plot.name)
+    if csv is not None:
+        check_extension("csv", csv)
     for target in (csv, plot):
-        if target is not None and target.exists():
+        if target is not None and target.exists() and str(target) != "-":
             raise AlreadyExists(f"{target} exists already", "Nothing is overwritten: choose another name or remove it.")
+    wanted = choice.wanted()
     measured: list[_Measured] = []
     with open_session(out=out, max_pixels=max_pixels) as session:
-        sets, failures = expand_sets(session, images)
+        sets, failures = expand_choices(session, images)
         if plot is not None and len(sets) > 1:
             raise UsageError("--plot draws one image at a time")
 
-        def work(item: tuple[ImageRef, str | None]) -> None:
-            loaded, opened = session.load_with_image(*item, banner=banner, pixel_size=pixel_size_value(pixel_size))
-            if loaded.notice:
-                note(loaded.notice)
-            measured.append(_measure(loaded, opened, exclude_edge, min_diameter, plot))
+        def work(item: Choice) -> None:
+            scale = pixel_size_value(pixel_size)
+            loaded, opened = load_with_image(session, item, banner=banner, pixel_size=scale)
+            tell_taken(session, item, loaded)
+            measured.append(_measure(item.name(loaded), loaded, opened, wanted, scale, plot))
             if as_json:
-                emit_json(measured[-1].record(masks=not summary))
+                emit_json(measured[-1].record(rows=not summary))
 
         problem: SegduoError | None = None
         try:
-            run_batch(sets, work, as_json=as_json, failures=failures, name=lambda item: str(item[0]))
+            run_batch(sets, work, as_json=as_json, failures=failures)
         except SomeInputsFailed as error:  # what was measured is still written
             problem = error
     table = [(item.name, item.rows) for item in measured]
@@ -106,11 +119,12 @@ def measure(
     elif not (summary or as_json):
         emit_raw(measuring.measures_csv(table))
     if summary and not as_json:
+        say = note if drawing else emit
         for item in measured:
-            _print_summary(item.name, item.summary)
+            _print_summary(item.name, item.summary, say)
         if len(measured) > 1:
             together = [(item.rows, item.analysed, item.pixel_size) for item in measured]
-            _print_summary(f"all {len(measured)} images", measuring.summarize_images(together))
+            _print_summary(f"all {len(measured)} images", measuring.summarize_images(together), say)
     if problem is not None:
         raise problem
 
@@ -125,44 +139,76 @@ class _Measured:
     analysed: tuple[int, int]
     pixel_size: PixelSize | None
 
-    def record(self, *, masks: bool) -> dict[str, Any]:
-        """JSON values; with ``masks`` the rows as well."""
-        record: dict[str, Any] = {"image": self.name, "summary": dataclasses.asdict(self.summary)}
-        if masks:
-            record["masks"] = [dataclasses.asdict(row) for row in self.rows]
+    def record(self, *, rows: bool) -> dict[str, Any]:
+        """JSON values; with ``rows`` those as well."""
+        record: dict[str, Any] = {
+            "image": self.name,
+            "masks": len(self.rows),
+            "summary": dataclasses.asdict(self.summary),
+        }
+        if rows:
+            record["rows"] = [dataclasses.asdict(row) for row in self.rows]
         return record
 
 
 def _measure(
-    loaded: LoadedSet, opened: OpenImage, exclude_edge: bool, min_diameter: str | None, plot: Path | None
+    name: str,
+    loaded: LoadedSet,
+    opened: OpenImage | None,
+    wanted: MaskFilter,
+    given: PixelSize | None,
+    plot: Path | None,
 ) -> _Measured:
+    """Measure what meets the conditions. ``given``: the pixel size of the command line."""
     from segment_duo.masks import filters
     from segment_duo.masks import measure as measuring
 
-    scale = opened.data.facts.pixel_size
-    least = None if min_diameter is None else parse_length(min_diameter)
-    wanted = filters.MaskFilter(exclude_edge=exclude_edge, min_diameter=least)
-    kept = filters.apply(loaded.mask_set, wanted, opened.data, scale)
+    image = opened.data if opened else None
+    scale = given or measuring.known_pixel_size(loaded.mask_set, image)
+    kept = filters.apply(loaded.mask_set, wanted, image, scale)
     chosen = dataclasses.replace(loaded.mask_set, masks=kept)
-    found = measuring.measure(chosen, opened.data, scale)
-    analysed = measuring.analysed_size(chosen, opened.data)
+    found = measuring.measure(chosen, image, scale)
+    # Of the whole set: one that says nothing of its image is as large as its masks, whichever are kept.
+    analysed = measuring.analysed_size(loaded.mask_set, image)
     total = measuring.summarize(found, analysed=analysed, pixel_size=scale)
     if plot is not None:
-        from segment_duo.masks.plot import plot as draw
-
-        write_new(plot, draw(opened.data, kept, found, total, pixel_size=scale, title=opened.ref.name))
-        note(f"plot: {plot}")
-    return _Measured(f"{opened.ref}@{loaded.version.name}", found, total, analysed, scale)
+        _draw(plot, name, opened, kept, found, total, scale)
+    return _Measured(name, found, total, analysed, scale)
 
 
-def _print_summary(name: str, total: Summary) -> None:
-    emit(name)
+def _draw(
+    plot: Path,
+    name: str,
+    opened: OpenImage | None,
+    kept: Sequence[Mask],
+    found: Sequence[Measures],
+    total: Summary,
+    scale: PixelSize | None,
+) -> None:
+    from segment_duo.masks.plot import plot as draw
+    from segment_duo.masks.plot import plot_format
+
+    if opened is None:
+        raise UsageError(f"{name}: the plot is drawn on the image, which is not at hand")
+    fmt = plot_format(plot.name)
+    drawn = draw(opened.data, kept, found, total, pixel_size=scale, title=opened.ref.name, fmt=fmt)
+    if str(plot) == "-":
+        emit_bytes(drawn)
+        return
+    write_new(plot, drawn)
+    note(f"plot: {plot}")
+
+
+def _print_summary(name: str, total: Summary, say: Callable[[object], None]) -> None:
+    say(name)
     lengths = {"d10", "d50", "d90", "mean", "sd", "smallest", "largest"}
     for key, value in dataclasses.asdict(total).items():
         if value is None or key == "unit":
             continue
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        emit(f"  {key:<22}{shown}{' ' + total.unit if key in lengths else ''}")
+        if key in lengths:
+            shown = describe_nm(value) if total.unit == "nm" else f"{shown} {total.unit}"
+        say(f"  {key:<22}{shown}")
 
 
 def score(
@@ -192,7 +238,7 @@ def score(
     except OSError as error:
         raise InputError(f"{truth}: {error.strerror}") from None
     with open_session(out=out) as session:
-        mask_set = load_set_or_file(session, image)
+        mask_set = load_one(session, image)[0].mask_set
     masks, identity = mask_set.masks, mask_set.provenance.image
     if identity is None and not masks:
         raise InputError(f"{image}: the set is empty and does not tell its size")

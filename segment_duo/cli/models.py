@@ -68,17 +68,22 @@ def pull(
     """
     from segment_duo.models import download, registry
     from segment_duo.paths import Paths
+    from segment_duo.waiting import StillWaiting
 
     if model == registry.NANO:
         raise UsageError("nano is built in and needs no download")
     spec = registry.spec_of(model)
     mirror = load_settings().config.model_mirror
-    with progress(spec.id) as report:
+    with_bar = sys.stderr.isatty()
+    now = "connecting"
+    with progress(spec.id) as report, StillWaiting(None if with_bar else note).during(lambda: f"{spec.id}: {now}"):
 
         def tell(done: int, total: int, what: str) -> None:
+            nonlocal now
             report(done, total, what)
+            now = f"{what}, {human.size(done)} of {human.size(total)}"
             # A bar says it too; without one half a minute of silence would look like a command that hangs.
-            if what.startswith(download.WAITING) and not sys.stderr.isatty():
+            if what.startswith(download.WAITING) and not with_bar:
                 note(f"{spec.id}: {what}")
 
         path = download.pull(spec, Paths.default(), mirror=mirror, report=tell)

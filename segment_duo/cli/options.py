@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segment_duo.cli import completion
+from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.output import note
+from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
     from segment_duo.config import Resolved
@@ -23,11 +28,21 @@ IMAGE_PANEL = "Reading the image"
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="nano, sam2.1-tiny, ..., custom, or a trained model.", rich_help_panel=ENGINE_PANEL
+        "--model",
+        "-m",
+        help="nano, sam2.1-tiny, sam2.1-small, sam2.1-base-plus, sam2.1-large, custom, or a trained model (segduo models ls).",
+        rich_help_panel=ENGINE_PANEL,
+        autocompletion=completion.models,
     ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cuda, mps or cpu.", rich_help_panel=ENGINE_PANEL)
+    str | None,
+    typer.Option(
+        "--device",
+        help="auto, cuda, mps or cpu.",
+        rich_help_panel=ENGINE_PANEL,
+        autocompletion=completion.devices,
+    ),
 ]
 SocketOption = Annotated[
     Path | None,
@@ -51,6 +66,7 @@ BannerOption = Annotated[
     typer.Option(
         "--banner",
         help="Cut the info banner at the bottom: auto, off, or its height in rows.",
+        autocompletion=completion.banners,
         rich_help_panel=IMAGE_PANEL,
     ),
 ]
@@ -70,19 +86,32 @@ OutOption = Annotated[
 ]
 
 
-def _checked_suffix(suffix: str) -> str:
+def _checked_suffix(suffix: str | None) -> str | None:
     """Refuse a bad suffix before anything is computed."""
     from segment_duo.library.versions import check_suffix
 
-    return check_suffix(suffix)
+    return None if suffix is None else check_suffix(suffix)
 
 
 SuffixOption = Annotated[
     str,
     typer.Option("--suffix", "-s", help="Save as <image>_<suffix>.pkl, a series of its own.", callback=_checked_suffix),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Write JSON to stdout (one line an image where there are many).")
+SeriesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--suffix",
+        "-s",
+        help="Save as <image>_<suffix>.pkl, a series of its own (default: the plain one, or that of the set it adds to).",
+        callback=_checked_suffix,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to stdout; docs/json.md names the keys.")]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Write JSON to stdout, one line an image; docs/json.md names the keys.")
+]
+SaveOption = Annotated[
+    bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
 ]
 InputsArgument = Annotated[
     list[str] | None,
@@ -90,6 +119,22 @@ InputsArgument = Annotated[
         metavar="IMAGE...",
         help="Images, folders or quoted patterns, local or on Drops ('/drops/labdaq/*.tif'); - reads a list from stdin.",
         show_default=False,
+    ),
+]
+SetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE[@VERSION]",
+        help="An image, and which of its sets: @0, @2, @grain_1; the latest without. Or the .pkl file of a set.",
+        autocompletion=completion.versions,
+    ),
+]
+SetsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE[@VERSION]...",
+        help="Images, folders or patterns; the latest set of each unless @VERSION says which. Or .pkl files of sets.",
+        autocompletion=completion.versions,
     ),
 ]
 FromFileOption = Annotated[
@@ -101,6 +146,47 @@ FromFileOption = Annotated[
         "Other files, and folders with a / at the end (as ls -1 prints them), are left out and told on stderr.",
     ),
 ]
+
+
+def finite(option: typer.CallbackParam, value: float | None) -> float | None:
+    """The callback of options that take a number: NaN and infinity pass every range, so they are refused here, by the option's name."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{option.opts[0]}: {value} is not a finite number")
+    return value
+
+
+def check_save(save: bool, as_json: bool) -> None:
+    """Refuse to compute what would go nowhere."""
+    if not save and not as_json:
+        raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
+
+
+@dataclass(frozen=True)
+class ReadingOptions(Bundle):
+    """How an image is read."""
+
+    page: PageOption = 0
+    banner: BannerOption = "auto"
+    pixel_size: PixelSizeOption = None
+    max_pixels: MaxPixelsOption = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As :meth:`segment_duo.session.Session.open_image` takes them."""
+        return {"page": self.page, "banner": self.banner, "pixel_size": pixel_size_value(self.pixel_size)}
+
+
+@dataclass(frozen=True)
+class EngineOptions(Bundle):
+    """What computes; for :func:`open_session`."""
+
+    model: ModelOption = None
+    device: DeviceOption = None
+    socket: SocketOption = None
+    in_process: InProcessOption = None
+
+    def flags(self) -> dict[str, Any]:
+        """Settings as :func:`segment_duo.config.load_config` takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def load_settings(flags: Mapping[str, object] | None = None, paths: Paths | None = None) -> Resolved:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from segment_duo.errors import OutOfSpace, StoreError
+from segment_duo.errors import OutOfSpace, StoreError, UsageError
 from segment_duo.text import safe
 
 if TYPE_CHECKING:
@@ -72,6 +72,18 @@ def emit_json(value: Any, *, indent: int | None = None) -> None:
 def emit_raw(text: str) -> None:
     """Write text of our own making (CSV, a source file, terminal graphics) to stdout as it is."""
     _write(sys.stdout, text, end="")
+
+
+def emit_bytes(data: bytes) -> None:
+    """Write a file's content to stdout as it is.
+
+    Raises:
+        UsageError: stdout is a terminal, which would take it for commands.
+    """
+    if sys.stdout.isatty():
+        raise UsageError("this is no text for a terminal", "Send it on: segduo ... - > FILE")
+    _write(sys.stdout, "", end="")  # what Python still holds comes first
+    _write(sys.stdout.buffer, data, end=b"")
 
 
 def note(message: object) -> None:

@@ -9,20 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
+from segment_duo.cli.bundles import bundled
+from segment_duo.cli.chosen import masks
 from segment_duo.cli.options import (
-    BannerOption,
-    DeviceOption,
-    InProcessOption,
+    EngineOptions,
     JsonOption,
-    MaxPixelsOption,
-    ModelOption,
     OutOption,
-    PageOption,
-    PixelSizeOption,
-    SocketOption,
-    SuffixOption,
+    ReadingOptions,
+    SaveOption,
+    SeriesOption,
+    check_save,
     open_session,
-    pixel_size_value,
 )
 from segment_duo.cli.output import note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
@@ -36,8 +33,11 @@ def register(app: typer.Typer, *, panel: str) -> None:
     app.command("point", rich_help_panel=panel)(point)
 
 
+@bundled
 def point(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
+    reading: ReadingOptions,
+    engine: EngineOptions,
     points: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,32 +57,27 @@ def point(
         typer.Option("--multimask/--no-multimask", help="Keep all three candidates / ask for one mask only."),
     ] = None,
     append: Annotated[
-        bool, typer.Option("--append", "-a", help="Put the masks after those of the latest version.")
+        bool,
+        typer.Option(
+            "--append", "-a", help="Put the masks after those of the latest version, in a new version of its series."
+        ),
     ] = False,
     onto: Annotated[
         str | None, typer.Option("--onto", metavar="VERSION", help="Put the masks after those of this version.")
     ] = None,
     label: Annotated[str, typer.Option("--label", help="Label for the new masks.")] = "",
-    suffix: SuffixOption = "",
+    suffix: SeriesOption = None,
     out: OutOption = None,
-    save: Annotated[
-        bool, typer.Option("--save/--no-save", help="With --no-save --json the masks go to stdout only.")
-    ] = True,
+    save: SaveOption = True,
     as_json: JsonOption = False,
-    page: PageOption = 0,
-    banner: BannerOption = "auto",
-    pixel_size: PixelSizeOption = None,
-    max_pixels: MaxPixelsOption = None,
-    model: ModelOption = None,
-    device: DeviceOption = None,
-    socket: SocketOption = None,
-    in_process: InProcessOption = None,
 ) -> None:
     """Make masks from points or boxes and save them as a new version.
 
     x runs to the right, y down, from the top-left corner, in pixels. A single point gets the best of three candidates.
 
     All -p make one object together, within the box if there is one; several boxes make an object each.
+
+    The new version holds the new masks only, unless --append or --onto puts them after those of another.
 
     A points file may hold many objects. Text: a line x,y or x,y,label or x,y,label,object for each point (commas, blanks, tabs or
     semicolons; with a header in any order); lines with the same object make one mask. Labels: 1, +, include, positive; 0, -, exclude,
@@ -99,22 +94,14 @@ def point(
 
       echo '120 88' | segduo point grain.tif --points - --append
     """
-    if not save and not as_json:
-        raise UsageError("--no-save without --json would throw the masks away", "Add --json.")
+    check_save(save, as_json)
     given = points_text(points_file)
     prompts = gather_prompts(points or [], boxes or [], given)
-    flags: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "socket": socket,
-        "in_process": in_process,
-        "max_pixels": max_pixels,
-    }
-    with open_session(out=out, say_model=True, **flags) as session:
+    with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
         ref = session.reference(image)
         if save:
             session.sets.check_destination([ref])
-        opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
+        opened = session.open_image(ref, **reading.arguments())
         facts = opened.data.facts
         prompts = gather_prompts(points or [], boxes or [], given, within=(facts.width, facts.height))
         before: tuple[Mask, ...] = ()
@@ -122,6 +109,7 @@ def point(
         if append or onto is not None:
             loaded = session.sets.load(opened.ref, onto, facts)
             before, parent = loaded.mask_set.masks, loaded.version.name
+            suffix = loaded.version.suffix if suffix is None else suffix
             if loaded.notice:
                 note(loaded.notice)
         found = session.predict(opened, prompts, multimask_output=multimask)
@@ -143,14 +131,17 @@ def point(
             emit_json(record)
             return
         deliver_waiting(session, [opened.ref])
+        earlier = session.sets.latest(opened.ref, facts) if parent is None else None
         saved = session.save(
             opened,
             [*before, *made],
             operation="point",
-            suffix=suffix,
+            suffix=suffix or "",
             parent=parent,
             parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask_output": multimask},
         )
+        if earlier is not None and earlier.peek is not None and earlier.peek.count:
+            note(f"{masks(len(made))}; the set before has {earlier.peek.count}: --append adds to it")
         finish_saved(saved, record, as_json=as_json)
 
 
@@ -187,6 +178,12 @@ def gather_prompts(
         prompts.extend(parse_prompts(given[1], name=given[0], within=within))
     if not prompts:
         raise UsageError("no prompt given", "Give -p x,y, --box x0,y0,x1,y1 or --points FILE.")
+    for prompt in prompts:
+        if prompt.box is None and all(point.label == 0 for point in prompt.points):
+            where = "" if prompt.object_id == "0" else f"object {prompt.object_id}: "
+            raise PromptError(
+                f"{where}a prompt of excludes alone asks for nothing", "Add a point on the object, x,y, or a --box."
+            )
     return prompts
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from segment_duo.durable import make_private_folders
 from segment_duo.engine.lru import BoundedLru
 from segment_duo.engine.protocol import CacheUse
 from segment_duo.segmenters.base import EMBEDDINGS, Embedding, Reusable
@@ -194,7 +195,7 @@ class EmbeddingCache:
         content = save(arrays, metadata={"digest": _digest(arrays)})
         if len(content) > self._disk_bound:
             return
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folders(self._folder)
         with self._disk_lock:
             self._make_room(len(content))
             descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=self._folder)

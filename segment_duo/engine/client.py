@@ -250,7 +250,7 @@ class EngineClient(Engine):
                 "Is `ssh -L` still up, and the engine alive there? Then run the command again.",
             )
         what = "the engine stopped in the middle of the work" if lost.working else "the engine went away"
-        tail = lifecycle.log_tail(self.settings.log) if self._startable else ""
+        tail = lifecycle.last_words(self.settings.log) if self._startable else ""
         message = f"{what}; the end of its log:\n{tail}" if tail else f"{what} ({lost.reason})"
         return EngineFailed(message, "`segduo engine logs` shows more. A too large image or model runs out of memory.")
 

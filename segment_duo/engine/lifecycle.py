@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import struct
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from segment_duo import __version__
+from segment_duo.durable import make_private_folders
 from segment_duo.engine import protocol
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
@@ -40,6 +42,11 @@ STOP_SECONDS = 5.0
 DRAIN_SECONDS = 15.0
 TERM_SECONDS = 5.0
 KILL_SECONDS = 5.0
+
+_TAIL_LINES = 15
+_TAIL_BYTES = 2**16
+_BEGUN = re.compile(r" engine \S+, pid \d+, listens on ")
+"""What an engine logs first (``server.serve``)."""
 
 _children: list[subprocess.Popen[bytes]] = []
 # Kept so that a long-lived client (the terminal UI) can reap an engine that ended before it.
@@ -163,10 +170,13 @@ def run_in_foreground(settings: EngineSettings) -> NoReturn:
 
 
 def spawn_environment() -> dict[str, str]:
-    """The environment of the engine's process: ours, the allocator's settings, and where to import this very package from."""
+    """The environment of the engine's process: ours without what only front ends may know, the allocator's settings, and where to import this
+    very package from.
+    """
     from segment_duo.segmenters import allocator
 
-    environment = {**os.environ, **allocator.allocator_environment()}
+    kept = {name: value for name, value in os.environ.items() if not _is_secret(name)}
+    environment = {**kept, **allocator.allocator_environment()}
     root = str(Path(__file__).resolve().parents[2])
     if Path(root).name not in {"site-packages", "dist-packages"}:
         before = environment.get("PYTHONPATH")
@@ -175,16 +185,39 @@ def spawn_environment() -> dict[str, str]:
     return environment
 
 
-def log_tail(log: Path, lines: int = 15) -> str:
+def _is_secret(variable: str) -> bool:
+    """Drops is none of the engine's business; ``PASSWORD`` is what the web app calls its password."""
+    return variable.startswith("SEGDUO_DROPS_") or variable == "PASSWORD"
+
+
+def last_words(log: Path, since: int | None = None) -> str:
+    """The end of the log, as far as the last engine wrote it: what came after byte ``since``, or after that engine began."""
+    try:
+        size = log.stat().st_size
+        if since is not None and size >= since:  # else the log was turned over meanwhile
+            with log.open("rb") as stream:
+                stream.seek(max(since, size - _TAIL_BYTES))
+                return _last_lines(stream.read())
+    except OSError:
+        return ""
+    lines = log_tail(log, _TAIL_BYTES).splitlines()
+    begun = max((number for number, line in enumerate(lines) if _BEGUN.search(line)), default=0)
+    return "\n".join(lines[begun:][-_TAIL_LINES:])
+
+
+def _last_lines(content: bytes, lines: int = _TAIL_LINES) -> str:
+    return "\n".join(content.decode("utf-8", errors="replace").splitlines()[-lines:])
+
+
+def log_tail(log: Path, lines: int = _TAIL_LINES) -> str:
     """The last ``lines`` lines of the log, or an empty string. Reads at most the last 64 KiB."""
     try:
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 2**16))
-            text = stream.read().decode("utf-8", errors="replace")
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            return _last_lines(stream.read(), lines)
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 def peer_of_connection(connection: socket.socket) -> Peer | None:
@@ -246,6 +279,7 @@ def _replaceable(status: EngineStatus, settings: EngineSettings) -> bool:
 def _spawn(settings: EngineSettings) -> EngineStatus:
     _children[:] = [child for child in _children if child.poll() is None]
     with _open_log(settings.log) as log:
+        before = log.seek(0, os.SEEK_END)
         try:
             child = subprocess.Popen(
                 spawn_command(settings),
@@ -259,7 +293,7 @@ def _spawn(settings: EngineSettings) -> EngineStatus:
         except OSError as error:
             raise EngineUnavailable(f"the engine could not be started: {error}") from None
     _children.append(child)
-    status = _first_status(child, settings)
+    status = _first_status(child, settings, before)
     if settings.config.device != "auto":
         status = _probe_device(settings) or status
     if status.failure is not None:
@@ -267,8 +301,8 @@ def _spawn(settings: EngineSettings) -> EngineStatus:
     return status
 
 
-def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings) -> EngineStatus:
-    """What the new engine says as soon as it answers.
+def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings, before: int) -> EngineStatus:
+    """What the new engine says as soon as it answers. ``before``: where its lines in the log begin.
 
     Raises:
         EngineUnavailable: it ended, or did not answer in time.
@@ -285,7 +319,7 @@ def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings) -> E
                 return status
             break
         time.sleep(0.03)
-    tail = log_tail(settings.log)
+    tail = last_words(settings.log, before)
     what = (
         "the engine did not start"
         if child.poll() is not None
@@ -299,12 +333,12 @@ def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings) -> E
 
 def _open_log(log: Path) -> IO[bytes]:
     try:
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folders(log.parent)
         return log.open("ab")
     except OSError as error:
         raise EngineUnavailable(
             f"cannot write the engine's log {log}: {error.strerror or error}",
-            "Free some space or set SEGDUO_HOME to a folder that can be written to.",
+            "Free some space, set SEGDUO_HOME to a folder that can be written to, or do without an engine: --in-process.",
         ) from None
 
 
@@ -314,6 +348,7 @@ def _start_lock(settings: EngineSettings) -> Iterator[None]:
     import fcntl
 
     _open_log(settings.log).close()
+    _own_folder(settings.start_lock.parent)
     with settings.start_lock.open("a") as lock:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
@@ -329,6 +364,17 @@ def _start_lock(settings: EngineSettings) -> Iterator[None]:
             except OSError:
                 break
         yield
+
+
+def _own_folder(folder: Path) -> None:
+    """Make the lock's folder; below /tmp it may be there already, made by somebody else to have us write where they like."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owner = folder.lstat().st_uid
+    except OSError as error:
+        raise EngineUnavailable(f"cannot make {folder}: {error.strerror or error}") from None
+    if owner not in {os.geteuid(), 0}:
+        raise EngineUnavailable(f"{folder} belongs to somebody else", "Ask them to remove it, or use --in-process.")
 
 
 def _get_status(path: Path, seconds: float) -> bytes:

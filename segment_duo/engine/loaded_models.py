@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from segment_duo.errors import EngineFailed, ModelError
 from segment_duo.models.registry import ModelChoice, file_sha256
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
-from segment_duo.segmenters.base import DeviceMemoryFull, LoadRequest, Segmenter
+from segment_duo.segmenters.base import DeviceMemoryFull, LoadRequest, Segmenter, unchecked
 from segment_duo.types import ModelIdentity
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class LoadedModels:
         self._held: BoundedLru[tuple[str, str, str], HeldModel] = BoundedLru(KEPT_MODELS)
         self._loading = threading.Lock()
 
-    def load(self, choice: ModelChoice) -> HeldModel:
-        """The model, from memory or from its files.
+    def load(self, choice: ModelChoice, check: Callable[[], None] = unchecked) -> HeldModel:
+        """The model, from memory or from its files. What ``check`` raises ends the loading.
 
         Raises:
             ModelError: its files are missing, damaged, or not those the request named.
@@ -69,7 +70,7 @@ class LoadedModels:
                 )
             self._held.make_room(1)  # before the new one is built: three at once may be more than the memory holds
             started = time.monotonic()
-            held = HeldModel(choice, self._build(choice))
+            held = HeldModel(choice, self._build(choice, check))
             seconds = time.monotonic() - started
             log.info("loaded %s (%d parameters) in %.1f s", choice.id, held.segmenter.parameters, seconds)
             self._held.put(key, held, 1)
@@ -98,9 +99,9 @@ class LoadedModels:
     def device_memory(self) -> CacheUse | None:
         return device_memory(self.device)
 
-    def _build(self, choice: ModelChoice) -> Segmenter:
+    def _build(self, choice: ModelChoice, check: Callable[[], None]) -> Segmenter:
         family = plugins.family(choice.family)
-        request = LoadRequest(choice.id, choice.config, choice.checkpoint, self.device.type, self.threads)
+        request = LoadRequest(choice.id, choice.config, choice.checkpoint, self.device.type, self.threads, check=check)
         try:
             return family.load(request)
         except DeviceMemoryFull:

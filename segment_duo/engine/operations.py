@@ -197,7 +197,7 @@ class Operations:
         embedding = self._embedding(job, image_id, model) if not parameters.tile else None
         pixels = self._pixels.get(image_id)
         if pixels is None:
-            if embedding is None or parameters.crop_n_layers:
+            if embedding is None or parameters.crop_n_layers or parameters.scale != "whole":
                 raise ImageMissing
             pixels = _shape_only(embedding)
 
@@ -255,7 +255,7 @@ class Operations:
     def _load(self, job: Job, choice: ModelChoice) -> HeldModel:
         job.model = choice.id
         job.progress("loading the model")
-        model = self._ready_models().load(choice)
+        model = self._ready_models().load(choice, job.check)
         job.check()
         return model
 

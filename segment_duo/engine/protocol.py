@@ -234,6 +234,16 @@ class QueuedJob(_Message):
     seconds: float = 0.0
 
 
+class RunningUpload(_Message):
+    """Pixels that are being received: ``received`` of ``bytes``; the last came ``silent_seconds`` ago."""
+
+    image: str
+    received: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    silent_seconds: float = 0.0
+
+
 class EngineStatus(_Message):
     """The engine's view of itself. The first four fields are the same in every protocol version.
 
@@ -260,6 +270,7 @@ class EngineStatus(_Message):
     running: RunningJob | None = None
     queue: list[QueuedJob] = []
     queue_limit: int = 0
+    uploads: list[RunningUpload] = []
     max_pixels: int = 0
     log: str = ""
     in_process: bool = False

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Body, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -37,25 +37,20 @@ from segment_duo.engine.protocol import (
     StreamEvent,
 )
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.uploads import UploadLimits, Uploads
 from segment_duo.engine.worker import Compute, Emit, ImageMissing, Job, Worker, job_for
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,
     EngineFailed,
-    ImageError,
     InputError,
     ModelError,
     NotFound,
     SegduoError,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 POLL_SECONDS = 0.2
 """How often an answer that is waited for looks whether its client is still there, and a stream whether there is progress."""
-PARALLEL_UPLOADS = 2
 
 _HTTP_STATUS: dict[str, int] = {"not-found": 404, protocol.IMAGE_MISSING: 404, "engine-busy": 503, "cancelled": 499}
 _TOO_LONG = f"the request is longer than {protocol.MAX_JSON_BYTES} bytes"
@@ -65,7 +60,9 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 class EngineService:
     """The parts of a running engine, as the routes need them."""
 
-    def __init__(self, settings: EngineSettings, worker: Worker, compute: Compute) -> None:
+    def __init__(
+        self, settings: EngineSettings, worker: Worker, compute: Compute, limits: UploadLimits | None = None
+    ) -> None:
         self.settings = settings
         self.worker = worker
         self.compute = compute
@@ -75,22 +72,27 @@ class EngineService:
         self.stopping = False
         self.failure: SegduoError | None = None
         self.request_stop: Callable[[], None] = lambda: None
-        self.uploads = asyncio.Semaphore(PARALLEL_UPLOADS)
+        self.uploads = Uploads(settings.config.max_pixels, limits)
+
+    @property
+    def busy(self) -> bool:
+        return self.worker.busy or self.uploads.moving
 
     @property
     def idle_seconds(self) -> float:
-        """Since the last request other than ``status``; 0 while one is open or work remains."""
-        return 0.0 if self.open_requests or self.worker.busy else time.monotonic() - self.last_used
+        """Since the last request other than ``status``; 0 while one is open or work remains. Uploads count as long as bytes come."""
+        if self.open_requests > self.uploads.open or self.worker.busy:
+            return 0.0
+        return time.monotonic() - max(self.last_used, self.uploads.last_moved)
 
     def status(self) -> EngineStatus:
         import psutil
 
-        busy = self.worker.busy
         fields = {
             "protocol": protocol.PROTOCOL_VERSION,
             "version": __version__,
             "pid": os.getpid(),
-            "state": "stopping" if self.stopping else "busy" if busy else "idle",
+            "state": "stopping" if self.stopping else "busy" if self.busy else "idle",
             "socket": str(self.settings.socket),
             "uptime_seconds": time.monotonic() - self.started,
             "idle_exit_seconds": max(0.0, self.settings.config.idle_minutes * 60 - self.idle_seconds),
@@ -98,6 +100,7 @@ class EngineService:
             "running": self.worker.running(),
             "queue": self.worker.waiting(),
             "queue_limit": self.worker.limit,
+            "uploads": self.uploads.state(),
             "max_pixels": self.settings.config.max_pixels,
             "log": str(self.settings.log),
             "failure": _message(self.failure) if self.failure else None,
@@ -108,7 +111,7 @@ class EngineService:
 def create_app(service: EngineService) -> ASGIApp:
     """The ASGI application over a service."""
     app = FastAPI(title="segduo engine", version=__version__, docs_url=None, redoc_url=None)
-    worker, compute = service.worker, service.compute
+    compute = service.compute
 
     @app.get(protocol.STATUS)
     async def status() -> Response:
@@ -133,11 +136,10 @@ def create_app(service: EngineService) -> ASGIApp:
     ) -> Response:
         _check_id(image_id)
         model = _model_request(segduo_model)
-        async with service.uploads:
-            pixels = await _read_pixels(request, segduo_shape, service.settings.config.max_pixels)
-            if await asyncio.to_thread(protocol.image_id, pixels) != image_id:
-                raise ImageError("the pixels do not match the image's id", "They were damaged on the way; try again.")
-            compute.put_pixels(image_id, pixels)
+        announced = request.headers.get("content-length")
+        compute.put_pixels(
+            image_id, await service.uploads.receive(image_id, segduo_shape, announced, aiter(request.stream()))
+        )
         if not embed:
             return _json(await asyncio.to_thread(compute.state, image_id, model))
         job = _submit(service, protocol.EMBED, image_id, EmbedRequest(model=model))
@@ -159,7 +161,7 @@ def create_app(service: EngineService) -> ASGIApp:
 
     @app.post(protocol.STOP)
     async def stop(body: StopRequest) -> Response:
-        if body.only_if_idle and worker.busy:
+        if body.only_if_idle and service.busy:
             raise EngineBusy("the engine is working for somebody", "Try again when it is done: `segduo engine status`.")
         service.request_stop()
         return _json(service.status())
@@ -228,35 +230,6 @@ def _limited(receive: Receive) -> Receive:
         return message
 
     return read
-
-
-async def _read_pixels(request: Request, shape: str, max_pixels: int) -> npt.NDArray[np.uint8]:
-    import numpy as np
-
-    try:
-        height, width, channels = protocol.parse_shape(shape)
-    except ValueError as error:
-        raise ImageError(f"{protocol.SHAPE_HEADER}: {error}", "Send H,W,3 or H,W,1.") from None
-    if height * width > max_pixels:
-        raise ImageError(
-            f"{width} x {height} pixels are more than the running engine takes: it was started with max_pixels = {max_pixels}",
-            "Set max_pixels in config.toml (or SEGDUO_MAX_PIXELS) on the engine's machine, then `segduo engine stop` there.",
-        )
-    expected = height * width * channels
-    announced = request.headers.get("content-length")
-    if announced is not None and announced != str(expected):
-        raise ImageError(f"{announced} bytes announced, {expected} needed for {shape}")
-    buffer = bytearray(expected)
-    received = 0
-    async for chunk in request.stream():
-        if received + len(chunk) > expected:
-            raise ImageError(f"more than the {expected} bytes of {shape} were sent")
-        buffer[received : received + len(chunk)] = chunk
-        received += len(chunk)
-    if received != expected:
-        raise ImageError(f"the upload ended after {received} of {expected} bytes", "Try again.")
-    pixels = np.frombuffer(buffer, dtype=np.uint8).reshape(height, width, channels)
-    return np.repeat(pixels, 3, axis=2) if channels == 1 else pixels
 
 
 async def _finish(service: EngineService, request: Request, job: Job) -> Any:

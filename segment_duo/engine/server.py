@@ -29,9 +29,11 @@ from pydantic import ValidationError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from segment_duo import __version__
+from segment_duo.durable import make_private_folders
 from segment_duo.engine.lifecycle import peer_of_connection
 from segment_duo.engine.routes import EngineService, create_app
 from segment_duo.engine.settings import EngineSettings, check_socket_length
+from segment_duo.engine.uploads import UploadLimits
 from segment_duo.engine.worker import Compute, Worker
 from segment_duo.errors import EngineFailed, EngineUnavailable, SegduoError
 from segment_duo.text import safe
@@ -182,14 +184,20 @@ class _OwnUserOnly(H11Protocol):
 
 
 async def serve_socket(
-    settings: EngineSettings, bound: BoundSocket, worker: Worker, compute: Compute
+    settings: EngineSettings,
+    bound: BoundSocket,
+    worker: Worker,
+    compute: Compute,
+    limits: UploadLimits | None = None,
 ) -> SegduoError | None:
     """Answer on a bound socket until asked to stop; may run in any thread. The caller removes the socket and closes the worker.
+
+    ``limits``: how long uploads may take.
 
     Returns:
         why this engine could never compute, None after ordinary work.
     """
-    service = EngineService(settings, worker, compute)
+    service = EngineService(settings, worker, compute, limits)
     server = _Server(
         uvicorn.Config(
             create_app(service),
@@ -290,7 +298,7 @@ def _start_log(settings: EngineSettings, *, foreground: bool) -> None:
     logging.raiseExceptions = False  # a full disk must not stop the engine
     handlers: list[logging.Handler] = []
     try:
-        settings.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folders(settings.log.parent)
         handlers.append(_RotatingLog(settings.log, with_stdio=not foreground))
     except OSError as error:
         sys.stderr.write(f"segduo engine: cannot write {safe(settings.log)}: {error.strerror}\n")
@@ -309,12 +317,16 @@ def _private_folder(folder: Path) -> None:
         EngineUnavailable: others may write to it (unless it is sticky, as /tmp is), or it belongs to somebody else.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folders(folder)
         facts = folder.stat()
     except OSError as error:
         raise EngineUnavailable(f"cannot make {folder}: {error.strerror or error}") from None
-    open_to_others = facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX
-    if facts.st_uid not in {os.geteuid(), 0} or open_to_others:
+    if facts.st_uid not in {os.geteuid(), 0}:
+        raise EngineUnavailable(
+            f"{folder}, where the engine's socket would be, belongs to user {facts.st_uid}",
+            "Name a place of your own with --socket or SEGDUO_HOME, or compute without an engine: --in-process.",
+        )
+    if facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX:
         raise EngineUnavailable(
             f"others can write to {folder}, where the engine's socket would be",
             f"Take the permission away (chmod go-w {folder}), or name another place with --socket.",

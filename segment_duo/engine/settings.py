@@ -81,7 +81,7 @@ class EngineSettings(BaseModel):
         """Held by whoever starts the engine, from the second look until the engine answers."""
         if self.own_socket:
             return self.paths.engine_lock
-        return self.paths.engine_dir / f"{self.socket.stem}-{_short_hash(self.socket)}.lock"
+        return self.paths.lock(f"{self.socket.stem}-{_short_hash(self.socket)}")
 
 
 def check_socket_length(socket: Path) -> None:

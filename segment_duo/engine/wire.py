@@ -78,7 +78,8 @@ class Wire:
                 data=data,
                 headers=dict(headers or {}),
                 params=params,
-                timeout=(CONNECT_SECONDS, seconds),
+                # The first of the two is also the limit for sending all of an upload; connecting to a Unix socket takes no time.
+                timeout=(seconds, seconds),
                 allow_redirects=False,
             )
             _raise_for(response)

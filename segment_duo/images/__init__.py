@@ -9,13 +9,14 @@ from __future__ import annotations
 from segment_duo.images.decode import IMAGE_SUFFIXES
 from segment_duo.images.instruments import sidecar_names
 from segment_duo.images.pixel_size import parse_pixel_size
-from segment_duo.images.read import read_image
+from segment_duo.images.read import read_array, read_image
 from segment_duo.images.stretch import Stretched, stretch_to_uint8
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Stretched",
     "parse_pixel_size",
+    "read_array",
     "read_image",
     "sidecar_names",
     "stretch_to_uint8",

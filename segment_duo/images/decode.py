@@ -8,11 +8,17 @@ This module must not interpret instrument tags, cut banners or stretch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from segment_duo.errors import ImageError, SegduoError
 from segment_duo.images.decoded import Decoded
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Lower-case extensions, with the dot, of the files we open."""
+
+FILM = "a film (MP4, AVI, MOV or Matroska)"
+"""What :func:`sniff` calls the files that :mod:`segment_duo.images.film` reads."""
 
 _READ = frozenset({"TIFF", "PNG", "JPEG", "BMP", "WebP"})
 _MAGIC = (
@@ -41,7 +47,7 @@ def decode(data: bytes, *, name: str, page: int, max_pixels: int) -> Decoded:
         ImageError: not an image, damaged, of a kind we do not read, without that page, or larger than ``max_pixels``.
     """
     kind = sniff(data)
-    try:
+    with explained(name, kind):
         if kind == "TIFF":
             from segment_duo.images.tiff import decode_tiff
 
@@ -50,6 +56,19 @@ def decode(data: bytes, *, name: str, page: int, max_pixels: int) -> Decoded:
             from segment_duo.images.raster import decode_raster
 
             return decode_raster(data, kind, name, page, max_pixels)
+    hint = "PNG, JPEG, TIFF, BMP and WebP can be read"
+    if kind == FILM:
+        hint = "a film is read as a sequence of frames, not as one image"
+    if kind == "a web page (HTML)":
+        hint = "the server sent a page instead of the file: check the path and the login"
+    raise ImageError(f"{name}: not an image; found {kind}", hint)
+
+
+@contextmanager
+def explained(name: str, kind: str) -> Iterator[None]:
+    """Let whatever a decoder raises leave as one ImageError that names the file; our own errors pass."""
+    try:
+        yield
     except SegduoError:
         raise
     except MemoryError as error:
@@ -59,10 +78,6 @@ def decode(data: bytes, *, name: str, page: int, max_pixels: int) -> Decoded:
             f"{name}: damaged or unreadable {kind} file ({type(error).__name__}{_reason(error)})",
             "copy the file again, or export it anew from the program that made it",
         ) from error
-    hint = "PNG, JPEG, TIFF, BMP and WebP can be read"
-    if kind == "a web page (HTML)":
-        hint = "the server sent a page instead of the file: check the path and the login"
-    raise ImageError(f"{name}: not an image; found {kind}", hint)
 
 
 def _reason(error: Exception) -> str:
@@ -75,6 +90,8 @@ def sniff(data: bytes) -> str:
     """Name the kind of ``data``: ``TIFF``, ``PNG``, ``JPEG``, ``BMP``, ``WebP``, or a phrase for an error message."""
     if data[8:12] == b"WEBP" and data.startswith(b"RIFF"):
         return "WebP"
+    if data[4:8] == b"ftyp" or (data[8:11] == b"AVI" and data.startswith(b"RIFF")) or data.startswith(b"\x1aE\xdf\xa3"):
+        return FILM
     if data.startswith(b"BM") and len(data) >= 26:
         return "BMP"
     for magic, kind in _MAGIC:

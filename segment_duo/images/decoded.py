@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError
+from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,7 @@ class Decoded:
         dtype: NumPy's name of the samples as stored.
         channels: samples per pixel as stored, alpha included.
         sideways: the orientation tag swapped width and height.
+        frames: how the pages of a stack are arranged.
     """
 
     samples: npt.NDArray[Any]
@@ -53,6 +55,7 @@ class Decoded:
     pages: int
     tags: TiffTags | None = None
     sideways: bool = False
+    frames: FrameAxes | None = None
     warnings: tuple[str, ...] = ()
 
 

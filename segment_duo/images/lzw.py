@@ -6,19 +6,19 @@ takes the whole process with it: one bad file would end a batch, or the engine. 
 
 from __future__ import annotations
 
-import io
 import struct
 from typing import Any
 
 from segment_duo.errors import ImageError
+from segment_duo.images.mended import MendedFile
 from segment_duo.images.segments import row_bytes, rows_of_segments
 
 _LARGEST_EXPANSION = 4096 * 8 // 12
 """A code of 12 bits stands for less than 4096 bytes."""
 
 
-def expand_lzw(page: Any, stream: io.BytesIO, name: str) -> None:
-    """Decode the LZW segments of ``page`` to the end of ``stream``, and let the page (a ``tifffile.TiffPage``) point at them.
+def expand_lzw(page: Any, file: MendedFile, name: str) -> None:
+    """Decode the LZW segments of ``page``, append them to ``file`` and let the page (a ``tifffile.TiffPage`` of that file) point at them.
 
     Afterwards the page is one without compression; predictor, byte order and layout stay with tifffile.
 
@@ -26,22 +26,21 @@ def expand_lzw(page: Any, stream: io.BytesIO, name: str) -> None:
         ImageError: a segment is missing.
         imagecodecs.TiffError: a segment is damaged or too short.
     """
-    data = stream.getvalue()
     lengths = rows_of_segments(page)
     if min(len(page.dataoffsets), len(page.databytecounts)) < len(lengths):
         raise ImageError(f"{name}: damaged TIFF file, it lists too few strips or tiles", "copy the file again")
     offsets: list[int] = []
     counts: list[int] = []
-    stream.seek(0, io.SEEK_END)
     bytes_of_row = row_bytes(page)
-    if max(lengths, default=0) * bytes_of_row > _LARGEST_EXPANSION * len(data):
+    if max(lengths, default=0) * bytes_of_row > _LARGEST_EXPANSION * file.size:
         raise ImageError(f"{name}: damaged TIFF file, its strips or tiles are larger than LZW can make them")
     for offset, count, rows in zip(page.dataoffsets, page.databytecounts, lengths, strict=False):
         if not count:
             raise ImageError(f"{name}: damaged TIFF file, a strip or tile is missing", "copy the file again")
-        expanded = _decoded(data[offset : offset + count], rows, bytes_of_row, fill_order=int(page.fillorder))
-        offsets.append(stream.tell())
-        counts.append(stream.write(expanded))
+        segment = file.bytes_at(int(offset), int(count))
+        expanded = _decoded(segment, rows, bytes_of_row, fill_order=int(page.fillorder))
+        offsets.append(file.append(expanded))
+        counts.append(len(expanded))
     page.dataoffsets, page.databytecounts = tuple(offsets), tuple(counts)
     page.is_contiguous = False  # tifffile applies a predictor to a contiguous page as if it were one row
     page.compression = type(page.compression)(1)

@@ -9,7 +9,7 @@ origin. Nothing here touches a file system or a network; sidecars are handed in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from segment_duo.images.stretch import Limits
+
 DEFAULT_MAX_PIXELS = 400_000_000
+
+Sidecars = Callable[[], Mapping[str, bytes]]
+"""Gives the files next to an image, by name: they need a listing, so they are asked for only where they are wanted."""
 
 
 def read_image(
@@ -36,7 +41,7 @@ def read_image(
     page: int = 0,
     banner: str | int = "auto",
     pixel_size: PixelSize | None = None,
-    sidecars: Mapping[str, bytes] | None = None,
+    sidecars: Sidecars | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ImageData:
     """Decode ``data`` and gather what is known about it.
@@ -47,7 +52,8 @@ def read_image(
         page: page of a multi-page TIFF (or frame of an animated PNG or WebP), counted from 0.
         banner: ``auto`` (the tag's height if the pixels agree, else the pixels' own, else nothing), ``off``, or a number of rows to cut.
         pixel_size: replaces whatever the file says.
-        sidecars: contents of files next to the image, by name (see ``sidecar_names``).
+        sidecars: gives the contents of files next to the image, by name (see ``sidecar_names``); asked only when the image itself does not
+            tell its scale.
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
@@ -57,12 +63,14 @@ def read_image(
         ImageError: not an image, damaged, unsupported, too large, no such page, or a banner that leaves nothing.
         UsageError: ``banner`` is none of the three forms.
     """
-    requested = _requested_banner(banner)
+    requested = requested_banner(banner)
     decoded = decode(data, name=name, page=page, max_pixels=max_pixels)
     try:
-        finding = _facts_of_instrument(decoded, data, name, page, sidecars)
-        found, notes = _choose_banner(decoded, requested, finding.banner_rows, name)
-        size, size_notes = _choose_pixel_size(finding.pixel_size, pixel_size, sideways=decoded.sideways)
+        finding = facts_of_instrument(decoded, data, name, page, {})
+        if finding.pixel_size is None and sidecars is not None and (beside := sidecars()):
+            finding = facts_of_instrument(decoded, data, name, page, beside)
+        found, notes = choose_banner(decoded, requested, finding.banner_rows, name)
+        size, size_notes = choose_pixel_size(finding.pixel_size, pixel_size, sideways=decoded.sideways)
         facts = ImageFacts(
             width=decoded.samples.shape[1],
             height=decoded.samples.shape[0],
@@ -77,8 +85,9 @@ def read_image(
             pixel_size=size,
             instrument=finding.instrument,
             warnings=(*decoded.warnings, *finding.warnings, *notes, *size_notes),
+            frames=decoded.frames,
         )
-        return _cut_and_stretch(decoded, facts)
+        return cut_and_stretch(decoded, facts)
     except SegduoError:
         raise
     except MemoryError as error:
@@ -87,11 +96,64 @@ def read_image(
         raise ImageError(f"{name}: could not be prepared ({type(error).__name__}: {error})") from error
 
 
-def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
+def read_array(
+    samples: npt.NDArray[Any], *, name: str, banner: int = 0, pixel_size: PixelSize | None = None
+) -> ImageData:
+    """An image that is in memory already, prepared as one from a file.
+
+    Args:
+        samples: (height, width), (height, width, 3) or (height, width, 4), any depth; the fourth channel is dropped.
+        banner: rows to cut from the bottom.
+
+    Raises:
+        ImageError: another shape, nothing in it, samples that are no real numbers, or a banner that leaves nothing.
+    """
+    import numpy as np
+
+    array = np.asarray(samples)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
+        raise ImageError(
+            f"{name}: an array of shape {array.shape} is no image", "Give (height, width) or (height, width, 3)."
+        )
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"{name}: samples of type {array.dtype} are no grey values")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    decoded = Decoded(
+        array[:, :, :3] if array.ndim == 3 else array,
+        None,
+        "array",
+        str(array.dtype),
+        array.shape[2] if array.ndim == 3 else 1,
+        1,
+    )
+    found, notes = choose_banner(decoded, banner, None, name)
+    digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    facts = ImageFacts(
+        width=array.shape[1],
+        height=array.shape[0],
+        format=decoded.format,
+        dtype=decoded.dtype,
+        channels=decoded.channels,
+        page=0,
+        pages=1,
+        sha256=digest,
+        bytes=0,
+        banner=found,
+        pixel_size=pixel_size,
+        warnings=notes,
+    )
+    return cut_and_stretch(decoded, facts)
+
+
+def cut_and_stretch(decoded: Decoded, facts: ImageFacts, limits: Limits | None = None) -> ImageData:
+    """The rows above ``facts.banner`` as stored and as 8 bits; ``limits`` are those of a whole sequence."""
     from segment_duo.images.stretch import stretch_to_uint8
 
-    original = _without_palette(decoded.samples[: facts.cut_height], decoded.palette)
-    stretched = stretch_to_uint8(original)
+    original = without_palette(decoded.samples[: facts.cut_height], decoded.palette)
+    stretched = stretch_to_uint8(original, limits=limits)
     facts = replace(
         facts,
         significant_bits=_significant_bits(original),
@@ -101,7 +163,7 @@ def _cut_and_stretch(decoded: Decoded, facts: ImageFacts) -> ImageData:
     return ImageData(_three_channels(stretched.pixels), original, facts)
 
 
-def _facts_of_instrument(
+def facts_of_instrument(
     decoded: Decoded, data: bytes, name: str, page: int, sidecars: Mapping[str, bytes] | None
 ) -> Finding:
     height, width = decoded.samples.shape[:2]
@@ -129,7 +191,7 @@ def _phenom_xml(data: bytes) -> bytes:
 # ---- banner
 
 
-def _requested_banner(banner: str | int) -> str | int:
+def requested_banner(banner: str | int) -> str | int:
     if isinstance(banner, str):
         text = banner.strip().lower()
         if text in {"auto", "off"}:
@@ -142,7 +204,7 @@ def _requested_banner(banner: str | int) -> str | int:
     return banner
 
 
-def _choose_banner(
+def choose_banner(
     decoded: Decoded, requested: str | int, by_tag: int | None, name: str
 ) -> tuple[Banner, tuple[str, ...]]:
     height = len(decoded.samples)
@@ -174,7 +236,7 @@ def _automatic_banner(decoded: Decoded, by_tag: int | None) -> tuple[Banner, tup
 # ---- pixels
 
 
-def _without_palette(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
+def without_palette(samples: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None) -> npt.NDArray[Any]:
     """Look colours up; a palette whose used entries are all grey gives one channel (microscopes keep grey images this way)."""
     import numpy as np
 
@@ -216,7 +278,7 @@ def _significant_bits(samples: npt.NDArray[Any]) -> int | None:
     return max(1, abs(int(samples.max())).bit_length(), abs(int(samples.min())).bit_length())
 
 
-def _choose_pixel_size(
+def choose_pixel_size(
     found: PixelSize | None, given: PixelSize | None, *, sideways: bool
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
     size = given or found

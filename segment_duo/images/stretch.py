@@ -9,6 +9,7 @@ This module must not decode files or look for banners.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,21 @@ class Stretched:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The two samples that become 0 and 255, and the words for ``ImageFacts.stretch``; equal ones are those of constant images."""
+
+    low: float
+    high: float
+    description: str
+
+
 def stretch_to_uint8(
-    samples: npt.NDArray[Any], *, lower: float = PERCENTILES[0], upper: float = PERCENTILES[1]
+    samples: npt.NDArray[Any],
+    *,
+    lower: float = PERCENTILES[0],
+    upper: float = PERCENTILES[1],
+    limits: Limits | None = None,
 ) -> Stretched:
     """Map ``samples`` of any real dtype and shape to uint8.
 
@@ -40,7 +54,7 @@ def stretch_to_uint8(
     become 0 and 255; all channels of a colour image share them, which keeps the colours. Percentiles of 8- and 16-bit integers are exact;
     of wider types they are taken from at most 4 million evenly spaced samples, so the result is deterministic. NaN counts as the darkest
     value; infinities are clipped. When the percentiles coincide the minimum and maximum are used, and a constant image
-    becomes 0.
+    becomes 0. ``limits`` (of a whole sequence) replace the image's own.
 
     Raises:
         ValueError: complex or other samples that are not real numbers.
@@ -53,13 +67,37 @@ def stretch_to_uint8(
         return Stretched(samples.astype(np.uint8) * np.uint8(255), "black and white as 0 and 255")
     if samples.dtype.kind not in "iuf":
         raise ValueError(f"samples of type {samples.dtype} cannot be shown")
-    low, high, constant = _limits(samples, lower, upper)
-    if constant:
-        return Stretched(np.zeros(samples.shape, np.uint8), f"constant image, value {low:.6g}")
-    note = f"percentiles {lower:g}-{upper:g} of the cut image: {low:.6g}..{high:.6g} to 0..255"
+    if limits is None:
+        low, high, constant = _limits(samples, lower, upper)
+        if constant:
+            return Stretched(np.zeros(samples.shape, np.uint8), f"constant image, value {low:.6g}")
+        note = f"percentiles {lower:g}-{upper:g} of the cut image: {low:.6g}..{high:.6g} to 0..255"
+    else:
+        low, high, note = limits.low, limits.high, limits.description
+        if low == high:
+            return Stretched(np.zeros(samples.shape, np.uint8), note)
     if samples.dtype.kind in "iu" and samples.dtype.itemsize <= 2:
         return Stretched(_by_table(samples, low, high), note)
     return Stretched(_by_chunks(samples, low, high), note)
+
+
+def limits_of(parts: Sequence[npt.NDArray[Any]], what: str) -> Limits | None:
+    """Common limits of several images, by the same percentiles; None where nothing is stretched (8 bits, black and white).
+
+    Args:
+        parts: samples of one dtype, any shapes; a few million in all are enough.
+        what: which images they are, for the description (``16 of 200 frames``).
+    """
+    import numpy as np
+
+    if not parts or parts[0].dtype in {np.dtype(np.uint8), np.dtype(np.bool_)}:
+        return None
+    low, high, constant = _limits(np.concatenate([part.ravel() for part in parts]), *PERCENTILES)
+    if constant:
+        return Limits(low, low, f"constant in {what}, value {low:.6g}")
+    return Limits(
+        low, high, f"percentiles {PERCENTILES[0]:g}-{PERCENTILES[1]:g} of {what}: {low:.6g}..{high:.6g} to 0..255"
+    )
 
 
 def _limits(samples: npt.NDArray[Any], lower: float, upper: float) -> tuple[float, float, bool]:

@@ -5,14 +5,17 @@ This module must not interpret the makers' tags; it carries their bytes along.
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from segment_duo.errors import ImageError
+from segment_duo.images.axes import read_axes
 from segment_duo.images.decoded import (
     MAKER_TAGS,
     TRANSPARENT,
@@ -24,13 +27,16 @@ from segment_duo.images.decoded import (
     upright,
 )  # fmt: skip
 from segment_duo.images.lzw import expand_lzw
+from segment_duo.images.mended import MendedFile
 from segment_duo.images.promises import read_promise
 from segment_duo.images.segments import is_incomplete, mend_byte_counts, too_few_bytes
+from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+_LARGEST_TAG = 64 << 20  # makers' texts are below 64 KiB; Tescan puts a thumbnail beside its own
 _JPEG_HEAD = 1 << 16
 _JPEG_PADDING = 64  # a JPEG unit is at most 32 x 32 pixels; some writers pad by one
 
@@ -48,36 +54,81 @@ def _quiet_tifffile() -> Iterator[None]:
 
 
 def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> Decoded:
-    import tifffile
+    with TiffStack(io.BytesIO(data), name, max_pixels) as stack:
+        return stack.decode(page_number)
 
-    stream = io.BytesIO(data)
-    with _quiet_tifffile(), tifffile.TiffFile(stream) as tif:
-        pages = len(tif.pages)
-        if pages == 0:
-            raise ImageError(f"{name}: damaged TIFF file, it holds no image")
-        frames = _hidden_frames(tif) if pages == 1 else 1
-        check_page(name, page_number, max(pages, frames))
-        page = tif.pages[0 if frames > 1 else page_number]
-        if not isinstance(page, tifffile.TiffPage):
-            page = page.aspage()
-        _check_tiff_page(page, name, max_pixels)
-        mend_byte_counts(page, len(data))
-        _check_tiff_data(page, name, len(data), lone=frames == 1)
-        stored = _read_ccitt(data, page_number, page) if page.compression in {2, 3, 4} else None
-        if page.compression == 5:
-            expand_lzw(page, stream, name)
-        if stored is None:
-            stored = _frame(tif, page_number) if frames > 1 else page.asarray()
-        tags = _tiff_tags(page, data, is_ome=bool(tif.is_ome))
-        first = replace(
-            _arrange_tiff(stored, page),
-            format="BigTIFF" if tif.is_bigtiff else "TIFF",
-            pages=max(pages, frames),
-            tags=tags,
-        )
-        orientation = page.tags.valueof(274, default=1)
-    samples, sideways = upright(first.samples, int(orientation) if isinstance(orientation, int) else 1)
-    return replace(first, samples=samples, sideways=sideways)
+
+class TiffStack:
+    """A TIFF file whose planes are decoded one at a time; nothing else of it is kept in memory.
+
+    Args:
+        file: an open binary file, or the bytes of one; it stays open when the stack is closed.
+        name: for messages.
+        max_pixels: larger planes are refused before they are decoded.
+
+    Raises:
+        ImageError: the file holds no image.
+        tifffile.TiffFileError, and whatever a broken file raises; see :func:`segment_duo.images.decode.decode`.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, max_pixels: int) -> None:
+        import tifffile
+
+        self._name, self._max_pixels = name, max_pixels
+        self._file = MendedFile(file)
+        with _quiet_tifffile():
+            self.tif = tifffile.TiffFile(self._file)
+            pages = len(self.tif.pages)
+            if pages == 0:
+                raise ImageError(f"{name}: damaged TIFF file, it holds no image")
+            frames = _hidden_frames(self.tif) if pages == 1 else 1
+        self._hidden = frames > 1
+        self.pages = max(pages, frames)
+        """Planes in the order of the file, which ``--page`` counts."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tif.close()
+
+    @cached_property
+    def axes(self) -> FrameAxes:
+        """How the planes are arranged; read once, for the XML of a long OME-TIFF has megabytes."""
+        with _quiet_tifffile():
+            return read_axes(self.tif, self.pages)
+
+    def decode(self, number: int) -> Decoded:
+        """Plane ``number``, counted from 0. Not for several threads at once."""
+        import tifffile
+
+        name = self._name
+        check_page(name, number, self.pages)
+        with _quiet_tifffile():
+            page = self.tif.pages[0 if self._hidden else number]
+            # tifffile keeps the first page; what is mended below must not stay in it.
+            page = copy.copy(page) if isinstance(page, tifffile.TiffPage) else page.aspage()
+            _check_tiff_page(page, name, self._max_pixels)
+            mend_byte_counts(page, self._file.size)
+            _check_tiff_data(page, name, self._file.size, lone=not self._hidden)
+            stored = _read_ccitt(self._file, number, page) if page.compression in {2, 3, 4} else None
+            try:
+                if page.compression == 5:
+                    expand_lzw(page, self._file, name)
+                if stored is None:
+                    stored = _frame(self.tif, number) if self._hidden else page.asarray()
+            finally:
+                self._file.forget()
+            first = replace(
+                _arrange_tiff(stored, page),
+                format="BigTIFF" if self.tif.is_bigtiff else "TIFF",
+                pages=self.pages,
+                tags=_tiff_tags(page, self.tif, self._file),
+                frames=self.axes if self.pages > 1 else None,
+            )
+            orientation = page.tags.valueof(274, default=1)
+        samples, sideways = upright(first.samples, int(orientation) if isinstance(orientation, int) else 1)
+        return replace(first, samples=samples, sideways=sideways)
 
 
 def _hidden_frames(tif: Any) -> int:
@@ -146,7 +197,7 @@ def _lying_jpeg(page: Any) -> bool:
     return False
 
 
-def _read_ccitt(data: bytes, number: int, page: Any) -> npt.NDArray[Any]:
+def _read_ccitt(file: MendedFile, number: int, page: Any) -> npt.NDArray[Any]:
     """Fax-compressed pages through imagecodecs' libtiff, which handles all variants and, unlike Pillow's, writes nothing to stderr.
 
     True where the page is white.
@@ -154,7 +205,9 @@ def _read_ccitt(data: bytes, number: int, page: Any) -> npt.NDArray[Any]:
     import imagecodecs
     import numpy as np
 
-    bits: npt.NDArray[Any] = np.asarray(imagecodecs.tiff_decode(data, index=number)).astype(np.bool_, copy=False)
+    bits: npt.NDArray[Any] = np.asarray(imagecodecs.tiff_decode(file.bytes_at(0, file.size), index=number)).astype(
+        np.bool_, copy=False
+    )
     return ~bits if int(page.photometric) == 0 else bits
 
 
@@ -250,12 +303,12 @@ def _palette_to_8_bits(colormap: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray((colormap.astype(np.uint32) // scale).astype(np.uint8).T)
 
 
-def _tiff_tags(page: Any, data: bytes, *, is_ome: bool) -> TiffTags:
+def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> TiffTags:
     raw: dict[int, bytes] = {}
     for code in MAKER_TAGS:
         tag = page.tags.get(code)
         if tag is not None:
-            raw[code] = data[tag.valueoffset : tag.valueoffset + tag.valuebytecount]
+            raw[code] = file.bytes_at(tag.valueoffset, min(tag.valuebytecount, _LARGEST_TAG))
 
     def text(code: int) -> str:
         value = page.tags.valueof(code, default="")
@@ -267,4 +320,8 @@ def _tiff_tags(page: Any, data: bytes, *, is_ome: bool) -> TiffTags:
             return float(value[0]) / float(value[1])
         return None
 
-    return TiffTags(raw, text(271), text(272), text(270), ratio(282), ratio(283), is_ome)
+    description = text(270)
+    if not description and (tif.is_imagej or tif.is_ome):  # they describe the whole file on its first page
+        first = tif.pages.first.description
+        description = first.strip() if isinstance(first, str) else ""
+    return TiffTags(raw, text(271), text(272), description, ratio(282), ratio(283), bool(tif.is_ome))

@@ -6,14 +6,19 @@ Sets are found by the image's name, for that needs one listing; whether a set is
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import secrets
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segment_duo.durable import create_file
 from segment_duo.errors import (
     DropsError,
+    DropsRefused,
     DropsUnavailable,
     InputError,
     MaskFileError,
@@ -46,17 +51,23 @@ if TYPE_CHECKING:
     from segment_duo.stores.base import Store
 
 
+_CUTS = ("keep", "rm-mask", "filter")
+"""Operations that leave fewer masks on purpose."""
+
+
 @dataclass(frozen=True)
 class LoadedSet:
     """A saved set and how well it fits the image asked for.
 
-    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another.
+    ``notice`` is empty when the set names exactly this image; ``belongs`` is False when it names another. ``others``: what else bears the
+    image's name, newest first, when this is the latest and was not asked for by name.
     """
 
     version: Version
     mask_set: MaskSet
     notice: str = ""
     belongs: bool = True
+    others: tuple[Version, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +225,8 @@ class SavedSets:
         for candidate in candidates:
             try:
                 if owner.has(candidate, self.peek(ref, candidate).provenance):
-                    return self._fit(candidate, self.read(ref, candidate), owner)
+                    others = tuple(other for other in candidates if other is not candidate)
+                    return dataclasses.replace(self._fit(candidate, self.read(ref, candidate), owner), others=others)
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
                 unread.append(error)
@@ -254,7 +266,35 @@ class SavedSets:
 
     def refit(self, ref: ImageRef, loaded: LoadedSet, facts: ImageFacts) -> LoadedSet:
         """Say again how well a loaded set fits its image, now that the image is open."""
-        return self._fit(loaded.version, loaded.mask_set, self._owner(ref, facts))
+        fitted = self._fit(loaded.version, loaded.mask_set, self._owner(ref, facts))
+        return dataclasses.replace(fitted, others=loaded.others)
+
+    def latest(self, ref: ImageRef, facts: ImageFacts | None = None) -> ListedSet | None:
+        """The set that :meth:`load` takes when none is named, as far as a look tells; None when there is none."""
+        return self._first(ref, self.versions(ref), self._owner(ref, facts), lambda _: True)
+
+    def larger(self, ref: ImageRef, loaded: LoadedSet) -> ListedSet | None:
+        """The newest other set of the image with more than twice the masks of the latest: what somebody who named none may have meant.
+
+        None as well when the latest is what is left of the other on purpose. Reads few files: those with more bytes, five at most.
+        """
+        known, count = loaded.mask_set.provenance, len(loaded.mask_set.masks)
+        if known.operation in _CUTS:
+            return None
+        heavier = [other for other in loaded.others if other.size > loaded.version.size and other.name != known.parent]
+        return self._first(ref, heavier[:5], self._owner(ref), lambda peek: peek.count > 2 * count)
+
+    def _first(
+        self, ref: ImageRef, versions: Sequence[Version], owner: _Owner, wanted: Callable[[Peek], bool]
+    ) -> ListedSet | None:
+        for version in versions:
+            try:
+                peek = self.peek(ref, version)
+            except MaskFileError:
+                continue
+            if wanted(peek) and owner.has(version, peek.provenance):
+                return ListedSet(version, self._shown(ref, version), True, "", peek)
+        return None
 
     def _owner(self, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> _Owner:
         return _Owner(self._store(ref.store), ref, facts, page)
@@ -316,9 +356,10 @@ class SavedSets:
         The provenance gets the time and the program's version, the masks get ids where they lack them.
 
         Raises:
-            InputError, UsageError: the place can never take a set (a file where a folder should be). One for Drops is kept on this
-                machine all the same; the hint tells where.
+            InputError, UsageError, DropsRefused: the place can never take a set (a file where a folder should be, a server that takes none of its
+                size). One for Drops is kept on this machine all the same; the hint tells where.
             StoreError: a local folder cannot be written.
+            DropsError: neither Drops nor the spool took the set; the hint tells in which file it is.
         """
         from segment_duo.masks.formats.native import dumps
         from segment_duo.masks.ids import unique_ids
@@ -333,9 +374,12 @@ class SavedSets:
             if kind is not StoreKind.DROPS:
                 raise
             refusal = self._refusal(kind, folder, error)
-            kept = self.spool.add(
-                kind, folder, ref.stem, suffix, content, error, address=store.address, aside=refusal is not None
-            )
+            try:
+                kept = self.spool.add(
+                    kind, folder, ref.stem, suffix, content, error, address=store.address, aside=refusal is not None
+                )
+            except StoreError as full:
+                raise _without_spool(ref, content, refusal or error, full) from None
             if refusal is not None:
                 # No later delivery could succeed; what was computed is worth keeping nevertheless.
                 hint = f"The masks are kept in {kept}: `segduo masks import IMAGE` reads that file."
@@ -345,7 +389,7 @@ class SavedSets:
 
     def _refusal(self, kind: StoreKind, folder: str, error: SegduoError) -> SegduoError | None:
         """The reason why this folder can never take a set, or None when what failed may work later."""
-        if isinstance(error, InputError | UsageError):
+        if isinstance(error, InputError | UsageError | DropsRefused):
             return error
         if isinstance(error, DropsUnavailable):
             return None
@@ -358,6 +402,21 @@ class SavedSets:
     def deliver_spool(self, *, wait: bool = False) -> list[Delivered | Failed]:
         """Send what is waiting in the spool, oldest first; without ``wait`` nothing while another process does."""
         return self.spool.push(self._store, wait=wait) if self.spool.pending() else []
+
+
+def _without_spool(ref: ImageRef, content: bytes, error: SegduoError, full: StoreError) -> SegduoError:
+    """``error``, with the set in a file of the current folder or the temporary one: masks that cost an hour must not end with the command."""
+    for folder in (Path.cwd, lambda: Path(tempfile.gettempdir())):
+        for name in (f"{ref.stem}-not-saved.pkl", f"{ref.stem}-not-saved-{secrets.token_hex(3)}.pkl"):
+            try:
+                file = folder() / name
+                create_file(file, content)
+            except OSError:
+                continue
+            hint = f"The masks are in {file} instead: `segduo masks import IMAGE FILE` saves them from there."
+            return type(error)(f"{error.message}; {full.message}", f"{hint}\n{error.hint}".strip())
+    hint = "The masks are lost. Free some space, or set SEGDUO_HOME and TMPDIR to folders with room, and run it again."
+    return type(error)(f"{error.message}; {full.message}", hint)
 
 
 class _Owner:

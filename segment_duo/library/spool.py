@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from segment_duo.durable import create_file, make_folders, sync_folder
+from segment_duo.durable import create_file, make_folders, make_private_folders, sync_folder
 from segment_duo.errors import DropsError, OutOfSpace, SegduoError, StoreError
 from segment_duo.library.versions import check_suffix, list_versions, save_version
 from segment_duo.stores.base import Store
@@ -127,7 +127,7 @@ class Spool:
         place = (kind, folder, stem, check_suffix(suffix), address, digest)
         created = time.time_ns()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folders(self._folder)
             for item in self.pending():
                 if (item.kind, item.folder, item.stem, item.suffix, item.address, item.sha256) == place:
                     return item.path
@@ -140,7 +140,7 @@ class Spool:
                 final / _SET, kind, folder, stem, place[3], address, len(data), digest, created / 1e9, str(error)[:1000]
             )
             try:
-                make_folders(new)
+                make_folders(new, mode=0o700)
                 create_file(new / _SET, data, mode=0o600)
                 create_file(new / _ITEM, _to_json(item), mode=0o600)
                 new.rename(final)

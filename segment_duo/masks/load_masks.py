@@ -417,7 +417,7 @@ def checked_shape(value: object, max_pixels: int = MAX_PIXELS) -> tuple[int, int
         if height * width <= min(max_pixels, MAX_PIXELS):
             return height, width
         if height * width <= MAX_PIXELS:
-            raise DamagedMaskFile(f"holds masks of {width} x {height} pixels, the limit is {max_pixels}")
+            raise DamagedMaskFile(f"holds masks of {width} x {height} pixels, the limit (max_pixels) is {max_pixels}")
     raise DamagedMaskFile(f"says a mask has the impossible size {str(items)[:60]}")
 
 

@@ -1,24 +1,56 @@
-"""One picture of a measured set: the image with outlines and a scale bar, and the histogram of diameters. Pillow only."""
+"""One picture of a measured set: the image with outlines and a scale bar, and the histogram of diameters, as a raster image or as SVG."""
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Protocol
+from xml.sax.saxutils import escape
 
+from segment_duo.errors import UsageError
 from segment_duo.masks.measure import Measures, Summary
-from segment_duo.masks.overlay import PALETTE, format_length, overlay
+from segment_duo.masks.outlines import outline_parts
+from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, format_length, overlay
 from segment_duo.text import safe
 from segment_duo.types import ImageData, Mask, PixelSize
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageFont
 
+Colour = tuple[int, int, int]
 _INK, _GRID, _GROUND = (40, 40, 40), (220, 220, 220), (255, 255, 255)
 _BAR = PALETTE[4]
 _PANEL = 900
 """Height of both panels in pixels."""
+_LEFT, _TOP = 20, 60
+"""Where the image lies on the sheet."""
+_STROKE = 3
+"""Width of outlines on the sheet."""
+FORMATS = {
+    ".png": "PNG",
+    ".svg": "SVG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".pdf": "PDF",
+}
+"""What is written for a file's extension; a name without one is PNG."""
+
+
+def plot_format(name: str) -> str:
+    """The value of :data:`FORMATS` that suits a file's name.
+
+    Raises:
+        UsageError: the name promises something else.
+    """
+    suffix = PurePath(name).suffix.lower()
+    if suffix and suffix not in FORMATS:
+        raise UsageError(f"a plot cannot be written as {suffix}", f"Name a file with {', '.join(FORMATS)}.")
+    return FORMATS.get(suffix, "PNG")
 
 
 def plot(
@@ -29,34 +61,146 @@ def plot(
     *,
     pixel_size: PixelSize | None = None,
     title: str = "",
+    fmt: str = "PNG",
 ) -> bytes:
-    """PNG of the image with the outlines of ``masks`` beside the histogram of the equivalent diameters of ``measures``.
+    """The image with the outlines of ``masks`` beside the histogram of the equivalent diameters of ``measures``.
 
     Args:
         summary: of the same measures; its unit labels the axis, D10, D50 and D90 are drawn.
         pixel_size: draws the scale bar.
+        fmt: a value of :data:`FORMATS`. SVG holds outlines, histogram and text as such, the image as PNG.
     """
     from PIL import Image
 
     size = pixel_size or image.facts.pixel_size
-    picture = Image.fromarray(overlay(image.pixels, masks, fill=False, scale_bar=size))
-    width = max(200, round(picture.width * _PANEL / picture.height))
-    width = min(width, 3 * _PANEL)
-    shown = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
-    sheet = Image.new("RGB", (width + _PANEL + 60, max(_PANEL, shown.height) + 80), _GROUND)
-    sheet.paste(shown, (20, 60))
+    height, width = image.pixels.shape[:2]
+    shown_width = min(max(200, round(width * _PANEL / height)), 3 * _PANEL)
+    shown_height = max(1, round(height * shown_width / width))
+    vector = fmt == "SVG"
+    picture = image.pixels if vector else overlay(image.pixels, masks, fill=False, scale_bar=size)
+    shown = Image.fromarray(picture).resize((shown_width, shown_height), Image.Resampling.LANCZOS)
+    sheet: _Sheet
+    sheet_size = (shown_width + _PANEL + 60, max(_PANEL, shown_height) + 80)
+    if vector:
+        sheet = _Svg(*sheet_size)
+        sheet.picture(shown)
+        sheet.outlines(masks, shown_width / width)
+        if size is not None:
+            sheet.scale_bar(width, size, shown_width, shown_height)
+    else:
+        sheet = _Raster(*sheet_size, fmt)
+        sheet.picture(shown)
     values = [
         value
         for row in measures
         if (value := row.equivalent_diameter_nm if summary.unit == "nm" else row.equivalent_diameter_px) is not None
     ]
-    panel = Image.new("RGB", (_PANEL, _PANEL), _GROUND)
-    _draw_histogram(panel, values, summary)
-    sheet.paste(panel, (width + 40, 60))
+    _draw_histogram(sheet, shown_width + 40, _TOP, values, summary)
     _header(sheet, title, summary)
-    out = io.BytesIO()
-    sheet.save(out, format="PNG")
-    return out.getvalue()
+    return sheet.data()
+
+
+class _Sheet(Protocol):
+    """What both kinds of picture can draw. Coordinates in pixels of the sheet, y down; text hangs from its upper left corner."""
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: int = 1) -> None: ...
+    def bar(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None: ...
+    def text(self, x: float, y: float, text: str, size: int, colour: Colour = _INK) -> None: ...
+    def data(self) -> bytes: ...
+
+
+class _Raster:
+    def __init__(self, width: int, height: int, fmt: str) -> None:
+        from PIL import Image, ImageDraw
+
+        self._format = fmt
+        self._sheet = Image.new("RGB", (width, height), _GROUND)
+        self._draw = ImageDraw.Draw(self._sheet)
+
+    def picture(self, shown: Image.Image) -> None:
+        self._sheet.paste(shown, (_LEFT, _TOP))
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: int = 1) -> None:
+        self._draw.line((x0, y0, x1, y1), fill=colour, width=width)
+
+    def bar(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
+        self._draw.rectangle((x0, y0, x1, y1), fill=colour)
+
+    def text(self, x: float, y: float, text: str, size: int, colour: Colour = _INK) -> None:
+        self._draw.text((x, y), text, font=_font(size), fill=colour)
+
+    def data(self) -> bytes:
+        out = io.BytesIO()
+        self._sheet.save(out, format=self._format)
+        return out.getvalue()
+
+
+class _Svg:
+    def __init__(self, width: int, height: int) -> None:
+        self._lines = [
+            '<?xml version="1.0" encoding="UTF-8"?>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+            'font-family="sans-serif">',
+            f'<rect width="{width}" height="{height}" fill="{_hex(_GROUND)}"/>',
+        ]
+
+    def picture(self, shown: Image.Image) -> None:
+        out = io.BytesIO()
+        shown.save(out, format="PNG")
+        data = base64.b64encode(out.getvalue()).decode("ascii")
+        self._lines.append(
+            f'<image x="{_LEFT}" y="{_TOP}" width="{shown.width}" height="{shown.height}" href="data:image/png;base64,{data}"/>'
+        )
+
+    def outlines(self, masks: Sequence[Mask], scale: float) -> None:
+        self._lines.append(
+            f'<g transform="translate({_LEFT} {_TOP}) scale({scale:.8g})" fill="none" stroke-width="{_STROKE / scale:.6g}" '
+            'stroke-linejoin="round">'
+        )
+        for mask in masks:
+            rings = [ring.tolist() for part in outline_parts(mask.rle) for ring in part]
+            path = "".join("M" + "L".join(f"{x},{y}" for x, y in ring) + "Z" for ring in rings)
+            self._lines.append(f'<path id="mask-{mask.id}" stroke="{_hex(colour_of(mask))}" d="{path}"/>')
+        self._lines.append("</g>")
+
+    def scale_bar(self, width: int, size: PixelSize, shown_width: int, shown_height: int) -> None:
+        pixels, text = bar_length(width, size)
+        length, font = pixels * shown_width / width, max(20, shown_height // 30)
+        ground = max(length, 0.6 * font * len(text)) + 2 * font
+        right, bottom = _LEFT + shown_width - font / 2, _TOP + shown_height - font / 2
+        middle = right - ground / 2
+        self._lines += [
+            f'<rect x="{right - ground:.6g}" y="{bottom - 2.2 * font:.6g}" width="{ground:.6g}" height="{2.2 * font:.6g}" '
+            'fill="#000000" fill-opacity="0.63"/>',
+            f'<text x="{middle:.6g}" y="{bottom - 1.1 * font:.6g}" font-size="{font}" fill="#ffffff" text-anchor="middle">'
+            f"{escape(text)}</text>",
+            f'<rect x="{middle - length / 2:.6g}" y="{bottom - 0.8 * font:.6g}" width="{length:.6g}" height="{font / 4:.6g}" '
+            'fill="#ffffff"/>',
+        ]
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: int = 1) -> None:
+        self._lines.append(
+            f'<line x1="{x0:.6g}" y1="{y0:.6g}" x2="{x1:.6g}" y2="{y1:.6g}" stroke="{_hex(colour)}" stroke-width="{width}"/>'
+        )
+
+    def bar(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
+        self._lines.append(
+            f'<rect x="{x0:.6g}" y="{y0:.6g}" width="{x1 - x0:.6g}" height="{y1 - y0:.6g}" fill="{_hex(colour)}"/>'
+        )
+
+    def text(self, x: float, y: float, text: str, size: int, colour: Colour = _INK) -> None:
+        # The width is fixed to that of the font the layout was made with, whatever font the reader has.
+        self._lines.append(
+            f'<text x="{x:.6g}" y="{y + 0.9 * size:.6g}" font-size="{size}" fill="{_hex(colour)}" '
+            f'textLength="{_text_width(text, size):.6g}" lengthAdjust="spacingAndGlyphs">{escape(text)}</text>'
+        )
+
+    def data(self) -> bytes:
+        return "\n".join([*self._lines, "</svg>", ""]).encode()
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def histogram(values: Sequence[float], bins: int = 0) -> tuple[list[float], list[int]]:
@@ -77,34 +221,49 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _header(sheet: Image.Image, title: str, summary: Summary) -> None:
-    from PIL import ImageDraw
+def _text_width(text: str, size: int) -> float:
+    from PIL import Image, ImageDraw
 
+    return float(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(text, font=_font(size)))
+
+
+def _header(sheet: _Sheet, title: str, summary: Summary) -> None:
     text = f"{summary.count} masks"
     if summary.mean is not None:
         text += f", mean diameter {_length(summary.mean, summary.unit)}"
         text += "" if summary.sd is None else f" ± {_length(summary.sd, summary.unit)}"
     if summary.number_per_um2 is not None:
-        text += f", {summary.number_per_um2:.3g} per um^2"
+        text += f", {_density(summary.number_per_um2)}"
     name = safe(title, limit=80)
-    ImageDraw.Draw(sheet).text((20, 16), f"{name}: {text}" if name else text, font=_font(24), fill=_INK)
+    sheet.text(20, 16, f"{name}: {text}" if name else text, 24)
+
+
+def _density(per_um2: float) -> str:
+    """Per the square of a unit in which the number is neither tiny nor huge; "um" because the font drawn with has no Greek letters."""
+    for unit, factor in (("mm", 1e6), ("um", 1.0)):
+        if per_um2 * factor < 1e4:
+            return f"{per_um2 * factor:.4g} per {unit}^2"
+    return f"{per_um2 * 1e-6:.3g} per nm^2"
 
 
 def _length(value: float, unit: str) -> str:
     return format_length(value) if unit == "nm" else f"{value:.3g} px"
 
 
-def _draw_histogram(panel: Image.Image, values: Sequence[float], summary: Summary) -> None:
-    from PIL import ImageDraw
+def _axis_unit(unit: str, largest: float) -> tuple[float, str]:
+    """Factor and unit of an axis up to ``largest``."""
+    scales = (("mm", 1e6), ("um", 1e3)) if unit == "nm" else ()
+    return next(((1 / size, name) for name, size in scales if largest >= 2 * size), (1.0, unit))
 
-    draw = ImageDraw.Draw(panel)
-    left, top, right, bottom = 80, 70, panel.width - 20, panel.height - 90
+
+def _draw_histogram(sheet: _Sheet, x: int, y: int, values: Sequence[float], summary: Summary) -> None:
+    """Draw into the panel whose upper left corner is (x, y)."""
+    left, top, right, bottom = x + 80, y + 70, x + _PANEL - 20, y + _PANEL - 90
     if not values:
-        draw.text((left, top), "no masks", font=_font(22), fill=_INK)
+        sheet.text(left, top, "no masks", 22)
         return
     edges, counts = histogram(values)
-    # Pillow's own font has neither Greek letters nor superscripts, hence um and um^2.
-    factor, unit = (1e-3, "um") if summary.unit == "nm" and edges[-1] >= 2000 else (1.0, summary.unit)
+    factor, unit = _axis_unit(summary.unit, edges[-1])
     step = max(1, round(_nice_step(max(counts), 5)))
     ceiling = step * math.ceil(max(counts) / step)
     low, high = edges[0], edges[-1]
@@ -115,37 +274,35 @@ def _draw_histogram(panel: Image.Image, values: Sequence[float], summary: Summar
     def up(count: float) -> float:
         return bottom - (bottom - top) * count / ceiling
 
-    small = _font(18)
     for tick in range(0, ceiling + 1, step):
-        draw.line((left, up(tick), right, up(tick)), fill=_GRID)
-        draw.text((left - 10 - draw.textlength(str(tick), font=small), up(tick) - 11), str(tick), font=small, fill=_INK)
+        sheet.line(left, up(tick), right, up(tick), _GRID)
+        sheet.text(left - 10 - _text_width(str(tick), 18), up(tick) - 11, str(tick), 18)
     for count, begin, end in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
-            draw.rectangle((across(begin) + 1, up(count), across(end) - 1, bottom), fill=_BAR)
-    draw.line((left, bottom, right, bottom), fill=_INK, width=2)
-    _axis(draw, across, (low * factor, high * factor), factor, bottom)
+            sheet.bar(across(begin) + 1, up(count), across(end) - 1, bottom, _BAR)
+    sheet.line(left, bottom, right, bottom, _INK, 2)
+    _axis(sheet, across, (low * factor, high * factor), factor, bottom)
     label = f"equivalent diameter [{unit}]"
-    draw.text(((left + right - draw.textlength(label, font=small)) / 2, bottom + 50), label, font=small, fill=_INK)
+    sheet.text((left + right - _text_width(label, 18)) / 2, bottom + 50, label, 18)
     # One above the other: in a long-tailed distribution the three lie close together.
     for row, (name, value) in enumerate((("D10", summary.d10), ("D50", summary.d50), ("D90", summary.d90))):
         if value is not None:
             height = top - 22 * (row + 1)
-            draw.line((across(value), height, across(value), bottom), fill=PALETTE[5], width=2)
-            shift = 4 if across(value) + 50 < panel.width else -44
-            draw.text((across(value) + shift, height - 2), name, font=small, fill=PALETTE[5])
+            sheet.line(across(value), height, across(value), bottom, PALETTE[5], 2)
+            shift = 4 if across(value) + 50 < x + _PANEL else -44
+            sheet.text(across(value) + shift, height - 2, name, 18, PALETTE[5])
 
 
 def _axis(
-    draw: ImageDraw.ImageDraw, across: Callable[[float], float], span: tuple[float, float], factor: float, bottom: int
+    sheet: _Sheet, across: Callable[[float], float], span: tuple[float, float], factor: float, bottom: int
 ) -> None:
     step = _nice_step(span[1] - span[0], 6)
     tick = math.ceil(span[0] / step) * step
-    font = _font(18)
     while tick <= span[1] * (1 + 1e-9):
         x = across(tick / factor)
         text = f"{tick:.6g}"
-        draw.line((x, bottom, x, bottom + 8), fill=_INK, width=2)
-        draw.text((x - draw.textlength(text, font=font) / 2, bottom + 12), text, font=font, fill=_INK)
+        sheet.line(x, bottom, x, bottom + 8, _INK, 2)
+        sheet.text(x - _text_width(text, 18) / 2, bottom + 12, text, 18)
         tick += step
 
 

@@ -148,6 +148,7 @@ def _download(address: str, spec: ModelSpec, part: Path, report: Report, cancell
     import time
 
     import requests
+    from urllib3.exceptions import HTTPError
 
     fruitless = 0
     while (start := _size(part)) < spec.bytes:
@@ -156,7 +157,7 @@ def _download(address: str, spec: ModelSpec, part: Path, report: Report, cancell
             _transfer(address, spec, part, report, cancelled)
             if _size(part) < spec.bytes:
                 problem = "the transfer ended early"
-        except (requests.exceptions.RequestException, TimeoutError) as error:
+        except (requests.exceptions.RequestException, HTTPError, TimeoutError) as error:
             problem = _plain(error)
         if not problem:
             return
@@ -188,7 +189,8 @@ def _transfer(address: str, spec: ModelSpec, part: Path, report: Report, cancell
             done = 0  # the server ignores ranges: from the beginning
         _expect_size(response, done, spec)
         with part.open("ab" if done else "wb") as out:
-            for chunk in response.iter_content(PIECE):
+            # As the bytes come: a whole piece of a trickling server would take for ever, and what it sent be lost.
+            while chunk := response.raw.read1(PIECE, decode_content=True):
                 done += _write(out, chunk, done, spec, cancelled)
                 report(done, spec.bytes, "downloading")
             _settle(out)

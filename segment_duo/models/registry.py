@@ -13,15 +13,14 @@ import difflib
 import hashlib
 import importlib.util
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from segment_duo.config import Config
+from segment_duo.durable import make_private_folders, replace_file
 from segment_duo.errors import ConfigError, ModelError
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
@@ -371,9 +370,9 @@ def _remember(notebook: Path, entries: Mapping[str, str]) -> None:
     # Only a speed-up: a home that cannot be written to must not stop anything. The newest entries are kept.
     kept = dict(list(entries.items())[-64:])
     try:
-        notebook.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=notebook.parent, prefix=".hashes-", delete=False) as temporary:
-            json.dump(kept, temporary)
-        os.replace(temporary.name, notebook)  # noqa: PTH105 - one call, atomic
+        make_private_folders(notebook.parent)
+        replace_file(notebook, json.dumps(kept).encode())
+        for leftover in notebook.parent.glob(".hashes-*"):  # of versions before 0.2, after a full disk
+            leftover.unlink(missing_ok=True)
     except OSError:
         return

@@ -326,6 +326,7 @@ class LoadRequest:
         device: ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads to compute with, 0 for the library's choice.
         options: the model's own options.
+        check: to be called often while loading; what it raises (nobody waits any more) ends it.
     """
 
     id: str
@@ -334,6 +335,7 @@ class LoadRequest:
     device: str = "cpu"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = field(default=unchecked, compare=False)
 
     @property
     def checkpoint_path(self) -> Path:

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from segment_duo.durable import remove_stale_temporaries, replace_file
+from segment_duo.durable import make_private_folders, remove_stale_temporaries, replace_file
 from segment_duo.types import Entry
 
 _MAGIC = b"segduo content 1\n"
@@ -75,7 +75,7 @@ class ContentCache:
         if len(stored) > self._max_bytes:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folders(self._folder)
             remove_stale_temporaries(self._folder)
             self._make_room(len(stored))
             replace_file(self._folder / key.file_name, stored)

@@ -258,7 +258,7 @@ class DropsStore:
                 return False
             if self._probe(path) is None:
                 # Taken for true, this would lead from number to number, and the set be sent each time.
-                raise DropsRefused(
+                raise DropsUnavailable(
                     f"Drops says that '{_shown(path)}' exists, and does not have it",
                     "Ask its owner to look at the server's log.",
                 )

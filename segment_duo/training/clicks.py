@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segment_duo.training.layouts import Floats, Labels
-
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    Labels = npt.NDArray[np.int32]
+    Floats = npt.NDArray[np.float64]
 
 STRIDE = 4
 
@@ -41,18 +42,27 @@ def loose_box(
     return min(a, c), min(b, d), max(a, c), max(b, d)
 
 
-def background_clicks(
-    rng: np.random.Generator, labels: Labels, count: int, margin: int = 3
-) -> list[tuple[float, float]]:
-    """Up to ``count`` pixels at least ``margin`` pixels from every object."""
+def away_from_objects(labels: Labels, margin: int = 3) -> npt.NDArray[np.bool_]:
+    """Pixels at least ``margin`` pixels from every object."""
     from scipy import ndimage
 
-    away = ndimage.minimum_filter((labels == 0).astype(np.uint8), size=2 * margin + 1)
-    ys, xs = np.nonzero(away)
+    return np.asarray(ndimage.minimum_filter((labels == 0).astype(np.uint8), size=2 * margin + 1) > 0)
+
+
+def any_of(rng: np.random.Generator, place: npt.NDArray[np.bool_], count: int) -> list[tuple[float, float]]:
+    """``count`` pixels of ``place``, or none where it is empty."""
+    ys, xs = np.nonzero(place)
     if ys.size == 0:
         return []
     picks = rng.integers(ys.size, size=count)
     return [(float(xs[i]), float(ys[i])) for i in picks]
+
+
+def background_clicks(
+    rng: np.random.Generator, labels: Labels, count: int, margin: int = 3
+) -> list[tuple[float, float]]:
+    """Up to ``count`` pixels at least ``margin`` pixels from every object."""
+    return any_of(rng, away_from_objects(labels, margin), count)
 
 
 def corrections(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

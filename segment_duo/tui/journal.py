@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from segment_duo.durable import make_private_folders
 from segment_duo.types import ImageRef, Mask, ModelIdentity, Origin, Point, Rle, StoreKind
 
 _FORMAT = 1
@@ -137,7 +138,7 @@ class Journal:
 
     def _hold(self) -> None:
         if self._lock is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folders(self._folder)
             self._lock = os.open(self._folder / f"{self._pid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 

@@ -10,7 +10,7 @@ from segment_duo.types import Instrument, PixelSize
 
 
 def read(source: Source) -> Finding | None:
-    if source.description.startswith("ImageJ="):
+    if source.description.startswith(("ImageJ=", "SCIFIO=")):
         return _read_imagej(source)
     if source.is_ome or "<OME" in source.description[:2000]:
         return _read_ome(source)

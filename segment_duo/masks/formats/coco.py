@@ -72,7 +72,7 @@ def dump_records(mask_set: MaskSet) -> bytes:
     return write_json([to_record(mask) for mask in mask_set.masks])
 
 
-def load(data: bytes, name: str, height: int, width: int) -> tuple[list[Mask], list[str]]:
+def load(data: bytes, name: str, height: int, width: int, *, image_name: str = "") -> tuple[list[Mask], list[str]]:
     """Masks of one image from a dataset, a list of results or a bare list of records, and what was left out.
 
     In a dataset of several images the one of the same file name (or else stem) is taken. Ids are compared as text.
@@ -94,7 +94,7 @@ def load(data: bytes, name: str, height: int, width: int) -> tuple[list[Mask], l
     own = [annotation for annotation in annotations if key_of(annotation.get("image_id")) == wanted]
     if annotations and not own:
         raise MaskFileError(f"none of its {len(annotations)} annotations belongs to the image {bare_name(name)}")
-    found = Gathered("annotation", notices=name_notice(image.get("file_name"), name))
+    found = Gathered("annotation", notices=name_notice(image.get("file_name"), image_name))
     for annotation in own:
         category = annotation.get("category_id")
         label = names.get(key_of(category), "" if category is None else f"class {key_of(category)[:50]}")
@@ -123,7 +123,9 @@ def _load_records(records: list[dict[str, Any]], name: str, height: int, width: 
 
 
 def _with_crowds(found: Gathered, annotations: list[dict[str, Any]]) -> tuple[list[Mask], list[str]]:
-    crowds = sum(whole(annotation.get("iscrowd")) == 1 for annotation in annotations)
+    crowds = sum(
+        annotation.get("iscrowd") is True or whole(annotation.get("iscrowd")) == 1 for annotation in annotations
+    )
     if crowds:
         found.notices.append(
             f"{crowds} of {len(annotations)} are marked iscrowd (a group of objects); each is taken as one mask"

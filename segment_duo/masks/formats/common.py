@@ -177,7 +177,8 @@ def new_mask(
     from segment_duo.masks.rle import area, bounding_box
 
     extra = extra or {}
-    name = label if isinstance(label, str) else ""
+    numeric = isinstance(label, (int, float)) and not isinstance(label, bool)
+    name = label if isinstance(label, str) else key_of(label)[:50] if numeric else ""
     source: MaskSource = "import"
     if extra.get("source") in ("auto", "prompt", "import"):
         source = extra["source"]

@@ -46,11 +46,6 @@ class ExportFormat:
         return self.extension in (".json", ".geojson", ".txt", ".svg", ".csv")
 
 
-_OTHER_CONTENT = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pdf", ".npy", ".npz", ".zip", ".pkl"}
-)
-"""Extensions that promise a kind of content; a file of another kind under such a name would not open."""
-
 _NO_SCORES = "scores, prompt points, ids"
 FORMATS: dict[str, ExportFormat] = {
     entry.name: entry
@@ -156,7 +151,7 @@ def export(
     stems = _stems([mask_set for mask_set, _ in sets])
     several = len(sets) > 1 if several is None else several
     if form.layout != "folder" and not (several and form.layout == "one") and not destination.is_dir():
-        _check_extension(form, destination)
+        check_extension(fmt, destination)
     if form.layout == "joint":
         target = destination / f"{'masks' if several else stems[0]}{form.extension}"
         target = target if destination.is_dir() else destination
@@ -175,21 +170,60 @@ def export(
     return written
 
 
-def render_text(sets: Sequence[Pair], fmt: str) -> str:
-    """What :func:`export` would write, for the formats that are text: one set, or several in a joint format."""
+def render(sets: Sequence[Pair], fmt: str, *, overlap: str = "small-on-top") -> bytes:
+    """What :func:`export` would write, for the formats that are one file: one set, or several in a joint format."""
     form = FORMATS[fmt]
-    if not form.is_text or not sets or (form.layout != "joint" and len(sets) > 1):
-        raise UsageError(f"the format {fmt} is not one text")
+    if form.layout == "folder" or not sets or (form.layout != "joint" and len(sets) > 1):
+        raise UsageError(f"the format {fmt} is not one file")
     if form.layout == "joint":
-        return _JOINT[fmt](sets).decode()
+        return _JOINT[fmt](sets)
     mask_set, image = sets[0]
-    job = _Job(mask_set, image, _stems([mask_set])[0], "small-on-top", _labels([mask_set]))
-    return _ONE[fmt](job).decode()
+    return _ONE[fmt](_Job(mask_set, image, _stems([mask_set])[0], overlap, _labels([mask_set])))
 
 
-def _check_extension(form: ExportFormat, destination: Path) -> None:
-    suffix = destination.suffix.lower()
-    if suffix in _OTHER_CONTENT and suffix.replace(".tiff", ".tif") != form.extension:
+_ALSO = {".tif": {".tiff"}, ".geojson": {".json"}, ".csv": {".txt"}}
+"""Further extensions for the same content."""
+_CONTENTS = frozenset(
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".webp",
+        ".gif",
+        ".pdf",
+        ".npy",
+        ".npz",
+        ".zip",
+        ".pkl",
+        ".roi",
+        ".h5",
+    }
+    | {
+        ".json",
+        ".geojson",
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".svg",
+        ".html",
+        ".xml",
+        ".yaml",
+        ".xls",
+        ".xlsx",
+        ".ods",
+        ".parquet",
+    }
+)
+"""Extensions that promise a kind of content; a file of another kind under such a name would not open. Others promise nothing."""
+
+
+def check_extension(fmt: str, destination: Path) -> None:
+    """Raise UsageError when a file's name promises other content than the format writes."""
+    form, suffix = FORMATS[fmt], destination.suffix.lower()
+    if suffix in _CONTENTS and suffix not in {form.extension, *_ALSO.get(form.extension, ())}:
         raise UsageError(
             f"the format {form.name} writes {form.extension} files, not {suffix}", f"Name a {form.extension} file."
         )

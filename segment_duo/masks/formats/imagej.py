@@ -6,6 +6,7 @@ A mask in one piece without holes becomes a traced ROI with whole-pixel corners;
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 import zipfile
@@ -94,6 +95,8 @@ def load(
     """
     import roifile
 
+    # Its remarks on odd files would reach stderr; what cannot be used is said below.
+    roifile.logger().addHandler(logging.NullHandler())
     found = Gathered("ROI")
     rois: list[tuple[str, bytes, roifile.ImagejRoi, int | str | None]] = []
     for name, content in _entries(data):

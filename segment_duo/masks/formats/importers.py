@@ -149,7 +149,7 @@ class _File:
 def _coco(file: _File) -> _Found:
     from segment_duo.masks.formats import coco
 
-    return coco.load(file.data, file.image_name or file.name, file.height, file.width)
+    return coco.load(file.data, file.image_name or file.name, file.height, file.width, image_name=file.image_name)
 
 
 def _labels(file: _File) -> _Found:
@@ -189,13 +189,11 @@ def _npz(file: _File) -> _Found:
 
 
 def _pkl(file: _File) -> _Found:
-    from segment_duo.masks.formats.common import Gathered, check_size, name_notice
+    from segment_duo.masks.formats.common import Gathered, name_notice
     from segment_duo.masks.formats.native import loads
 
     found = Gathered("mask")
-    mask_set = loads(file.data, max_pixels=file.height * file.width, left_out=found.left_out)
-    for mask in mask_set.masks[:1]:
-        check_size((mask.rle.height, mask.rle.width), file.height, file.width)
+    mask_set = loads(file.data, size=(file.height, file.width), left_out=found.left_out)
     found.masks.extend(mask_set.masks)
     image = mask_set.provenance.image
     if image is not None:

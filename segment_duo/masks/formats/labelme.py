@@ -120,7 +120,7 @@ def _shape(shape: dict[str, Any], height: int, width: int) -> Rle:
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     if kind in _POLYGONS:
         return rle_of_rings([ring_array(points, width, height)], height, width)
-    if kind not in {"rectangle", "circle", "mask"}:
+    if kind not in ("rectangle", "circle", "mask"):
         raise MaskFileError(f"a {str(kind)[:20]} has no area")
     if not isinstance(points, list) or len(points) < 2 or not all(is_numbers(point, 2) for point in points):
         raise MaskFileError(f"a {kind} needs two points")

@@ -248,7 +248,12 @@ def peek(data: bytes, *, name: str = "") -> Peek:
 
 
 def loads(
-    data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS, left_out: list[tuple[str, str]] | None = None
+    data: bytes,
+    *,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    size: tuple[int, int] | None = None,
+    left_out: list[tuple[str, str]] | None = None,
 ) -> MaskSet:
     """Read a mask set of ours, of either generation of the predecessor, or a pickled list of stock SAM 2 records.
 
@@ -259,13 +264,14 @@ def loads(
         data: the file's bytes.
         name: how the user calls it, for messages.
         max_pixels: larger masks are refused before memory is taken for them.
+        size: (height, width) of the image the masks are for; others are refused before they are decoded.
         left_out: where masks that cannot be read are noted ("mask 3" and why), in files that are not ours; without it, or in a file of
             ours, they end the reading.
 
     Raises:
         MaskFileError: it is something else, damaged, hostile, too large or inconsistent; the message names what was found.
     """
-    return _guarded(lambda: _loads(data, max_pixels, left_out), data, name)
+    return _guarded(lambda: _loads(data, max_pixels, size, left_out), data, name)
 
 
 def _guarded(reader: Callable[[], _T], data: bytes, name: str) -> _T:
@@ -279,6 +285,8 @@ def _guarded(reader: Callable[[], _T], data: bytes, name: str) -> _T:
         said = error.message if isinstance(error, MaskFileError) else str(error)
         hint = error.hint if isinstance(error, MaskFileError) else ""
         said = _found(data) or said
+        if "(max_pixels)" in said:
+            hint = "Allow it with --max-pixels N or the setting max_pixels."
         if LEGACY_CLASS in said:
             hint = "Its own program no longer saves it: make the masks anew with `segduo auto` or `segduo point`."
         # Most messages are a sentence without its subject ("is truncated"); the others ("mask 3: ...") stand for themselves.
@@ -321,7 +329,9 @@ def _peek(data: bytes) -> Peek:
     return Peek(len(records), Provenance(), "web" if web else "records")
 
 
-def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None) -> MaskSet:
+def _loads(
+    data: bytes, max_pixels: int, size: tuple[int, int] | None, left_out: list[tuple[str, str]] | None
+) -> MaskSet:
     objects = read_objects(data)
     ours = len(objects) > 1
     provenance = _read_provenance(objects[1]) if ours else Provenance()
@@ -330,6 +340,8 @@ def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None)
     for position, record in enumerate(records_of(objects)):
         try:
             fields = fields_of(record)
+            if size is not None:
+                _check_size(fields, *size)
             mask = _read_record(fields, position, ours=ours, max_pixels=max_pixels)
             masks.append(replace(mask, origin=origin_of(fields.get("origin"))))
         except (DamagedMaskFile, MaskFileError) as error:
@@ -341,6 +353,19 @@ def _loads(data: bytes, max_pixels: int, left_out: list[tuple[str, str]] | None)
         masks = [replace(mask, id=position) for position, mask in enumerate(masks)]
     _check_consistent(masks, provenance)
     return MaskSet(tuple(masks), provenance)
+
+
+def _check_size(fields: dict[str, Any], height: int, width: int) -> None:
+    """Raise DamagedMaskFile when a record says that its mask has another size."""
+    value = fields["segmentation"]
+    said = value.get("size") if isinstance(value, dict) else fields.get("shape")
+    if said is None and isinstance(value, ArrayData):
+        said = value.shape[-2:]
+    if said is None:
+        return
+    found = checked_shape(said)
+    if found != (height, width):
+        raise DamagedMaskFile(f"is for an image of {found[1]} x {found[0]}, the image is {width} x {height}")
 
 
 def _origins(value: Mapping[str, Any], provenance: Provenance) -> Callable[[object], Origin | None]:

@@ -3,7 +3,8 @@
     grid points --decoder, 64 at a time--> predicted IoU filter --up-scale survivors--> low-res logits, cut out   = Candidates
     Candidates --stability, box (their rectangle only)--> filters --NMS per crop, NMS across crops--> RLE of what is left
 
-Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, adaptive prompting is in ``adaptive``.
+Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, two scales in ``scales``; adaptive
+prompting is in ``adaptive``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from segment_duo.errors import UsageError
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
 from segment_duo.segmenters.sam2.grid import GridRun
+from segment_duo.segmenters.sam2.scales import ScaledCandidates, generate_at_both_scales, is_scaled
 from segment_duo.segmenters.sam2.tiles import generate_tiled
 from segment_duo.types import AutoParameters
 
@@ -54,7 +56,7 @@ class AutomaticMaskGenerator:
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,
-        candidates: Candidates | None = None,
+        candidates: Candidates | ScaledCandidates | None = None,
     ) -> AutomaticRun:
         """Segment everything.
 
@@ -78,8 +80,10 @@ class AutomaticMaskGenerator:
             on_progress=on_progress,
             should_cancel=should_cancel,
         )
-        usable = candidates is not None and candidates.answers(self.parameters) and _fits(candidates, pixels)
-        known = candidates if usable else None
+        fitting = candidates if candidates is not None and _fits(candidates, pixels) else None
+        if is_scaled(self.parameters, run.height, run.width, self.predictor.model.image_size):
+            return generate_at_both_scales(run, fitting if isinstance(fitting, ScaledCandidates) else None)
+        known = fitting if isinstance(fitting, Candidates) and fitting.answers(self.parameters) else None
         if self.parameters.tile:
             return generate_tiled(run, known)
         found = known or run.decode_all()
@@ -100,6 +104,8 @@ def check_parameters(p: AutoParameters) -> None:
         raise UsageError(f"point_grids must hold one grid for each of the {p.crop_n_layers + 1} crop layers")
     if p.tile and p.crop_n_layers:
         raise UsageError("tile and crop_n_layers exclude each other", "Tiles are crops already; leave one of them out.")
+    if p.scale not in {"whole", "both"}:
+        raise UsageError(f"scale is whole or both, not '{p.scale}'")
     if p.tile < 0 or p.halo < 0:
         raise UsageError("tile and halo cannot be negative")
     numbers = (
@@ -114,5 +120,5 @@ def check_parameters(p: AutoParameters) -> None:
         raise UsageError("thresholds must be finite numbers")
 
 
-def _fits(candidates: Candidates, pixels: npt.NDArray[np.uint8]) -> bool:
+def _fits(candidates: Candidates | ScaledCandidates, pixels: npt.NDArray[np.uint8]) -> bool:
     return (candidates.height, candidates.width) == pixels.shape[:2]

@@ -5,12 +5,16 @@ It must not choose models (``models.registry`` does), download, or cache. Import
 and the training code import this module.
 
 A config is a yaml file anywhere on disk, or the name of one inside the ``sam2`` package (``configs/sam2.1/sam2.1_hiera_t.yaml``).
-Hydra's search path is not used: OmegaConf loads the file and ``hydra.utils.instantiate`` builds its ``model`` node.
+Hydra's search path is not used: ``config_file`` reads the file and ``hydra.utils.instantiate`` builds its ``model`` node.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segment_duo.errors import ModelError
+from segment_duo.segmenters.base import unchecked
+from segment_duo.segmenters.sam2.config_file import read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -61,7 +67,11 @@ def find_config(config: Path | str) -> Path:
 
 
 def build_model(
-    config: Path | str, checkpoint: Path | str | None = None, device: str | torch.device = "cpu"
+    config: Path | str,
+    checkpoint: Path | str | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    check: Callable[[], None] = unchecked,
 ) -> SAM2Base:
     """Build the model of ``config`` in evaluation mode, with the weights of ``checkpoint`` if one is given.
 
@@ -70,13 +80,15 @@ def build_model(
         checkpoint: a file whose top level is ``{"model": state_dict}``; 16-bit values are converted to float32.
             Without it the weights keep their random initial values.
         device: where the model goes.
+        check: called often; what it raises ends the building.
 
     Raises:
         ModelError: the config or the checkpoint is missing, unreadable, or they do not fit each other exactly.
     """
     path = find_config(config)
-    model = _instantiate(path)  # on the CPU, as sam2.build_sam does
+    model = _instantiate(path, check)  # on the CPU, as sam2.build_sam does
     if checkpoint is not None:
+        check()
         state = read_checkpoint(checkpoint)
         check_state_dict(model, state, name=str(checkpoint))
         model.load_state_dict(state)
@@ -161,24 +173,51 @@ def check_state_dict(model: SAM2Base, state: Mapping[str, torch.Tensor], name: s
         )
 
 
-def _instantiate(path: Path) -> SAM2Base:
+class _Ended(BaseException):
+    """Leads a failed check past hydra, which wraps every Exception in one of its own."""
+
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
+
+
+@contextmanager
+def _checked_often(check: Callable[[], None]) -> Iterator[None]:
+    """Inside, ``check`` is called whenever this thread gives a module a submodule: so a huge model can be given up while it is being built."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
+    here = threading.get_ident()
+
+    def look(*_: object) -> None:
+        if threading.get_ident() == here:
+            try:
+                check()
+            except Exception as reason:
+                raise _Ended(reason) from None
+
+    handle = register_module_module_registration_hook(look)
+    try:
+        yield
+    except _Ended as ended:
+        raise ended.reason from None
+    finally:
+        handle.remove()
+
+
+def _instantiate(path: Path, check: Callable[[], None]) -> SAM2Base:
     from hydra.errors import HydraException
     from hydra.utils import instantiate
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
-        config = OmegaConf.load(path)
-        if not isinstance(config, DictConfig) or not isinstance(config.get("model"), DictConfig):
-            raise ModelError(f"model config {str(path)!r} has no 'model' section", "Use a SAM 2 model yaml.")
-        node = config.model
+        node = read_config(path).model
         for key, value in DECODER_DEFAULTS.items():
             if OmegaConf.select(node, f"sam_mask_decoder_extra_args.{key}") is None:
                 OmegaConf.update(node, f"sam_mask_decoder_extra_args.{key}", value, force_add=True)
-        OmegaConf.resolve(config)
         _refuse_foreign_classes(OmegaConf.to_container(node), path)
-        model: SAM2Base = instantiate(node, _recursive_=True)
+        with _checked_often(check):
+            model: SAM2Base = instantiate(node, _recursive_=True)
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
         raise ModelError(
             f"model config {str(path)!r} cannot be built: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
@@ -188,9 +227,17 @@ def _instantiate(path: Path) -> SAM2Base:
 
 
 def _refuse_foreign_classes(node: object, path: Path) -> None:
-    """A yaml names the classes that are called; only those of sam2 may be, so that a config is never a way to run code."""
+    """A yaml names the classes that are called; only those of sam2 may be, so that a config is never a way to run code.
+
+    The beginning of the name is not enough: ``sam2.modeling.sam2_base.torch.load`` is a walk out of the package.
+    """
     for target in _targets(node):
-        if not target.startswith("sam2.modeling."):
+        module, _, name = target.rpartition(".")
+        found = None
+        if module.startswith("sam2.modeling."):
+            with suppress(ImportError):
+                found = getattr(importlib.import_module(module), name, None)
+        if not isinstance(found, type) or found.__module__ != module:
             raise ModelError(
                 f"model config {str(path)!r} asks for {target!r}", "Only classes under sam2.modeling may be built."
             )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DECODER_FIELDS = frozenset(
     {
         "points_per_side", "crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor", "use_m2m", "multimask_output",
-        "point_grids", "region", "tile", "halo", "fast", "points_per_batch",
+        "point_grids", "region", "tile", "halo", "scale", "fast", "points_per_batch",
     }
 )  # fmt: skip
 """Parameters that decide which prompts are decoded and how. The others are thresholds, applied afterwards."""

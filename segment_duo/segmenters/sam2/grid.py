@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
-from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
+from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
 from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
@@ -80,6 +80,28 @@ class GridRun:
         self.points_decoded = 0
         self.points_done = 0
 
+    def with_parameters(self, parameters: AutoParameters) -> GridRun:
+        """A run over the same picture with other parameters, and with notes and counts of its own."""
+        return GridRun(
+            self.predictor,
+            parameters,
+            self.pixels,
+            embedding=self.embedding,
+            embed_crop=self.embed_crop,
+            on_progress=self.on_progress,
+            should_cancel=self.should_cancel,
+        )
+
+    def absorb(self, *parts: GridRun) -> None:
+        """Add up what runs over parts of the work took and noted."""
+        for part in parts:
+            self.points_decoded += part.points_decoded
+            self.points_done += part.points_done
+            self.notes += [note for note in part.notes if note not in self.notes]
+            for stage, seconds in part.clock.seconds.items():
+                self.clock.seconds[stage] = self.clock.seconds.get(stage, 0.0) + seconds
+        self.note_fast()
+
     def check(self) -> None:
         if self.should_cancel():
             raise Cancelled("automatic mask generation was cancelled")
@@ -89,7 +111,7 @@ class GridRun:
         if self.parameters.fast:
             self.notes += adaptive.notes(self.points_decoded, self.points_done, self.decoding.half)
 
-    def result(self, masks: tuple[Mask, ...], kept: Candidates | None, *, reused: bool) -> AutomaticRun:
+    def result(self, masks: tuple[Mask, ...], kept: Reusable | None, *, reused: bool) -> AutomaticRun:
         """The answer, with what this run took and noted."""
         return AutomaticRun(masks, tuple(self.notes), kept, self.clock.seconds, self.points_decoded, reused)
 

@@ -89,7 +89,7 @@ def load(request: LoadRequest) -> Sam2Segmenter:
         DeviceMemoryFull: the device has no room for it.
     """
     try:
-        model = build_model(request.config, request.checkpoint_path, torch.device(request.device))
+        model = build_model(request.config, request.checkpoint_path, torch.device(request.device), check=request.check)
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryFull(str(error)) from None
     return Sam2Segmenter(Predictor(model), SegmenterInfo(request.id, "", CAPABILITIES))

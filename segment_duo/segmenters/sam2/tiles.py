@@ -111,6 +111,17 @@ class Piece:
 def generate_tiled(run: GridRun, known: Candidates | None) -> AutomaticRun:
     """Segment window by window and merge. ``known``: candidates of an earlier run that can answer, else None."""
     p = run.parameters
+    segments, kept, count = tiled_segments(run, known)
+    run.note_fast()
+    run.notes.append(
+        f"segmented in {count} tiles of up to {p.tile} pixels with a halo of {p.halo}; stock sam2 has no tiles"
+    )
+    return run.result(run.records(segments), kept, reused=known is not None)
+
+
+def tiled_segments(run: GridRun, known: Candidates | None) -> tuple[list[Segment], Candidates | None, int]:
+    """Segments of the whole image found window by window, what the next run can reuse, and the number of windows."""
+    p = run.parameters
     plan = windows(run.height, run.width, p.tile, p.halo)
     kept: Candidates | None = Candidates(run.height, run.width, p, lowest_level(p))
     pieces: list[Piece] = []
@@ -127,15 +138,11 @@ def generate_tiled(run: GridRun, known: Candidates | None) -> AutomaticRun:
     segments, dropped = merge(pieces)
     if p.min_mask_region_area > 0:
         segments = run.clean(segments)
-    run.note_fast()
-    run.notes.append(
-        f"segmented in {len(plan)} tiles of up to {p.tile} pixels with a halo of {p.halo}; stock sam2 has no tiles"
-    )
     if dropped:
         run.notes.append(
             f"{dropped} masks that ended at a tile's edge without a continuation in the next tile were dropped"
         )
-    return run.result(run.records(segments), kept, reused=known is not None)
+    return segments, kept, len(plan)
 
 
 def _crops(run: GridRun, plan: Sequence[Window], known: Candidates | None) -> Iterator[CropCandidates]:

@@ -9,11 +9,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segment_duo.training.clicks import background_clicks, coverage, first_click, loose_box
+from segment_duo.training.clicks import any_of, away_from_objects, coverage, first_click, loose_box
 from segment_duo.training.forward import normalize
-from segment_duo.training.layouts import Floats, Labels
+from segment_duo.training.nano.layouts import Floats, Labels
 
-Source = Callable[[np.random.Generator], tuple[npt.NDArray[np.uint8], Labels]]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a model is shown: ``pixels`` uint8 (S, S, 3), ``labels`` int32 (S, S), ``blank`` bool (S, S): where a click must find nothing."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: Labels
+    blank: npt.NDArray[np.bool_]
+
+
+Source = Callable[[np.random.Generator, int], View]
+"""Gives a view of the side asked for, pixels."""
+
+Scenes = Callable[[np.random.Generator], tuple[npt.NDArray[np.uint8], Labels]]
 """Gives an image, uint8 (H, W), and its labels."""
 
 SMALLEST = 32
@@ -46,15 +59,16 @@ def make_batch(
     owner, clicks, boxes, present = [], [], [], []
     targets: list[npt.NDArray[np.bool_]] = []
     for i in range(images):
-        image, labels = crop(rng, *source(rng), side)
-        pixels.append(colour(rng, image))
+        view = source(rng, side)
+        labels = view.labels
+        pixels.append(view.pixels)
         truths.append(labels)
         free = (frame - side) // 32 + 1
         offsets.append([32 * int(rng.integers(free)), 32 * int(rng.integers(free))])
         areas = np.bincount(labels.ravel())
         areas[0] = 0
         usable = np.flatnonzero(areas >= SMALLEST)
-        blank = background_clicks(rng, labels, prompts if usable.size == 0 else background)
+        blank = any_of(rng, view.blank, prompts if usable.size == 0 else background)
         wanted = prompts - len(blank)
         if usable.size:
             depth = object_depth(labels)
@@ -84,6 +98,21 @@ def make_batch(
         target=coverage(np.stack(targets)),
         present=torch.tensor(present),
     )
+
+
+def synthetic_views(scenes: Scenes) -> Source:
+    """Views of exactly labelled scenes: everything at some distance from the objects is blank."""
+
+    def view(rng: np.random.Generator, side: int) -> View:
+        image, labels = crop(rng, *scenes(rng), side)
+        return View(colour(rng, image), labels, away_from_objects(labels))
+
+    return view
+
+
+def mixed(first: Source, second: Source, share: float) -> Source:
+    """Views of ``first``, and of ``second`` with probability ``share``."""
+    return lambda rng, side: (second if rng.random() < share else first)(rng, side)
 
 
 def object_depth(labels: Labels) -> Floats:

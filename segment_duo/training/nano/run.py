@@ -23,7 +23,8 @@ import math
 import multiprocessing
 import tempfile
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,15 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 from segment_duo.segmenters.sam2.build import build_model
-from segment_duo.training.batches import Batch, make_batch
 from segment_duo.training.clicks import STRIDE, corrections
 from segment_duo.training.forward import Features, decode, encode, training_attention
+from segment_duo.training.nano.batches import Batch, Source, make_batch, mixed, synthetic_views
+from segment_duo.training.nano.pool import Pool
+from segment_duo.training.nano.real import RealPictures
+from segment_duo.training.nano.scenes import contact_sheet, generate
 from segment_duo.training.objective import prompt_loss
-from segment_duo.training.pool import Pool
-from segment_duo.training.synthetic import contact_sheet, generate
 
-CONFIG = Path(__file__).resolve().parent.parent / "models" / "nano" / "nano.yaml"
+CONFIG = Path(__file__).resolve().parent.parent.parent / "models" / "nano" / "nano.yaml"
 
 UNTRAINED = (
     "memory_attention",
@@ -69,12 +71,33 @@ class Recipe:
     prompts: int = 10
     frame_images: int = 3
     frame_prompts: int = 12
+    frames: float = 0.0  # share of frames at the beginning
     frames_only: float = 0.25  # last part of the run; before it the chance of a step on frames grows from 0 to 1
     balanced_steps: int = 1200
     lr: float = 8e-4
     matrix_lr: float = 2e-3
     weight_decay: float = 0.03
     ema: float = 0.999
+    ramp: int = 200  # steps over which the learning rate rises after a start or --base
+
+
+def orthogonal(
+    gradient: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """What :class:`torch.optim.Muon` does with a gradient, in float32: its own bfloat16 is emulated on older CPUs, and took 20 s a step there."""
+    a, b, c = coefficients
+    tall = gradient.size(0) > gradient.size(1)
+    x = gradient.T if tall else gradient
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16 itself; where it is emulated a step takes four times as long as in float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 class Auxiliary(nn.Module):
@@ -206,11 +229,31 @@ Sample = tuple["Batch", torch.Tensor, torch.Tensor]
 """A batch with its dense targets and their weights."""
 
 
-class Feed:
-    """Batches made one ahead in a process of their own: a batch takes a fifth as long as a step, on one core."""
+@dataclass(frozen=True, slots=True)
+class Diet:
+    """What batches are made of: scenes of ``pool``, and a share ``real`` of views of the pictures in ``folders`` but those named in ``without``."""
 
-    def __init__(self, folder: Path, seed: int, frame: int, first: tuple[int, int, int]) -> None:
-        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_feed, (folder, seed, frame))
+    pool: Path
+    folders: tuple[Path, ...] = ()
+    without: tuple[str, ...] = ()
+    real: float = 0.65
+
+    def source(self) -> Source:
+        scenes = synthetic_views(Pool(self.pool).draw)
+        if not self.folders:
+            return scenes
+        return mixed(scenes, RealPictures(self.folders, self.without).view, self.real)
+
+
+class Feed:
+    """Batches made one ahead in a process of their own, or (``apart`` false) when they are asked for: a tenth of a step's time on one core."""
+
+    def __init__(self, diet: Diet, seed: int, frame: int, first: tuple[int, int, int], apart: bool = True) -> None:
+        self.executor: Executor = (
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_feed, (diet, seed, frame))
+            if apart
+            else _Here(diet, seed, frame)
+        )
         self.pending: Future[Sample] = self.executor.submit(_feed, *first)
 
     def take(self, following: tuple[int, int, int]) -> Sample:
@@ -219,23 +262,35 @@ class Feed:
         return ready.result()
 
 
+class _Here(Executor):
+    """Does the work at once, in this thread."""
+
+    def __init__(self, diet: Diet, seed: int, frame: int) -> None:
+        _open_feed(diet, seed, frame)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
 _feeding: dict[str, Any] = {}
 
 
-def _open_feed(folder: Path, seed: int, frame: int) -> None:
+def _open_feed(diet: Diet, seed: int, frame: int) -> None:
     torch.set_num_threads(1)
-    _feeding.update(pool=Pool(folder), rng=np.random.default_rng(seed), frame=frame)
+    _feeding.update(source=diet.source(), rng=np.random.default_rng(seed), frame=frame)
 
 
 def _feed(images: int, prompts: int, side: int) -> Sample:
-    batch = make_batch(_feeding["rng"], _feeding["pool"].draw, images, prompts, side, _feeding["frame"])
+    batch = make_batch(_feeding["rng"], _feeding["source"], images, prompts, side, _feeding["frame"])
     return batch, *dense_targets(batch.labels)
 
 
 def joint_loss(
     model: SAM2Base, auxiliary: Auxiliary, sample: Sample, rng: np.random.Generator, balance: float
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Clicks on all prompts, boxes on a sixth, 1 to 5 corrections on a half; only the last correction carries a gradient."""
+    """Clicks on all prompts, boxes on a sixth, 1 to 6 corrections on a half; only the last correction carries a gradient."""
     batch, targets, inside = sample
     features = encode(model, batch.images, batch.offsets)
     alone, all_levels = auxiliary(features)
@@ -253,7 +308,7 @@ def joint_loss(
     stats["bg"] = float(first.iou.detach()[~objects, 1:].max(1).values.mean()) if (~objects).any() else float("nan")
 
     pick = torch.from_numpy(rng.permutation(np.flatnonzero(objects.numpy())))
-    boxed, refined = pick[: count // 6], pick[count // 6 : count // 6 + count // 2]
+    boxed, refined = pick[: count // 6], pick[count // 6 : count // 6 + (3 * count) // 5]
     if boxed.numel() > 1:
         corners = torch.tensor([[2, 3]]).expand(len(boxed), -1)
         out = decode(model, features, batch.owner[boxed], batch.boxes[boxed].reshape(-1, 2, 2), corners)
@@ -261,7 +316,7 @@ def joint_loss(
         loss = loss + 0.25 * box_loss
         stats["box"] = float(reached[:, 0].mean())
     if refined.numel() > 1:
-        rounds = int(rng.choice([1, 2, 3, 4, 5], p=[0.4, 0.25, 0.15, 0.1, 0.1]))
+        rounds = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.2, 0.25, 0.2, 0.15, 0.1, 0.1]))
         owner, target = batch.owner[refined], batch.target[refined]
         points, labels = batch.clicks[refined][:, None], ones[refined]
         logits = first.logits.detach()[refined, chosen[refined] + 1][:, None]
@@ -350,13 +405,13 @@ class Run:
         )
         temporary.replace(self.folder / "last.pt")
 
-    def train(self, pool: Pool) -> None:
-        """Train until the time is over, and save."""
+    def train(self, diet: Diet, apart: bool = True) -> None:
+        """Train until the time is over, and save; ``apart``: batches are made in a process of their own."""
         own_seed = self.processes * (self.step + 1) + self.rank
         torch.manual_seed(own_seed)
-        feed = Feed(pool.folder, own_seed, self.model.image_size, self._size(0.0, 1.0))
+        feed = Feed(diet, own_seed, self.model.image_size, self._size(0.0, 1.0), apart)
         try:
-            self._train(pool, feed, np.random.default_rng(own_seed))
+            self._train(Pool(diet.pool), feed, np.random.default_rng(own_seed))
         finally:
             feed.executor.shutdown(cancel_futures=True)
         self.save()
@@ -369,15 +424,18 @@ class Run:
         if self.step == 0:
             whiten(self.model, pool, shared_rng)
         sums: dict[str, list[float]] = {}
-        progress = before / total
+        progress, last = before / total, before
+        half = has_bfloat16()
+        if not half:
+            torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # type: ignore[assignment]
         while progress < 1:
             warming = self.step < recipe.warmup_steps
-            ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - self.first + 1) / 200)
+            ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - self.first + 1) / recipe.ramp)
             rate = ramp * max(0.002, 0.5 * (1 + math.cos(math.pi * progress)))
             for optimizer, highest in zip(self.optimizers, (recipe.lr, recipe.matrix_lr), strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = highest * rate
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 if warming:
                     loss, stats = self._warmup_step(rng)
                 else:
@@ -398,13 +456,15 @@ class Run:
             for key, value in {**stats, "loss": float(loss.detach()), "norm": float(norm)}.items():
                 if not math.isnan(value):
                     sums.setdefault(key, []).append(value)
-            if self.step % 50 == 0 and self.rank == 0:
+            sums.setdefault("s", []).append(self.spent - last)
+            last = self.spent
+            if self.step % 25 == 0 and self.rank == 0:
                 figures = " ".join(f"{k} {np.mean(v):.3f}" for k, v in sums.items())
                 line = f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s rate {rate:.3f} {figures}\n"
                 with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
                     log.write(line)
                 sums = {}
-            if self.step % 100 == 0:
+            if self.step % 25 == 0:
                 self.save()
 
     def _agree(self, progress: float) -> float:
@@ -423,7 +483,7 @@ class Run:
     def _size(self, progress: float, chance: float) -> tuple[int, int, int]:
         """Images, prompts an image and side of a batch: frames where ``chance``, uniform in [0, 1), falls below their share."""
         recipe = self.recipe
-        if chance < progress / (1 - recipe.frames_only):
+        if chance < recipe.frames + (1 - recipe.frames) * progress / (1 - recipe.frames_only):
             return recipe.frame_images, recipe.frame_prompts, self.model.image_size
         return recipe.images, recipe.prompts, 256
 
@@ -456,9 +516,17 @@ def train(rank: int, options: argparse.Namespace) -> None:
     )
     with training_attention():
         recipe = Recipe()
-        recipe = replace(recipe, lr=recipe.lr * options.rate, matrix_lr=recipe.matrix_lr * options.rate)
+        recipe = replace(
+            recipe,
+            lr=recipe.lr * options.rate,
+            matrix_lr=recipe.matrix_lr * options.rate,
+            frames=options.frames,
+            ramp=options.ramp,
+        )
         run = Run(options.folder, recipe, options.until, options.base, rank, options.processes)
-        run.train(Pool(options.folder / "pool"))
+        without = options.without.read_text(encoding="utf-8").split() if options.without else []
+        diet = Diet(options.folder / "pool", tuple(options.real), tuple(without), options.share)
+        run.train(diet, not options.no_feeder)
     torch.distributed.destroy_process_group()
 
 
@@ -499,6 +567,12 @@ def main() -> None:
     start.add_argument("--base", type=Path, help="go on from this checkpoint's weights instead of from scratch")
     start.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates; 0.5 with --base")
     start.add_argument("--processes", type=int, default=2, help="one a core; each makes its own batches")
+    start.add_argument("--ramp", type=int, default=200, help="steps over which the learning rate rises")
+    start.add_argument("--frames", type=float, default=0.0, help="share of whole frames at the beginning")
+    start.add_argument("--real", type=Path, action="append", default=[], metavar="FOLDER", help="labelled pictures")
+    start.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
+    start.add_argument("--share", type=float, default=0.65, help="share of real views beside scenes")
+    start.add_argument("--no-feeder", action="store_true", help="make batches in the training process")
     out = commands.add_parser("export", help="write the averaged weights as a checkpoint")
     out.add_argument("folder", type=Path)
     out.add_argument("target", type=Path)

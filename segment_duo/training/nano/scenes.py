@@ -1,6 +1,6 @@
 """Synthetic micrographs with exact instance labels, from a seed.
 
-A scene is a layout (:mod:`segment_duo.training.layouts`: where the objects are) seen through a look (this module: grey values as a
+A scene is a layout (:mod:`segment_duo.training.nano.layouts`: where the objects are) seen through a look (this module: grey values as a
 scanning electron or light microscope would show them). The same seed gives the same scene, on any machine with the same NumPy
 and Pillow. Nothing here reads files except :func:`texture`, which cuts pieces of pictures inside the scikit-image package.
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.training.layouts import LAYOUTS, Floats, Labels, Size, smooth_field, tidy
+from segment_duo.training.nano.layouts import LAYOUTS, Floats, Labels, Size, smooth_field, tidy
 
 HELD_OUT_SEED = 900_000
 """Seeds from here on are for measuring only: training draws below it."""
@@ -129,7 +129,7 @@ def generate(
     Args:
         seed: any non-negative integer; use seeds below :data:`HELD_OUT_SEED` for training.
         size: (height, width) without the banner, pixels.
-        kind: a name of :data:`segment_duo.training.layouts.LAYOUTS`; drawn if None.
+        kind: a name of :data:`segment_duo.training.nano.layouts.LAYOUTS`; drawn if None.
         depth: 8 gives uint8, 16 gives uint16 (12 significant bits in half of the seeds).
         banner: burn an info banner with a scale bar in below the picture.
         look: drawn if None.

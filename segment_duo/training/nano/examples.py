@@ -1,4 +1,4 @@
-"""Make the repository's example images: ``python -m segment_duo.training.examples OUT``.
+"""Make the repository's example images: ``python -m segment_duo.training.nano.examples OUT``.
 
 | file | what it shows |
 |---|---|
@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segment_duo.training.batches import object_depth
-from segment_duo.training.layouts import Labels, tidy
-from segment_duo.training.synthetic import Look, Scene, generate
+from segment_duo.training.nano.layouts import Labels, tidy
+from segment_duo.training.nano.scenes import Look, Scene, generate
 
 PIXEL_NM = 5.0
 MAX_BYTES = 1_500_000
@@ -110,6 +109,8 @@ def _few_grey_values(scene: Scene) -> np.ndarray[tuple[int, int], np.dtype[np.ui
 
 def _write_points(path: Path, labels: Labels, objects: int = 8) -> None:
     """Clicks on the largest objects: the middle of each, and for every other one an exclude click just outside."""
+    from segment_duo.training.nano.batches import object_depth  # torch, which `segduo demo` does without here
+
     labels = tidy(labels)
     depth = object_depth(labels)
     areas = np.bincount(labels.ravel())

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.training.layouts import Labels
-from segment_duo.training.synthetic import generate
+from segment_duo.training.nano.layouts import Labels
+from segment_duo.training.nano.scenes import generate
 
 MAX_OBJECTS = 255
 """Labels are stored in one byte; scenes with more objects are skipped."""

@@ -1,0 +1,131 @@
+"""``segduo masks rm-mask``, ``keep`` and ``filter``: edit a set into a new version; the old one stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segment_duo.cli.bundles import bundled
+from segment_duo.cli.chosen import Choice, image_of, load_one
+from segment_duo.cli.filter_options import FilterOptions
+from segment_duo.cli.options import (
+    JsonOption,
+    OutOption,
+    PixelSizeOption,
+    SetArgument,
+    SuffixOption,
+    open_session,
+    pixel_size_value,
+)
+from segment_duo.cli.output import emit, emit_json
+from segment_duo.cli.saving import deliver_waiting, finish_saved
+from segment_duo.errors import InputError, UsageError
+from segment_duo.types import Mask
+
+if TYPE_CHECKING:
+    from segment_duo.library.library import LoadedSet
+    from segment_duo.session import Session
+
+IdsArgument = Annotated[list[int], typer.Argument(metavar="ID...", help="Ids as `segduo masks show` gives them.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("rm-mask")(remove_masks)
+    app.command("keep")(keep)
+    app.command("filter")(filter_masks)
+
+
+def remove_masks(
+    image: SetArgument, ids: IdsArgument, suffix: SuffixOption = "", as_json: JsonOption = False, out: OutOption = None
+) -> None:
+    """Write a new version without the named masks; the old one stays.
+
+    [bold]Example[/bold]
+
+      segduo masks rm-mask examples/particles.tif 3 17
+    """
+    _select(image, ids, keep=False, suffix=suffix, as_json=as_json, out=out)
+
+
+def keep(
+    image: SetArgument, ids: IdsArgument, suffix: SuffixOption = "", as_json: JsonOption = False, out: OutOption = None
+) -> None:
+    """Write a new version with only the named masks; the old one stays.
+
+    [bold]Example[/bold]
+
+      segduo masks keep examples/particles.tif@0 1 2 5 --suffix best
+    """
+    _select(image, ids, keep=True, suffix=suffix, as_json=as_json, out=out)
+
+
+@bundled
+def filter_masks(
+    image: SetArgument,
+    conditions: FilterOptions,
+    pixel_size: PixelSizeOption = None,
+    suffix: SuffixOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many masks would stay.")] = False,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Write a new version with the masks that pass; the old one stays.
+
+    [bold]Example[/bold]
+
+      segduo masks filter examples/particles.tif --min-diameter 50nm --exclude-edge
+    """
+    from segment_duo.masks import filters
+
+    wanted = conditions.wanted()
+    parameters = wanted.parameters()
+    if not parameters:
+        raise UsageError("no condition given", "For example --min-area 50 or --exclude-edge.")
+    with open_session(out=out) as session:
+        loaded, choice = load_one(session, image)
+        scale = pixel_size_value(pixel_size)
+        if scale is not None:
+            parameters["pixel_size_nm"] = [scale.x_nm, scale.y_nm]
+        masks = filters.apply(loaded.mask_set, wanted, pixel_size=scale)
+        if dry_run:
+            counts = {"masks": len(masks), "before": len(loaded.mask_set.masks)}
+            emit_json(counts) if as_json else emit(f"{counts['masks']} of {counts['before']}")
+            return
+        _save_edit(session, choice, loaded, masks, "filter", parameters, suffix, as_json)
+
+
+def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: bool, out: str | None) -> None:
+    with open_session(out=out) as session:
+        loaded, choice = load_one(session, image)
+        known = {mask.id for mask in loaded.mask_set.masks}
+        unknown = sorted(set(ids) - known)
+        if unknown:
+            raise InputError(
+                f"set {loaded.version.name} has no mask {unknown[0]}", "`segduo masks show` gives the ids."
+            )
+        masks = [mask for mask in loaded.mask_set.masks if (mask.id in ids) is keep]
+        operation = "keep" if keep else "rm-mask"
+        _save_edit(session, choice, loaded, masks, operation, {"ids": sorted(set(ids))}, suffix, as_json)
+
+
+def _save_edit(
+    session: Session,
+    choice: Choice,
+    loaded: LoadedSet,
+    masks: list[Mask] | tuple[Mask, ...],
+    operation: str,
+    parameters: dict[str, Any],
+    suffix: str,
+    as_json: bool,
+) -> None:
+    ref = image_of(session, choice, loaded)
+    deliver_waiting(session, [ref])
+    saved = session.save_edit(ref, loaded, masks, operation=operation, parameters=parameters, suffix=suffix)
+    record = {
+        "image": str(ref),
+        "masks": len(masks),
+        "before": len(loaded.mask_set.masks),
+        "parent": loaded.version.name,
+    }
+    finish_saved(saved, record, as_json=as_json)
