@@ -10,6 +10,7 @@ import numpy as np
 from textual import events
 
 from segment_duo.masks.rle import decode, encode
+from segment_duo.tui.screens.help import HelpScreen
 from segment_duo.types import Mask
 from tests.tui_fakes import disc, pictures
 from tests.tui_pilot import Ui, colours, running
@@ -40,6 +41,14 @@ async def test_brush_and_eraser_by_keys_are_undo_steps_in_the_origin(tmp_path: P
         picture.move_cross_hair(125, 100)
         await ui.press("e")
         assert "brush 8 px" in ui.work.status.text
+        assert "Space Dot" in ui.lines()[-1]
+        await ui.press("f1")
+        await ui.dialog(HelpScreen)
+        text = ui.text()
+        assert text.index("Correcting masks") < text.index("Eraser on the current mask")
+        assert "Making a mask" not in text.split("Correcting masks")[0]
+        await ui.press("escape")
+        await ui.until(lambda: ui.app.screen is ui.screen)
         await ui.press("full_stop", "space")
         assert "brush 12 px" in ui.work.status.text
         bits = decode(doc.mask(0).rle)

@@ -358,7 +358,7 @@ class PictureView(Widget, can_focus=False):
                 self._write_text(column, row, text, marks)
 
     def _scale_bar(self, view: Viewport, pixel_size: PixelSize, marks: dict[tuple[int, int], Segment]) -> None:
-        """A bar of a round length in the lower right corner, true to a cell."""
+        """A bar of a round length in a lower corner, true to a cell."""
         from segment_duo.masks.overlay import bar_length
 
         x0, _, x1, y1 = view.visible()
@@ -368,7 +368,12 @@ class PictureView(Widget, can_focus=False):
         row = min(view.rows, int(view.to_cell(0, y1 - 1)[1]) + 1) - 2
         bar = "├" + "─" * (cells - 2) + "┤" if cells > 1 else "│"
         left = right - max(len(bar), len(text))
-        if row >= 1 and left >= 0:
+        near = view.to_cell(*self.cross_hair) if self.cross_hair is not None else (0.0, 0.0)
+        if near[0] > left - 8 and near[1] > row - 4:
+            # Out of the cross-hair's way, into the other corner.
+            right = max(0, int(view.to_cell(x0, 0)[0])) + 1 + max(len(bar), len(text))
+            left = right - max(len(bar), len(text))
+        if row >= 1 and left >= 0 and right <= view.columns:
             self._write_text(right - len(text), row - 1, text, marks)
             self._write_text(right - len(bar), row, bar, marks)
 

@@ -26,15 +26,16 @@ class HelpScreen(Dialog[None]):
     """
     BINDINGS = [("f1,question_mark,q", "leave", "Back")]  # noqa: RUF012 - Textual's convention
 
-    def __init__(self, keymap: Mapping[str, str], picture: str) -> None:
-        """``picture``: how pictures are shown here, for the last line."""
+    def __init__(self, keymap: Mapping[str, str], picture: str, first: str = "") -> None:
+        """``picture``: how pictures are shown here, for the last line; ``first``: the group of the pane in focus."""
         super().__init__("Help", "↑ ↓ scroll · Esc goes back")
+        self._first = first
         self._keymap = keymap
         self._picture = picture
 
     def body(self) -> list[Widget]:
         text = Text(INTRODUCTION + "\n")
-        for group, rows in help_rows(self._keymap):
+        for group, rows in sorted(help_rows(self._keymap), key=lambda item: item[0] != self._first):
             text.append(f"\n{group}\n", "bold")
             for keys, meaning in rows:
                 text.append(f"  {keys:<18}", self.app.theme_variables["accent"])

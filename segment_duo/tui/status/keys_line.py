@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.text import Text
 from textual import events
 from textual.app import RenderResult
@@ -49,7 +51,9 @@ class KeysLine(Static):
     def render(self) -> RenderResult:
         keymap: dict[str, str] = getattr(self.app, "keymap", {})
         key_style = f"bold {self.app.theme_variables['accent']}"
-        parts = [(command, f"{footer_key(command, keymap)} ", command.title) for command in self.commands()]
+        instead: Mapping[str, str] = getattr(self.screen, "footer_titles", {})
+        named = [(command, instead.get(command.id, command.title)) for command in self.commands()]
+        parts = [(command, f"{footer_key(command, keymap)} ", title) for command, title in named if title]
         room = self.content_size.width
         tail = [part for part in parts if part[0].id in _ALWAYS]
         need = sum(len(key) + len(title) + 2 for _, key, title in tail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from textual import events
@@ -223,6 +223,16 @@ class Workspace(Screen[None]):
     def on_picture_view_stroked(self, message: PictureView.Stroked) -> None:
         self.correcting.stroked(message)
 
+    @property
+    def footer_titles(self) -> Mapping[str, str]:
+        """What keys mean instead while a tool is in the hand, by the command's id."""
+        tool = self.correcting.tool
+        if tool == "split":
+            return {"accept": "Take the parts", "drop": "Leave it whole", "include": "", "exclude": ""}
+        if tool:
+            return {"include": "Dot", "exclude": "The other way", "accept": "Pen down, up", "drop": "End"}
+        return {}
+
     # The way out
 
     def action_leave(self) -> None:
@@ -233,7 +243,14 @@ class Workspace(Screen[None]):
 
         terminal = self.desk.picture.terminal
         keymap: dict[str, str] = dict(getattr(self.app, "keymap", {}))
-        self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})"))
+        first = "Making a mask"
+        if self.correcting.tool:
+            first = "Correcting masks"
+        elif isinstance(self.focused, FolderList):
+            first = "Folders"
+        elif isinstance(self.focused, MaskList):
+            first = "The masks"
+        self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})", first))
 
     def action_other_theme(self) -> None:
         self.app.theme = "segduo-light" if self.app.theme == "segduo-dark" else "segduo-dark"
