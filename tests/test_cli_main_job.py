@@ -278,8 +278,9 @@ def test_nothing_but_data_on_stdout_and_no_colour_in_a_pipe(shell: Shell) -> Non
 def test_names_that_would_confuse_a_terminal(shell: Shell) -> None:
     shell.image("[red]a\x1b[31m.png")
     done = shell.run("auto", "[[]red*", "--points-per-side", "4").ok()
-    assert "\\x1b[31m" in done.stdout
-    assert "\x1b" not in done.stdout + done.stderr + shell.run("ls").ok().stdout
+    assert Path(done.lines[0]).is_file()  # a path alone on its line has its exact bytes in a pipe
+    assert "\\x1b[31m" in done.stderr
+    assert "\x1b" not in done.stderr + shell.run("ls").ok().stdout
 
 
 @pytest.mark.skipif(not (REPOSITORY / "examples" / "particles.tif").exists(), reason="a checkout without examples")
