@@ -232,6 +232,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 class TestBroken:
+    @pytest.mark.timeout(600)  # two commands that wait for a plug-in which hangs, on machines that do other things too
     def test_models_ls_and_doctor_say_what_is_wrong_with_each(self, broken: Home, tmp_path: Path) -> None:
         shell = shell_with(broken.root.parent / "packages", broken, tmp_path)
         rows = shell.run("models", "ls", "--json").ok().json
@@ -281,6 +282,7 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 class TestFaultsAtWork:
+    @pytest.mark.timeout(600)
     def test_each_is_an_error_of_its_own_and_the_engine_goes_on(
         self, late: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
