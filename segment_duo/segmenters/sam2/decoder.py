@@ -7,7 +7,7 @@ The weights and modules are those of an unmodified ``SAM2Base``; only the order 
       image chunks     the 4,096 image tokens a prompt: a few prompts at a time, so that the working set stays in the cache
       heads            predicted IoU of all masks, then up-scaling of the prompts the caller still wants
 
-It must not know images, thresholds or masks at image size. Equality with stock is tested in ``tests/test_engine_decoder.py``.
+It must not know images, thresholds or masks at image size. Equality with stock is tested in ``tests/segmenters/test_decoder.py``.
 """
 
 from __future__ import annotations
