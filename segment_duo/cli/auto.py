@@ -188,14 +188,18 @@ class _Run:
         return f"in force are {options or 'no thresholds'}" + (f" ({whose})" if names else "")
 
     def _advise(self, image: OpenImage) -> None:
-        from segment_duo.segmenters.advice import tile_advice
+        from segment_duo.segmenters.advice import scale_advice, tile_advice
 
         facts, used = image.data.facts, self.request.parameters
         shrinks = self.session.model.input_size
-        if shrinks and used is not None and used.tile == 0 and (advised := tile_advice(facts.width, facts.height)):
-            note(
-                f"{image.ref}: {facts.width} x {facts.height} pixels; objects may be too small for one pass: try --tile {advised}"
-            )
+        if not shrinks or used is None or used.tile or used.crop_n_layers:
+            return
+        size = f"{facts.width} x {facts.height} pixels"
+        if advised := tile_advice(facts.width, facts.height):
+            note(f"{image.ref}: {size}; objects may be too small for one pass: try --tile {advised}")
+        elif used.scale == "whole" and scale_advice(facts.width, facts.height, shrinks):
+            model = self.session.model.id
+            note(f"{image.ref}: {size}, which {model} shrinks to {shrinks}; if small objects are missed: --scale both")
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:

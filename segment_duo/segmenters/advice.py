@@ -1,4 +1,4 @@
-"""When to cut an image into tiles. Light: commands ask before any engine is started."""
+"""When to cut an image into tiles, and when to look at it at two scales. Light: commands ask before any engine is started."""
 
 from __future__ import annotations
 
@@ -11,3 +11,15 @@ ADVISED_TILE = 2048
 def tile_advice(width: int, height: int) -> int | None:
     """The tile size to advise for an image of this size in pixels; None when one pass does."""
     return ADVISED_TILE if max(width, height) > WIDEST_IN_ONE_PASS else None
+
+
+SHRUNK = 2
+"""Times a picture is shrunk from which two scales are advised: an object of 16 pixels is left with 8."""
+
+
+def scale_advice(width: int, height: int, input_size: int) -> bool:
+    """Whether to advise ``scale`` ``both`` for an image of this size in pixels and a model that shrinks it to ``input_size``.
+
+    Only for models of less than SAM's own 1,024 pixels: theirs is one pass, as stock has it, until tiles are worth their time.
+    """
+    return 0 < input_size < 1024 and max(width, height) >= SHRUNK * input_size

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.masks.cropped import CroppedMask, trim
-from segment_duo.segmenters.advice import tile_advice
+from segment_duo.segmenters.advice import scale_advice, tile_advice
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.segments import Segment, inclusive_box, record
 from segment_duo.segmenters.sam2.tiles import Piece, Window, merge, windows
@@ -36,6 +36,10 @@ def test_cores_share_the_image_and_windows_reach_over_them() -> None:
 def test_advice_comes_above_four_times_the_models_input() -> None:
     assert tile_advice(4096, 3000) is None
     assert tile_advice(3000, 4097) == 2048
+    assert scale_advice(1024, 700, 512)
+    assert not scale_advice(1000, 700, 512)
+    assert not scale_advice(4000, 4000, 1024)  # an official model: one pass, as stock
+    assert not scale_advice(4000, 4000, 0)
 
 
 def disc(cy: float, cx: float, radius: float) -> npt.NDArray[np.bool_]:
