@@ -275,7 +275,7 @@ def test_export_to_stdout_and_names_that_promise_another_kind(run: Run, empty_ho
     save("a.png")
     assert run("masks", "export", "a.png", "-f", "csv", "-t", "-").ok().stdout.startswith("image,")
     assert json.loads(run("masks", "export", "a.png", "-f", "coco-rle", "-t", "-").ok().stdout)[0]["area"] == 220
-    assert isinstance(run("masks", "export", "a.png", "-f", "npz", "-t", "-").error, UsageError)
+    assert isinstance(run("masks", "export", "a.png", "-f", "png", "-t", "-").error, UsageError)
     refused = run("masks", "export", "a.png", "-f", "overlay", "-t", "x.jpg")
     assert isinstance(refused.error, UsageError)
     assert "writes .png files, not .jpg" in refused.error.message
