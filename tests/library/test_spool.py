@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -131,7 +132,7 @@ def test_a_killed_add_leaves_a_whole_item_or_none(tmp_path: Path, moment: str) -
     folder = tmp_path / "spool"
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from segment_duo.stores import spool; from segment_duo.types import StoreKind\n"
+        "from segment_duo.library import spool; from segment_duo.types import StoreKind\n"
         f"real, calls = spool.{moment}, []\n"
         "def kill(*args, **kwargs):\n"
         "    calls.append(1)\n"
@@ -141,7 +142,8 @@ def test_a_killed_add_leaves_a_whole_item_or_none(tmp_path: Path, moment: str) -
         f"spool.Spool(Path({str(folder)!r})).add(StoreKind.DROPS, '/masks', 'a', '', b'set', 'away')"
     )
     for call in (1, 2):
-        subprocess.run([sys.executable, "-c", program, str(call)], check=False)
+        done = subprocess.run([sys.executable, "-c", program, str(call)], check=False, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
         for item in Spool(folder).pending():
             assert item.path.read_bytes() == b"set"
         assert Spool(folder).damaged() == []
