@@ -24,11 +24,12 @@ from segment_duo.models import registry
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
 from segment_duo.session import Session
+from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.types import AutoParameters, Point, Prompt
 from tests.cli_shell import DISCS, Shell
 from tests.engine_fixtures import Home, wait_for
 from tests.plug_in_packages import AUTOMATIC_ONLY, TOY, install
-from tests.tui.test_app import running
+from tests.tui_pilot import running
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +127,9 @@ class TestToy:
         session = Session(load_config({"model": "toy"}, paths=toys.paths), toys.paths)
         async with running(tmp_path, cast("Any", session), path=str(image)) as ui:
             await ui.opened()
-            assert ui.work._engine_state == "ready"
+            await ui.until(lambda: "ready" in ui.work.header.render().plain, 120)
             await ui.press("g")
-            await ui.pilot.pause(0.2)
+            await ui.dialog(TypeLine)
             await ui.press(*["3", "0", "comma", "3", "0", "enter"])
             await ui.press("space")
             await ui.until(lambda: ui.work.doc.candidate, 120)

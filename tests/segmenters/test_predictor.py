@@ -131,7 +131,7 @@ def test_prompts_that_cannot_be(make) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_previous_logits_of_another_model_are_refused(embedding: Embedding) -> None:
-    with pytest.raises(PromptError, match="previous logits"):
+    with pytest.raises(PromptError, match="mask input"):
         small_predictor().predict(embedding, [prompt((9, 9, 1), mask_input=np.zeros((7, 7), np.float32))])
 
 
