@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from segment_duo.errors import ModelError, SegduoError
 from segment_duo.segmenters.base import (
@@ -29,6 +29,9 @@ from segment_duo.segmenters.base import (
     Segmenter,
     SegmenterInfo,
 )
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 SAM2 = "sam2"
 """The family of nano, the official checkpoints, trained and custom models: the registry lists them, so it has no model of its own name."""
@@ -212,4 +215,6 @@ def _judge(entry: EntryPoint, answer: bytes | str) -> PlugIn:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # with it comes `email`: not for commands that name no model
+
     return {entry.name: entry for entry in entry_points(group=Family.GROUP)}

@@ -144,6 +144,8 @@ def test_annotate_save_and_reopen(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("Starts the search")
     for meaning in (
         "What becomes",
+        "How far tiles",
+        "Search tiles",
         "Fill smaller",
         "Search enlarged",
         "Of two masks",
