@@ -28,7 +28,6 @@ from segment_duo.engine.protocol import (
     PredictRequest,
     Q,
     ReleaseReport,
-    StreamEvent,
 )
 from segment_duo.errors import ModelError
 from segment_duo.models.registry import ModelChoice, split_options, with_options
@@ -187,8 +186,3 @@ def engine_model(engine: Engine, named: str | None) -> ModelChoice:
         f"the engine has no model '{named}'",
         f"It has: {there}. Pull it on the engine's machine: segduo models pull {named}",
     )
-
-
-def is_own(event: StreamEvent) -> bool:
-    """Whether an event is an operation's own, not one that every stream has."""
-    return event.event not in {"queued", "progress", "done", "error"}
