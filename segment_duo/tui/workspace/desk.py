@@ -23,11 +23,12 @@ from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.explorer.explorer import Explorer
 from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
+from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
-from segment_duo.tui.state import ORDERS, Document
+from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
 from segment_duo.types import Mask, PixelSize
 

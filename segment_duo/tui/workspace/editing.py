@@ -9,11 +9,12 @@ from segment_duo.errors import Cancelled, SegduoError
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.jobs import Job
+from segment_duo.tui.listing import SizeFilter
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.screens.auto import PRESETS, AutoChoice, AutoDialog, AutoProgress
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
-from segment_duo.tui.state import Document, SizeFilter
+from segment_duo.tui.state import Document
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import AutoParameters, Box, Point
