@@ -72,6 +72,15 @@ class ExternalCommand(BaseModel):
         return value
 
 
+class ClassSettings(BaseModel):
+    """``[classes.NAME]``: a label to work with. See ``docs/tui.md``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    colour: str = Field("", pattern=r"^(#[0-9a-fA-F]{6})?$", description="As #rrggbb; by place without")
+    key: str = Field("", pattern=r"^[1-9]?$", description="Number key of the terminal UI; by place without")
+
+
 class Config(BaseModel):
     """Every setting, with its meaning as the field's description (``segduo config init`` and the docs print them)."""
 
@@ -121,6 +130,7 @@ class Config(BaseModel):
     )
     theme: str = Field("segduo-dark", description="Theme of the terminal UI")
     keys: Mapping[str, str] = Field({}, description="Rebound keys of the terminal UI: binding id = key")
+    classes: Mapping[str, ClassSettings] = Field({}, description="Labels to work with: their colours and number keys")
     external: Mapping[str, ExternalCommand] = Field({}, description="Commands of other programs, used as models")
 
     @field_validator("drops_url")
@@ -140,6 +150,18 @@ class Config(BaseModel):
                 raise ValueError(f"{name!r} is no name: letters, digits and . _ + - are")
         return value
 
+    @field_validator("classes")
+    @classmethod
+    def _good_classes(cls, value: Mapping[str, ClassSettings]) -> Mapping[str, ClassSettings]:
+        for name in value:
+            if not name or len(name) > 100 or not name.isprintable() or name != name.strip():
+                raise ValueError(f"{name!r} is no name: 1 to 100 printable characters, no spaces around them")
+        keys = [one.key for one in value.values() if one.key]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"the key {key} is given to two classes")
+        return value
+
     @field_validator("masks_root", "start_folder")
     @classmethod
     def _no_parent_steps(cls, value: str | None) -> str | None:
@@ -156,7 +178,7 @@ class Config(BaseModel):
         return value
 
 
-TABLES = frozenset({"keys", "external"})
+TABLES = frozenset({"keys", "classes", "external"})
 """What can be set in ``config.toml`` only."""
 
 SECRET_FIELDS = frozenset({"drops_password"})

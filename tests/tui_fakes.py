@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from segment_duo.config import ClassSettings
 from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
@@ -67,6 +68,7 @@ class FakeModel:
 @dataclass(frozen=True)
 class FakeConfig:
     start_folder: str = "/pictures"
+    classes: Mapping[str, ClassSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

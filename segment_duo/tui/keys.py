@@ -17,7 +17,18 @@ from segment_duo.errors import ConfigError
 
 Place = Literal["anywhere", "workspace", "canvas", "masks", "explorer"]
 
-GROUPS = ("Making a mask", "Correcting masks", "The masks", "Cross-hair", "Image", "Saving", "Folders", "Program")
+CLASSES = "Classes"
+GROUPS = (
+    "Making a mask",
+    "Correcting masks",
+    "The masks",
+    CLASSES,
+    "Cross-hair",
+    "Image",
+    "Saving",
+    "Folders",
+    "Program",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Command:
     palette: bool = True
 
 
+_CLASS = "The class with this key; again: no label"
 COMMANDS: tuple[Command, ...] = (
     Command("choose", "enter,right", "choose", "Open", "Open the image or the folder", "explorer", "Folders", footer=True, palette=False),
     Command("folder-up", "left", "up", "Folder above", "To the folder above", "explorer", "Folders", footer=True, palette=False),
@@ -79,7 +91,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("loupe", "z", "loupe", "Loupe", "Loupe: large pixels, small pixels, off", "workspace", "Cross-hair"),
     Command("zoom-out", "minus,underscore", "zoom(-1)", "Zoom out", "Reduce", "workspace", "Image"),
     Command("fit", "0,home", "fit", "Fit", "Show the whole image", "workspace", "Image"),
-    Command("one-to-one", "1", "one_to_one", "1:1", "One image pixel on one screen pixel", "workspace", "Image"),
+    Command("one-to-one", "end", "one_to_one", "1:1", "One image pixel on one screen pixel", "workspace", "Image"),
     Command("pan-left", "ctrl+left,H", "pan(-1, 0)", "Pan left", "Move the view left", "workspace", "Image", palette=False),
     Command("pan-right", "ctrl+right,L", "pan(1, 0)", "Pan right", "Move the view right", "workspace", "Image", palette=False),
     Command("pan-up", "ctrl+up,K", "pan(0, -1)", "Pan up", "Move the view up", "workspace", "Image", palette=False),
@@ -119,6 +131,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("delete-rejected", "D", "delete_rejected", "Delete rejected", "Delete all rejected masks", "workspace", "The masks"),
     Command("sort", "V", "sort", "Sort", "Sort the list: id, certainty, odd sizes, area, label", "workspace", "The masks"),
     Command("label", "l", "label", "Label", "Label the selected masks, or the current one", "workspace", "The masks"),
+    *(Command(f"class-{n}", f"{n}", f"classify('{n}')", f"Class {n}", _CLASS, "workspace", CLASSES, palette=False) for n in range(1, 10)),
     Command("filter", "f", "filter", "Filter", "Show only masks of a certain size, score or label", "workspace", "The masks"),
     Command("redo", "U", "redo", "Redo", "Do it again", "workspace", "The masks"),
     Command("save-as", "S", "save_as", "Save with suffix", "Save under a name of its own: IMAGE_suffix", "workspace", "Saving"),
@@ -206,7 +219,23 @@ def _pretty(key: str) -> str:
     return "+".join([*(modifier.capitalize() for modifier in modifiers), name or format_key(last)])
 
 
-def help_rows(keymap: Mapping[str, str]) -> Iterable[tuple[str, list[tuple[str, str]]]]:
-    """Group by group: the keys and what they do. Arrow commands are listed as they are, one a line."""
+def help_rows(
+    keymap: Mapping[str, str], classes: Mapping[str, str] | None = None
+) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """Group by group: the keys and what they do. Arrow commands are listed as they are, one a line.
+
+    Args:
+        classes: number key -> name of the class; without, one line stands for all nine.
+    """
     for group in GROUPS:
-        yield group, [(shown_keys(command, keymap), command.help) for command in COMMANDS if command.group == group]
+        rows = [(shown_keys(command, keymap), command.help) for command in COMMANDS if command.group == group]
+        if group == CLASSES:
+            first, last = rows[0][0], rows[-1][0]
+            named = {
+                command.id.removeprefix("class-"): shown_keys(command, keymap)
+                for command in COMMANDS
+                if command.group == CLASSES
+            }
+            rows = [(named[key], name) for key, name in (classes or {}).items() if key]
+            rows = rows or [(f"{first} … {last}", _CLASS)]
+        yield group, rows

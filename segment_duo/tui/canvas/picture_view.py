@@ -21,8 +21,8 @@ from textual.widget import Widget
 from segment_duo.terminal import graphics
 from segment_duo.terminal.compose import MaskCrops, Overlay
 from segment_duo.terminal.graphics import Method, Terminal
+from segment_duo.terminal.marks import Cells, Marks
 from segment_duo.terminal.viewport import Viewport
-from segment_duo.tui.canvas.marks import Cells, Marks
 from segment_duo.tui.canvas.painter import Painted, Wish, paint
 from segment_duo.types import PixelSize
 
@@ -117,7 +117,8 @@ class PictureView(Widget, can_focus=False):
         """Draw these masks and points from now on."""
         self._corner = corner
         colourless = self.app.console.color_system is None or self.app.no_color
-        overlay = replace(overlay, burn_points=self.terminal.method is Method.SIXEL, plain=colourless)
+        sixel = self.terminal.method is Method.SIXEL
+        overlay = replace(overlay, burn_points=sixel, ids=sixel and self.numbered, plain=colourless)
         before, self._overlay = self._overlay, overlay
         # Points are text on top of the picture and need no new one, unless they are part of it (sixel).
         if overlay != before and (overlay.burn_points or replace(overlay, points=()) != replace(before, points=())):

@@ -16,6 +16,7 @@ from textual.timer import Timer
 
 from segment_duo.errors import SegduoError
 from segment_duo.lengths import describe_nm
+from segment_duo.masks.classes import classes_of, colours, counts
 from segment_duo.terminal.compose import MaskCrops, Overlay
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
@@ -25,6 +26,7 @@ from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
 from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.loupe.loupe import Loupe
+from segment_duo.tui.masks.class_list import ClassList
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
@@ -79,11 +81,15 @@ class Desk:
         self.tint = 1.0
         self.ahead = ""
         """The image that is being prepared while another one is open; what the session tells of it is not for the user."""
+        self._counted: tuple[Mask, ...] | None = None
         self._hit_crops = MaskCrops(64 * 2**20)
+        self.classes = classes_of(getattr(getattr(session, "config", None), "classes", {}))
+        self._inks = tuple(colours(self.classes).items())
         self.jobs = Jobs(screen, self.report)
         self.canvas = Canvas(terminal)
         self.explorer = Explorer()
         self.mask_list = MaskList()
+        self.class_list = ClassList()
         self.loupe = Loupe()
         self.header = HeaderLine()
         self.status = StatusLine()
@@ -140,13 +146,21 @@ class Desk:
                 points=doc.present.points,
                 box=doc.present.box,
                 tint=self.tint,
+                colours=self._inks,
             ),
             self.cut_from or doc.corner or self.measure_from,
         )
-        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts)
+        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts, self._inks)
+        self._show_classes()
         self.show_header()
         self.show_cross_hair()
         self.screen.refresh_bindings()
+
+    def _show_classes(self) -> None:
+        """Labels change with the masks only; a thousand are not counted at every key."""
+        if self._counted is not self.doc.masks:
+            self._counted = self.doc.masks
+            self.class_list.show(self.classes, counts(self.doc.masks))
 
     def _drawn(self) -> tuple[Mask, ...]:
         if not (self.live or self.replaced):

@@ -11,7 +11,6 @@ from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.listing import SizeFilter
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.screens.auto import PRESETS, AutoChoice, AutoDialog, AutoProgress
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
 from segment_duo.tui.state import Document
@@ -197,30 +196,6 @@ class Editing:
         count = self.doc.delete(self.doc.ticked)
         self.desk.say(f"{counted(count, 'mask')} deleted; u brings {'them' if count > 1 else 'it'} back.")
         self.edited()
-
-    def action_label(self) -> None:
-        ids = self.doc.ticked or ({self.doc.current} if self.doc.current is not None else set())
-        if not ids:
-            self.desk.say("No mask to label yet.")
-            return
-        first = self.doc.mask(min(ids))
-        known = sorted({mask.label for mask in self.doc.masks if mask.label})
-
-        def take(text: str | None) -> None:
-            if text is not None:
-                count = self.doc.label(ids, text.strip())
-                self.desk.say(f"Label set for {counted(count, 'mask')}.")
-                self.edited()
-
-        what = f"mask {min(ids)}" if len(ids) == 1 else f"the {len(ids)} selected masks"
-        dialog = TypeLine(
-            "Label",
-            f"Label of {what}; empty removes it.",
-            value=first.label if first else "",
-            check=lambda text: "At most 100 characters, please." if len(text) > 100 else "",
-            suggestions=known,
-        )
-        self.desk.ask(dialog, take)
 
     def action_filter(self) -> None:
         def take(bounds: SizeFilter | None) -> None:

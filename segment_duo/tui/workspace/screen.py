@@ -26,6 +26,7 @@ from segment_duo.tui.workspace.editing import Editing
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.tui.workspace.files import Files
 from segment_duo.tui.workspace.folders import Folders
+from segment_duo.tui.workspace.labelling import Labelling
 from segment_duo.tui.workspace.review import Review
 from segment_duo.tui.workspace.saving import Saving
 from segment_duo.tui.workspace.series import Series
@@ -38,7 +39,7 @@ _NEEDS_IMAGE = {
     "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "ids", "scale_bar", "measure",
 }  # fmt: skip
 _NEEDS_MASKS = {
-    "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "filter",
+    "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "classify", "filter",
     "sort", "judge", "delete_rejected", "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
 }  # fmt: skip
 
@@ -89,8 +90,10 @@ class Workspace(Screen[None]):
         )
         self.correcting = Correcting(desk, self.editing.edited)
         self.review = Review(desk, self.editing.edited)
+        self.labelling = Labelling(desk, self.editing.edited)
         for part in (
             self.review,
+            self.labelling,
             self.viewing,
             self.editing,
             self.correcting,
@@ -118,6 +121,7 @@ class Workspace(Screen[None]):
             yield self.desk.canvas
             with Vertical(id="side"):
                 yield self.desk.mask_list
+                yield self.desk.class_list
                 yield self.desk.loupe
         yield self.desk.status
         yield self.desk.message
@@ -243,6 +247,7 @@ class Workspace(Screen[None]):
 
         terminal = self.desk.picture.terminal
         keymap: dict[str, str] = dict(getattr(self.app, "keymap", {}))
+        classes = {one.key: one.name for one in self.desk.classes}
         first = "Making a mask"
         if self.correcting.tool:
             first = "Correcting masks"
@@ -250,7 +255,7 @@ class Workspace(Screen[None]):
             first = "Folders"
         elif isinstance(self.focused, MaskList):
             first = "The masks"
-        self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})", first))
+        self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})", first, classes))
 
     def action_other_theme(self) -> None:
         self.app.theme = "segduo-light" if self.app.theme == "segduo-dark" else "segduo-dark"
