@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from segment_duo.errors import (
     InputError,
     ModelError,
     NotFound,
+    PromptError,
     SegduoError,
 )
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
@@ -35,8 +37,10 @@ from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
 from segment_duo.stores.locate import open_store, parse_reference
 from segment_duo.types import (
     AutoParameters,
+    Box,
     Entry,
     ImageData,
+    ImageFacts,
     ImageIdentity,
     ImageRef,
     Mask,
@@ -61,6 +65,10 @@ if TYPE_CHECKING:
 
 _MOST_BYTES_A_PIXEL = 16
 """Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
+
+
+_PARTS = 8
+"""Parts of images that are kept for the engine, which may ask for their pixels again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +125,7 @@ class Session:
         self._lock = threading.RLock()
         # The engine may ask for the pixels of an image again; whoever works on it still holds it.
         self._images: weakref.WeakValueDictionary[str, OpenImage] = weakref.WeakValueDictionary()
+        self._parts: OrderedDict[tuple[str, Box], OpenImage] = OrderedDict()
         self._model: ModelChoice | None = None
 
     @property
@@ -277,9 +286,35 @@ class Session:
 
     # -- masks from the engine ----------------------------------------------------------------------------------------
 
-    def embed(self, image: OpenImage) -> ImageState:
-        """Make sure that the engine has the embedding of this image."""
+    def embed(self, image: OpenImage, part: Box | None = None) -> ImageState:
+        """Make sure that the engine has the embedding of this image, or of a part of it."""
+        if part is not None:
+            image = self._part(image, part)
         return self.engine().ensure_image(image.data.pixels, image_id=image.image_id, model=self.model)
+
+    def _part(self, image: OpenImage, part: Box) -> OpenImage:
+        """A part of an image as the engine knows it: an image of its own, without banner. Whole pixels inside the cut image.
+
+        Raises:
+            PromptError: it does not lie on the image.
+        """
+        from segment_duo.engine.protocol import image_id
+        from segment_duo.masks.part import cut_pixels
+
+        facts = image.data.facts
+        if not (0 <= part.x0 <= part.x1 < facts.width and 0 <= part.y0 <= part.y1 < facts.cut_height):
+            raise PromptError(f"the part {part} is not on the image ({facts.width} x {facts.cut_height})")
+        key = (image.image_id, part)
+        with self._lock:
+            found = self._parts.pop(key, None)
+            if found is None:
+                pixels = cut_pixels(image.data.pixels, part)
+                found = OpenImage(image.ref, dataclasses.replace(image.data, pixels=pixels), image_id(pixels))
+            self._parts[key] = found
+            self._images[found.image_id] = found
+            while len(self._parts) > _PARTS:
+                self._parts.popitem(last=False)
+        return found
 
     def predict(
         self,
@@ -288,25 +323,34 @@ class Session:
         *,
         multimask_output: bool | None = None,
         preview_max_side: int | None = None,
+        part: Box | None = None,
     ) -> list[PredictedObject]:
         """Masks for prompts, one result for each; candidates of a result best first.
 
         Args:
             multimask_output: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
             preview_max_side: ask for small masks, at most this many pixels a side, for a display; they keep the preview's size.
+            part: have the model look at this part of the image only, whose embedding must be there (:meth:`embed`) or can be made; corners are
+                whole pixels, both inside. Not with previews.
 
         Raises:
             PromptError: a prompt is not on the image.
             UsageError: the model does not take such prompts.
         """
+        from segment_duo.masks.part import into_part
         from segment_duo.models.registry import needs
 
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
         self.model.require(*needs(prompts))
+        cut = [self._without_banner(prompt, facts) for prompt in prompts]
+        seen = self._part(image, part) if part is not None else image
+        if part is not None:
+            self.embed(image, part)
+            cut = [into_part(prompt, part) for prompt in cut]
         found = self.engine().predict(
-            image.image_id,
-            prompts,
+            seen.image_id,
+            cut,
             model=self.model,
             multimask_output=multimask_output,
             preview_max_side=preview_max_side,
@@ -314,8 +358,8 @@ class Session:
         preview = preview_max_side is not None
 
         def ours(candidate: Candidate, prompt: Prompt) -> Candidate:
-            mask = self._ours(candidate.mask, None if preview else image)
-            origin = point_origin(self.identity, prompt, multimask_output)
+            mask = self._ours(candidate.mask, None if preview else image, part)
+            origin = point_origin(self.identity, prompt, multimask_output, part)
             return dataclasses.replace(candidate, mask=dataclasses.replace(mask, origin=origin))
 
         return [
@@ -335,10 +379,12 @@ class Session:
         parameters: AutoParameters,
         *,
         preset: str = "",
+        part: Box | None = None,
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
-        """All masks of an image. ``preset``: the name of what ``parameters`` began with, for the masks' origin.
+        """All masks of an image. ``preset``: the name of what ``parameters`` began with, for the masks' origin. ``part``: as of
+        :meth:`predict`; ``parameters.region`` then counts inside it.
 
         Raises:
             Cancelled: ``cancelled`` said so.
@@ -352,22 +398,42 @@ class Session:
             facts = image.data.facts
             region = Prompt(box=parameters.region, object_id="region")
             check_prompts([region], width=facts.width, height=facts.height, banner=facts.banner.height)
+        seen, wanted = image, parameters
+        if part is not None:
+            from segment_duo.masks.part import into_part
+
+            seen = self._part(image, part)
+            self.embed(image, part)
+            inside = into_part(Prompt(box=parameters.region), part).box if parameters.region is not None else None
+            wanted = dataclasses.replace(parameters, region=inside)
         result = self.engine().auto(
-            image.image_id,
-            parameters,
+            seen.image_id,
+            wanted,
             model=self.model,
             on_event=on_event,
             cancelled=cancelled,
         )
-        origin = auto_origin(result.model or self.identity, parameters, preset, result.notes)
-        masks = (dataclasses.replace(self._ours(mask, image), origin=origin) for mask in result.masks)
+        origin = auto_origin(result.model or self.identity, parameters, preset, result.notes, part)
+        masks = (dataclasses.replace(self._ours(mask, image, part), origin=origin) for mask in result.masks)
         return dataclasses.replace(result, masks=tuple(masks))
 
     @staticmethod
-    def _ours(mask: Mask, image: OpenImage | None) -> Mask:
+    def _without_banner(prompt: Prompt, facts: ImageFacts) -> Prompt:
+        """As the engine takes it: its mask has the size of the cut image."""
+        from segment_duo.masks.rle import resize_canvas
+
+        if prompt.mask is None or not facts.banner.height:
+            return prompt
+        return dataclasses.replace(prompt, mask=resize_canvas(prompt.mask, facts.cut_height, facts.width))
+
+    @staticmethod
+    def _ours(mask: Mask, image: OpenImage | None, part: Box | None = None) -> Mask:
         """The engine's mask with our box, and on the uncut image unless that is None (a preview)."""
+        from segment_duo.masks.part import out_of_part
         from segment_duo.masks.rle import bounding_box, resize_canvas
 
+        if image is not None and part is not None:
+            return out_of_part(mask, part, image.data.facts.height, image.data.facts.width)
         mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
         if image is None or image.data.facts.banner.height == 0:
             return mask

@@ -112,6 +112,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("smooth", "M", "smooth", "Smooth", "Round the outline; thin spurs vanish", "workspace", "Correcting masks"),
     Command("grow", "greater_than_sign", "grow(1)", "Grow", "Larger by a pixel all around", "workspace", "Correcting masks"),
     Command("shrink", "less_than_sign", "grow(-1)", "Shrink", "Smaller by a pixel all around", "workspace", "Correcting masks"),
+    Command("closer", "Y", "closer", "Part in view", "Zoomed in: the model sees the part in view, or all", "workspace", "Making a mask"),
     Command("overlay", "h", "overlay", "Hide masks", "Hide the masks in the picture, or show them", "workspace", "Image"),
     Command("tint", "i", "tint", "Tint", "Tints of the masks: as designed, strong, outlines only", "workspace", "Image"),
     Command("ids", "number_sign", "ids", "Ids", "The masks' ids in the picture, or not", "workspace", "Image"),

@@ -1,6 +1,6 @@
 """The document the user edits: masks, ticks, points, and the way back through every edit.
 
-    Snapshot   everything an edit can change, frozen
+    Snapshot   everything an edit can change, frozen (snapshot.py)
     Document   the present snapshot, the past and the future ones, the mask candidates of the present points
 
 Where a mask comes from is in the mask itself (``origin``, from the session); a correction notes itself there.
@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from segment_duo.masks.part import holds
 from segment_duo.provenance import edited
 from segment_duo.tui.listing import ORDERS, SizeFilter, sort_key
+from segment_duo.tui.snapshot import Logits, Snapshot
 from segment_duo.tui.wording import counted
 from segment_duo.types import Box, Mask, Point, Prompt
 
@@ -27,30 +29,6 @@ UNDO_STEPS = 500
 
 Addition = Literal["replace-auto", "add", "replace-all"]
 """What becomes of the masks that are there when automatic ones come: only automatic ones go, none goes, all go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One state of the document.
-
-    Attributes:
-        masks: in list order.
-        ticked: ids of the selected masks.
-        points, box: the prompt of the mask being made.
-        previous: the engine's handle of the low-res logits that this prompt refines.
-        refines: id of the mask that the prompt corrects; accepting replaces it.
-        verdicts: mask id -> accepted or rejected.
-        logits: mask id -> the engine's handle of the low-res logits it was made with.
-    """
-
-    masks: tuple[Mask, ...] = ()
-    ticked: frozenset[int] = frozenset()
-    points: tuple[Point, ...] = ()
-    box: Box | None = None
-    previous: str | None = None
-    refines: int | None = None
-    logits: Mapping[int, str] = field(default_factory=dict)
-    verdicts: Mapping[int, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -119,36 +97,48 @@ class Document:
     def mask(self, mask_id: int | None) -> Mask | None:
         return next((mask for mask in self.masks if mask.id == mask_id), None)
 
-    def prompt(self) -> Prompt | None:
-        """What to ask the engine for the present points, or None without any."""
+    def prompt(self, *, mask_input: bool = False) -> Prompt | None:
+        """What to ask the engine for the present points, or None without any. ``mask_input``: the model takes a mask to go on with."""
         if not self.pointing:
             return None
         found = self.present
         points, box = found.points, found.box
         mask = self.refining
         if mask is not None and found.previous is None:
-            # Without logits to go on with, the mask's box says which object is meant.
+            # Without logits to go on with, the mask itself says which object is meant, and its box, grown to what is to be added.
             x, y, width, height = mask.bbox
-            box = box or Box(x, y, x + max(width - 1, 1), y + max(height - 1, 1))
+            xs = [x, x + max(width - 1, 1), *(point.x for point in points if point.label)]
+            ys = [y, y + max(height - 1, 1), *(point.y for point in points if point.label)]
+            box = box or Box(min(xs), min(ys), max(xs), max(ys))
+            return Prompt(points=points, box=box, mask=mask.rle if mask_input else None)
         return Prompt(points=points, box=box, previous=found.previous)
 
     # Edits: each is one undo step
 
-    def add_point(self, point: Point) -> None:
-        """A further point refines the mask that is shown."""
+    def add_point(self, point: Point, part: Box | None = None) -> None:
+        """A further point refines the mask that is shown. ``part``: what the model is to see, for a first point and where the part before ends."""
         name = "include point" if point.label else "exclude point"
-        self._edit(name, replace(self.present, points=(*self.present.points, point), previous=self._shown_logits()))
+        self._ask(name, replace(self.present, points=(*self.present.points, point)), part)
 
-    def set_box(self, box: Box) -> None:
+    def set_box(self, box: Box, part: Box | None = None) -> None:
+        """A box for the mask that is being made; ``part`` as of :meth:`add_point`."""
         self.corner = None
-        self._edit("box", replace(self.present, box=box, previous=self._shown_logits()))
+        self._ask("box", replace(self.present, box=box), part)
+
+    def _ask(self, name: str, asked: Snapshot, part: Box | None) -> None:
+        """Go on with the logits of the mask that is shown, as long as the prompt stays in the part of the image they are of."""
+        stays = asked.part is None or holds(asked.part, Prompt(asked.points, asked.box))
+        if stays and (self.pointing or asked.previous is not None):
+            self._edit(name, replace(asked, previous=self._shown_logits()))
+        else:
+            self._edit(name, replace(asked, previous=None, part=part))
 
     def drop_prompt(self) -> bool:
         """Forget points and box; False when there were none."""
         self.corner = None
         if not self.pointing and self.present.refines is None:
             return False
-        self._edit("points removed", replace(self.present, points=(), box=None, previous=None, refines=None))
+        self._edit("points removed", replace(self.present, points=(), box=None, previous=None, part=None, refines=None))
         return True
 
     def refine(self, mask_id: int) -> bool:
@@ -160,7 +150,15 @@ class Document:
             Point(x, y, 1 if label else 0) for (x, y), label in zip(mask.point_coords, mask.point_labels, strict=False)
         )
         points = own if mask.source == "prompt" else ()
-        new = replace(self.present, points=points, box=None, previous=self.present.logits.get(mask_id), refines=mask_id)
+        known = self.present.logits.get(mask_id)
+        new = replace(
+            self.present,
+            points=points,
+            box=None,
+            previous=known.handle if known else None,
+            part=known.part if known else None,
+            refines=mask_id,
+        )
         self._edit(f"refine mask {mask_id}", new)
         self.current = mask_id
         return True
@@ -184,7 +182,10 @@ class Document:
             mask = replace(mask, origin=edited(old.origin, "points"))
         masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
         new = Snapshot(
-            masks, self.ticked, logits={**prompt.logits, mask.id: candidate.logits}, verdicts=prompt.verdicts
+            masks,
+            self.ticked,
+            logits={**prompt.logits, mask.id: Logits(candidate.logits, prompt.part)},
+            verdicts=prompt.verdicts,
         )
         self._edit(f"mask {mask.id}", new)
         self.current = mask.id

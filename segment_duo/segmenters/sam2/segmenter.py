@@ -92,4 +92,5 @@ def load(request: LoadRequest) -> Sam2Segmenter:
         model = build_model(request.config, request.checkpoint_path, torch.device(request.device), check=request.check)
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryFull(str(error)) from None
-    return Sam2Segmenter(Predictor(model), SegmenterInfo(request.id, "", CAPABILITIES))
+    info = SegmenterInfo(request.id, "", CAPABILITIES, input_size=int(model.image_size))
+    return Sam2Segmenter(Predictor(model), info)

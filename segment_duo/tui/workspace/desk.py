@@ -21,6 +21,7 @@ from segment_duo.terminal.compose import MaskCrops, Overlay
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
 from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.closer import part_in_view, side_text
 from segment_duo.tui.explorer.explorer import Explorer
 from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
@@ -28,11 +29,11 @@ from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.class_list import ClassList
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.ports import OpenImage, SessionPort
+from segment_duo.tui.ports import ChosenModel, OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
 from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
-from segment_duo.types import Mask, PixelSize
+from segment_duo.types import Box, Mask, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.images.view import Pyramid
@@ -79,6 +80,10 @@ class Desk:
         """Told of every move of the cross-hair by key."""
         self.overlay_on = True
         self.tint = 1.0
+        self.model: ChosenModel | None = None
+        """Known a moment after the start."""
+        self.looks_closer = True
+        """Whether the model is shown the part in view, where one has zoomed in."""
         self.ahead = ""
         """The image that is being prepared while another one is open; what the session tells of it is not for the user."""
         self._counted: tuple[Mask, ...] | None = None
@@ -161,6 +166,13 @@ class Desk:
         if self._counted is not self.doc.masks:
             self._counted = self.doc.masks
             self.class_list.show(self.classes, counts(self.doc.masks))
+
+    def part_in_view(self, *points: tuple[float, float]) -> Box | None:
+        """What the model is shown for this view; None for the whole image. ``points`` must lie in it."""
+        view = self.picture.view
+        if view is None or self.model is None or not self.looks_closer:
+            return None
+        return part_in_view(view, self.model.input_size, *points)
 
     def _drawn(self) -> tuple[Mask, ...]:
         if not (self.live or self.replaced):
@@ -245,6 +257,9 @@ class Desk:
         size = facts.pixel_size
         if size is not None:
             parts.append(f"{size.x_nm:.4g} nm/px")
+        part = self.doc.present.part if self.doc.pointing else self.part_in_view(at)
+        if part is not None:
+            parts.append(f"model sees {side_text(part)}")
         if not self.overlay_on:
             parts.append("masks hidden")
         if self.picture.stretch:

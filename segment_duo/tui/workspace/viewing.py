@@ -73,6 +73,15 @@ class Viewing:
         self.desk.say({1.0: "Tints as designed.", 2.0: "Strong tints.", 0.0: "Outlines only."}[self.desk.tint])
         self.desk.show_document()
 
+    def action_closer(self) -> None:
+        self.desk.looks_closer = not self.desk.looks_closer
+        self.desk.say(
+            "Zoomed in, the model is shown the part in view."
+            if self.desk.looks_closer
+            else "The model is always shown the whole image; Y shows it the part in view again."
+        )
+        self.desk.show_cross_hair()
+
     def action_ids(self) -> None:
         self.desk.picture.numbered = not self.desk.picture.numbered
         self.desk.say("Ids in the picture." if self.desk.picture.numbered else "No ids in the picture.")
