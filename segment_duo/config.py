@@ -125,7 +125,7 @@ class Config(BaseModel):
     content_cache_mib: int = Field(2048, ge=0, description="Bound of the cache of files read from Drops (0 = off)")
     max_pixels: int = Field(400_000_000, ge=1, description="Larger images are refused")
 
-    graphics: Literal["auto", "kitty", "sixel", "halfcell"] = Field(
+    graphics: Literal["auto", "kitty", "sixel", "halfcell", "quadrant", "sextant", "octant"] = Field(
         "auto", description="How the terminal shows pictures"
     )
     theme: str = Field("segduo-dark", description="Theme of the terminal UI")

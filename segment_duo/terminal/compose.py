@@ -108,7 +108,7 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
 
     fill = np.zeros(base.shape[:2], np.uint8)
     edge = np.zeros(base.shape[:2], np.uint8)
-    width = 1 if view.cell_height <= 2 else 2
+    width = 1 if view.cell_height <= 4 else 2
     layers = _Layers(view, fill, edge, width)
     inks = _Inks(overlay)
     # Larger ones first, so that a small mask on a large one stays visible.

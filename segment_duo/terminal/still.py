@@ -14,7 +14,7 @@ from rich.style import Style
 
 from segment_duo.terminal import graphics
 from segment_duo.terminal.compose import MaskCrops, Overlay, compose
-from segment_duo.terminal.graphics import HALF_CELL, Method, Terminal
+from segment_duo.terminal.graphics import Method, Terminal
 from segment_duo.terminal.marks import Cells, Marks
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Mask
@@ -42,7 +42,7 @@ def render_still(
     Args:
         pixels: uint8, shape (H, W, 3).
         masks: drawn in green over the image, or in the colour of their label.
-        method: ``auto``, ``kitty``, ``sixel`` or ``halfcell``.
+        method: ``auto`` or a :class:`Method`.
         columns: width in cells; None: the terminal's, at most so that the picture fits its height.
         ids: write each mask's id in its middle.
         colours: label -> RGB.
@@ -80,7 +80,7 @@ def _with_cells(rows: list[list[Segment]], cells: Cells) -> list[list[Segment]]:
 
 def _view(width: int, height: int, terminal: Terminal, columns: int | None) -> Viewport:
     size = shutil.get_terminal_size()
-    cell = HALF_CELL if terminal.method is Method.HALFCELL else terminal.cell
+    cell = terminal.screen_pixels
     most_columns = columns or size.columns
     most_rows = 10_000 if columns else max(2, size.lines - 2)  # the prompt's line stays visible
     scale = max(width / (most_columns * cell[0]), height / (most_rows * cell[1]))
@@ -99,7 +99,7 @@ def _escape_sequences(
         placed = graphics.kitty_transmit(pixels, number, view.columns, view.rows, tmux=terminal.tmux)
         rows = graphics.kitty_rows(number, view.columns, view.rows)
         return placed + _ansi(_with_cells(rows, _numbers(view, numbered)))
-    rows = graphics.half_cells(pixels)
+    rows = graphics.text_cells(pixels, terminal.method)
     return _ansi(_with_cells(rows, _numbers(view, numbered, rows)))
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be painted."""
+    """What is to be painted. ``stretch``: of the contrast, as :meth:`Pyramid.render` takes it."""
 
     pyramid: Pyramid
     view: Viewport
     overlay: Overlay
-    stretch: bool
+    stretch: float
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ def paint(wish: Wish, terminal: Terminal, crops: MaskCrops, *, few_colours: bool
     view, method = wish.view, terminal.method
     base = wish.pyramid.render(*view.edges(), view.pixel_columns, view.pixel_rows, wish.stretch)
     pixels = compose(base, view, wish.overlay, crops)
-    halves = pixels if method is Method.HALFCELL else _reduced(pixels, view)
-    if method is Method.HALFCELL and few_colours:
-        halves = graphics.dithered(pixels)
-    plain = graphics.half_cells(halves)
+    if method.is_text and not few_colours:
+        plain = graphics.text_cells(pixels, method)
+    else:
+        halves = pixels if method is Method.HALFCELL else _reduced(pixels, view)
+        plain = graphics.half_cells(graphics.dithered(halves) if few_colours and method.is_text else halves)
     if method is Method.KITTY:
         image_id = graphics.next_image_id()
         sequence = graphics.kitty_transmit(pixels, image_id, view.columns, view.rows, tmux=terminal.tmux)

@@ -72,7 +72,7 @@ class PictureView(Widget, can_focus=False):
         self.terminal = terminal
         self.view: Viewport | None = None
         self.cross_hair: tuple[int, int] | None = None
-        self.stretch = False
+        self.stretch = 0.0
         self.sent_pictures = 0
         self.sent_bytes = 0
         self._pyramid: Pyramid | None = None
@@ -130,8 +130,16 @@ class PictureView(Widget, can_focus=False):
             self.view = view
             self._view_changed()
 
-    def set_stretch(self, on: bool) -> None:
-        self.stretch = on
+    def set_method(self, method: Method) -> None:
+        """Show pictures by other means from now on."""
+        self.terminal = replace(self.terminal, method=method, reason="as chosen by key")
+        if self.view is not None:
+            self.view = self.view.resized(*self._cells(), self.terminal.screen_pixels)
+            self._view_changed()
+
+    def set_stretch(self, cut: float) -> None:
+        """Percent of the grey values that are cut at either end; 0 shows them as they are."""
+        self.stretch = cut
         self._paint()
 
     def move_cross_hair(self, x: float, y: float) -> bool:
@@ -220,7 +228,7 @@ class PictureView(Widget, can_focus=False):
     def _refresh_changed(self, old: Painted | None, new: Painted) -> None:
         """Redraw the cells that differ from the last picture, row by row: a brush stroke touches few."""
         rows = list(zip(old.cells, new.cells, strict=False)) if old else []
-        if self.terminal.method is not Method.HALFCELL or len(rows) != len(new.cells) or not self.screen.is_active:
+        if not self.terminal.method.is_text or len(rows) != len(new.cells) or not self.screen.is_active:
             self.refresh()
             return
         regions = []
@@ -270,7 +278,7 @@ class PictureView(Widget, can_focus=False):
         if self._corner is not None:
             marks.corner(*self._corner)
         if self.cross_hair is not None:
-            marks.cross(self.cross_hair, dot=self.terminal.method is Method.HALFCELL)
+            marks.cross(self.cross_hair, dot=self.terminal.method.is_text)
         return marks.cells
 
     # Drawing

@@ -256,6 +256,7 @@ class Desk:
             parts.append(f"page {facts.page} of 0–{facts.pages - 1}")
         size = facts.pixel_size
         if size is not None:
+            parts[0] += f" ({describe_nm(x * size.x_nm)}, {describe_nm(y * size.y_nm)})"
             parts.append(f"{size.x_nm:.4g} nm/px")
         part = self.doc.present.part if self.doc.pointing else self.part_in_view(at)
         if part is not None:
@@ -263,7 +264,7 @@ class Desk:
         if not self.overlay_on:
             parts.append("masks hidden")
         if self.picture.stretch:
-            parts.append("contrast stretched")
+            parts.append(f"contrast stretched {self.picture.stretch:g}–{100 - self.picture.stretch:g} %")
         if self.tool_text:
             parts.insert(1, self.tool_text)
         if self.measure_from is not None:

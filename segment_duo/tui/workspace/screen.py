@@ -35,8 +35,8 @@ from segment_duo.types import ImageRef
 
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
-    "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner",
-    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "ids", "scale_bar", "closer", "measure",
+    "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "window", "banner",
+    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "ids", "cells", "scale_bar", "closer", "measure",
 }  # fmt: skip
 _NEEDS_MASKS = {
     "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "classify", "filter",
