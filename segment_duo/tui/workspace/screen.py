@@ -12,6 +12,7 @@ from textual.screen import Screen
 
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.done import DoneMarks
 from segment_duo.tui.explorer.explorer import FolderList
 from segment_duo.tui.jobs import JobFinished
 from segment_duo.tui.journal import Draft, Journal
@@ -36,7 +37,7 @@ from segment_duo.types import ImageRef
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
     "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "window", "banner",
-    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "ids", "cells", "scale_bar", "closer", "measure",
+    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "done", "ids", "cells", "scale_bar", "closer", "measure",
 }  # fmt: skip
 _NEEDS_MASKS = {
     "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "classify", "filter",
@@ -74,7 +75,9 @@ class Workspace(Screen[None]):
         self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
         desk.elsewhere = elsewhere
-        self.series = Series(desk, self._open_target)
+        marks = DoneMarks(journal.folder.parent / "done.ndjson")
+        desk.explorer.list.set_marks(marks.read())
+        self.series = Series(desk, marks, self._open_target)
         self.engine = EngineLine(desk, self.series.prepare_next)
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
