@@ -25,10 +25,10 @@ async def test_number_keys_label_and_count_and_are_undone(tmp_path: Path) -> Non
         ui.work.show_document()
         await ui.press("1")  # the current one
         assert [mask.label for mask in doc.masks] == ["pore", "", ""]
-        assert "1 pore\u00a01" in ui.text()
+        assert "1\u00a0pore\u00a01" in ui.text()
         await ui.press("n", "t", "n", "t", "5")
         assert [mask.label for mask in doc.masks] == ["pore", "grain", "grain"]
-        assert "5 grain\u00a02" in ui.text()
+        assert "5\u00a0grain\u00a02" in ui.text()
         await ui.press("5")  # again: off
         assert [mask.label for mask in doc.masks] == ["pore", "", ""]
         await ui.press("u", "u")

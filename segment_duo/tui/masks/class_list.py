@@ -33,10 +33,15 @@ class ClassList(Static):
         others = [label for label in counts if label and label not in names]
         line = Text(overflow="fold")
         for one in classes:
-            line.append("■ ", f"rgb({one.colour[0]},{one.colour[1]},{one.colour[2]})")
-            line.append(f"{one.key} " if one.key else "", "bold")
-            line.append(f"{safe(one.name, limit=20)}\u00a0{counts.get(one.name, 0)}  ")
+            line.append("■\u00a0", f"rgb({one.colour[0]},{one.colour[1]},{one.colour[2]})")
+            line.append(f"{one.key}\u00a0" if one.key else "", "bold")
+            line.append(f"{_whole(one.name)}\u00a0{counts.get(one.name, 0)}  ")
         for label in others:
-            line.append(f"{safe(label, limit=20)}\u00a0{counts[label]}  ")
+            line.append(f"{_whole(label)}\u00a0{counts[label]}  ")
         self.set_class(not classes and not others, "-none")
         self.update(line)
+
+
+def _whole(label: str) -> str:
+    """Escaped, and not broken at its spaces."""
+    return safe(label, limit=20).replace(" ", "\u00a0")
