@@ -34,13 +34,13 @@ class StoreKind(StrEnum):
 class ImageRef:
     """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
 
-    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; in a folder of frames it is
-    the file that counts, and this stays 0.
+    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; None where none was chosen.
+    In a folder of frames it is the file that counts, and this stays None.
     """
 
     store: StoreKind
     path: str
-    frame: int = 0
+    frame: int | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +61,11 @@ class ImageRef:
     def __str__(self) -> str:
         """The path as users type it."""
         return DROPS_PREFIX.rstrip("/") + self.path if self.store is StoreKind.DROPS else self.path
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages: the path, and the frame where one was chosen."""
+        return str(self) if self.frame is None else f"{self}, frame {self.frame}"
 
 
 Trust = Literal["high", "medium", "low"]

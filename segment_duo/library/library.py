@@ -273,6 +273,21 @@ class SavedSets:
         """The set that :meth:`load` takes when none is named, as far as a look tells; None when there is none."""
         return self._first(ref, self.versions(ref), self._owner(ref, facts), lambda _: True)
 
+    def latest_by_page(self, ref: ImageRef) -> dict[int, Version]:
+        """The latest set of each page that has one; of all saved sets each file is read once. Damaged ones are passed over with a message."""
+        owner = self._owner(ref)
+        found: dict[int, Version] = {}
+        for version in self.versions(ref):
+            try:
+                known = self.peek(ref, version).provenance
+            except MaskFileError as error:
+                self._tell(f"passed over: {error.message}")
+                continue
+            page = known.image.page if known.image is not None else 0
+            if page not in found and owner.has(version, known):
+                found[page] = version
+        return found
+
     def larger(self, ref: ImageRef, loaded: LoadedSet) -> ListedSet | None:
         """The newest other set of the image with more than twice the masks of the latest: what somebody who named none may have meant.
 
@@ -318,8 +333,11 @@ class SavedSets:
             notice = f"the image has changed since set {version.name} was made"
         return belongs, notice
 
-    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int = 0) -> bool:
-        """Whether a set with this suffix exists for this page of this image, saved or waiting in the spool; identity counts, not only the name."""
+    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int | None = 0) -> bool:
+        """Whether a set with this suffix exists for this page (None: any) of this image, saved or waiting in the spool.
+
+        Identity counts, not only the name.
+        """
         owner = self._owner(ref, page=page)
         for version in self.versions(ref):
             try:
