@@ -196,11 +196,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What asks for one object. ``previous``: the engine's handle of the low-res logits to refine; ``object_id``: the user's name for it."""
+    """What asks for one object. ``mask_input``: the engine's handle of the low-res logits to refine; ``object_id``: the user's name for it."""
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
-    previous: str | None = None
+    mask_input: str | None = None
     object_id: str = "0"
 
 

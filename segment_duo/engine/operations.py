@@ -192,7 +192,7 @@ class Operations:
             PredictedObject(
                 prompt.object_id,
                 tuple(self._candidate(one, prompt, scope, number) for number, one in enumerate(answer)),
-                previous_lost=gone,
+                mask_input_lost=gone,
             )
             for prompt, answer, gone in zip(request.prompts, answers, lost, strict=True)
         ]
@@ -352,8 +352,8 @@ class Operations:
         arrays, lost = [], []
         for prompt in request.prompts:
             _check_inside(prompt, embedding.width, embedding.height)
-            mask_input = self._logits.get(scope, prompt.previous) if prompt.previous else None
-            lost.append(prompt.previous is not None and mask_input is None)
+            mask_input = self._logits.get(scope, prompt.mask_input) if prompt.mask_input else None
+            lost.append(prompt.mask_input is not None and mask_input is None)
             box = prompt.box
             arrays.append(
                 PromptArrays(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pydantic import TypeAdapter
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised when an old client or engine would misunderstand a new one. A mismatch makes the client restart an idle engine."""
 
 PREFIX = "/v1"

@@ -94,12 +94,12 @@ class TestPredict:
             image,
             [
                 Prompt(points=points),
-                Prompt(points=points, previous=first.logits),
-                Prompt(points=points, previous="0" * 16),
+                Prompt(points=points, mask_input=first.logits),
+                Prompt(points=points, mask_input="0" * 16),
             ],
             model=real_model,
         )
-        assert (plain.previous_lost, refined.previous_lost, lost.previous_lost) == (False, False, True)
+        assert (plain.mask_input_lost, refined.mask_input_lost, lost.mask_input_lost) == (False, False, True)
         assert lost.best.mask.rle == plain.best.mask.rle
         assert lost.best.predicted_iou == pytest.approx(plain.best.predicted_iou)  # their places in the batch differ
         assert refined.best.predicted_iou != pytest.approx(plain.best.predicted_iou)
@@ -109,8 +109,8 @@ class TestPredict:
     ) -> None:
         handle = client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model)[0].best.logits
         other = client.ensure_image(discs(100, 100), model=real_model).id
-        (found,) = client.predict(other, [Prompt(points=(Point(40, 40),), previous=handle)], model=real_model)
-        assert found.previous_lost
+        (found,) = client.predict(other, [Prompt(points=(Point(40, 40),), mask_input=handle)], model=real_model)
+        assert found.mask_input_lost
 
     def test_preview_is_small(self, client: EngineClient, image: str, real_model: ModelChoice) -> None:
         (found,) = client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model, preview_max_side=80)

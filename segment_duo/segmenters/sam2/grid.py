@@ -254,8 +254,8 @@ class GridRun:
         size = self.parameters.points_per_batch or STOCK_BATCH
         refined, scores = [], []
         for i in range(0, len(points), size):
-            previous = masks[i : i + size, None].clamp(-32.0, 32.0)
-            decoded = self._decode(embedding, points[i : i + size], mask_input=previous)
+            logits = masks[i : i + size, None].clamp(-32.0, 32.0)
+            decoded = self._decode(embedding, points[i : i + size], mask_input=logits)
             m, s = select_masks(self.predictor.decoder.decoder, decoded.masks, decoded.iou, multimask=False)
             refined.append(m.squeeze(1))
             scores.append(s.squeeze(1))
