@@ -105,7 +105,7 @@ def auto(
             save=save,
             **reading.arguments(),
         )
-        run = _Run(session, request, as_json, Listings(session))
+        run = _AutoCommand(session, request, as_json, Listings(session))
         inputs = expand_inputs(session, images, from_file, frame)
         if dry_run:
             run_batch(inputs.refs, run.tell, as_json=as_json, failures=inputs.failures)
@@ -125,7 +125,7 @@ def auto(
 
 
 @dataclasses.dataclass
-class _Run:
+class _AutoCommand:
     """One ``segduo auto`` over its images: what it tells of each."""
 
     session: Session

@@ -16,6 +16,7 @@ from segment_duo.engine.protocol import (
     A,
     EmbedRequest,
     EngineStatus,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -24,7 +25,7 @@ from segment_duo.engine.protocol import (
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, ImageMissing, Wire, parse_event, rebuilt
+from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, Wire, parse_event, rebuilt
 from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable
 from segment_duo.models.registry import ModelChoice
 

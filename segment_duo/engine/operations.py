@@ -27,6 +27,7 @@ from segment_duo.engine.protocol import (
     AutoRequest,
     AvailableModel,
     EmbedRequest,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -37,7 +38,7 @@ from segment_duo.engine.protocol import (
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import ImageMissing, Job
+from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice, needs

@@ -59,6 +59,10 @@ IMAGE_MISSING = "image-missing"
 """Slug of the answer that asks the client for the pixels (again). It never reaches a user."""
 
 
+class ImageMissing(Exception):
+    """The pixels are needed and the engine does not have them; crosses the wire as :data:`IMAGE_MISSING`, and the client sends them again."""
+
+
 def image_id(pixels: npt.NDArray[np.uint8]) -> str:
     """Identity of an image: SHA-256 (64 hexadecimal digits) over its shape and its pixels.
 

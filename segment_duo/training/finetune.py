@@ -30,7 +30,7 @@ from segment_duo.errors import AlreadyExists, InputError, StoreError, UsageError
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
 from segment_duo.training.clicks import corrections
-from segment_duo.training.forward import Decoded, Features, decode, encode, normalize, training_attention
+from segment_duo.training.forward import DecodedMasks, Features, decode, encode, normalize, training_attention
 from segment_duo.training.objective import prompt_loss
 from segment_duo.training.validation import (
     AutomaticResult,
@@ -178,7 +178,7 @@ def fine_tune(
         )
     began = time.monotonic()
     model = build_model(base.config, base.checkpoint, device)
-    run = Run(model, base, pictures, options, models_dir / f".{name}.partial", on_progress)
+    run = FineTuning(model, base, pictures, options, models_dir / f".{name}.partial", on_progress)
     try:
         ended = run.train()
         run.write(target, ended, time.monotonic() - began)
@@ -220,7 +220,7 @@ class _Answers:
     iou: torch.Tensor
 
 
-class Run:
+class FineTuning:
     """One run: its data, its optimizer, and the best state so far."""
 
     def __init__(
@@ -420,7 +420,7 @@ class Run:
             self.scenes.append(_Answers(pixels, kept, points, out.logits.half(), out.iou))
         self.model.load_state_dict(trained, strict=False)
 
-    def _decode_first(self, features: Features, points: torch.Tensor) -> Decoded:
+    def _decode_first(self, features: Features, points: torch.Tensor) -> DecodedMasks:
         count = len(points)
         owner = torch.zeros(count, dtype=torch.long, device=points.device)
         return decode(self.model, features, owner, points, torch.ones_like(owner)[:, None])

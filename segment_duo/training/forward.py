@@ -93,7 +93,7 @@ def encode(model: SAM2Base, images: torch.Tensor, offsets: torch.Tensor) -> Feat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class DecodedMasks:
     """Decoder output: ``logits`` (P, 4, 4E, 4E), ``iou`` (P, 4) and its logit ``iou_logit``, ``presence`` (P, 1) object-score logit.
 
     Index 0 is the single-mask token, 1 to 3 are the three masks of an ambiguous prompt.
@@ -115,7 +115,7 @@ def decode(
     points: torch.Tensor,
     labels: torch.Tensor,
     mask_input: torch.Tensor | None = None,
-) -> Decoded:
+) -> DecodedMasks:
     """Decode P prompts.
 
     Args:
@@ -158,7 +158,7 @@ def decode(
         if decoder.pred_obj_scores
         else iou_logit.new_full((len(owner), 1), 10.0)
     )
-    return Decoded(logits.float(), iou_logit.float(), presence.float())
+    return DecodedMasks(logits.float(), iou_logit.float(), presence.float())
 
 
 def _before_sigmoid(head: Any, x: torch.Tensor) -> torch.Tensor:

@@ -218,7 +218,9 @@ class Document:
             Point(x, y, 1 if label else 0) for (x, y), label in zip(mask.point_coords, mask.point_labels, strict=False)
         )
         points = own if mask.source == "prompt" else ()
-        new = replace(self.present, points=points, box=None, mask_input=self.present.logits.get(mask_id), refines=mask_id)
+        new = replace(
+            self.present, points=points, box=None, mask_input=self.present.logits.get(mask_id), refines=mask_id
+        )
         self._edit(f"refine mask {mask_id}", new)
         self.current = mask_id
         return True

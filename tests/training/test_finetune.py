@@ -25,7 +25,7 @@ from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.clicks import coverage
-from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, Run, _better, fine_tune
+from segment_duo.training.finetune import BaseModel, FineTuneOptions, FineTuning, Progress, _better, fine_tune
 from segment_duo.training.nano.scenes import generate
 from segment_duo.training.validation import (
     Checked,
@@ -375,7 +375,7 @@ def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
 def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: Path, full: bool) -> None:
     before = build_model(BASE.config, BASE.checkpoint).state_dict()
     model = build_model(BASE.config, BASE.checkpoint)
-    run = Run(model, BASE, pictures(1), replace(QUICK, full=full, lr=1e-3), tmp_path)
+    run = FineTuning(model, BASE, pictures(1), replace(QUICK, full=full, lr=1e-3), tmp_path)
     run._step()
     run._step()
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
@@ -385,7 +385,7 @@ def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: P
 
 def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
     model = build_model(BASE.config, BASE.checkpoint)
-    run = Run(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
+    run = FineTuning(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
     seen = run._view()
     run._view = lambda: seen  # the same view throughout, other prompts
     losses = []
@@ -397,7 +397,7 @@ def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
 
 def test_the_base_s_answers_on_scenes_are_kept(tmp_path: Path) -> None:
     """The replay pulls weights that have moved back to the base's answers."""
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, pictures(1), replace(QUICK, lr=1e-3), tmp_path)
+    run = FineTuning(build_model(BASE.config, BASE.checkpoint), BASE, pictures(1), replace(QUICK, lr=1e-3), tmp_path)
     run._prepare_scenes()
     assert run.scenes
     run.scenes = run.scenes[:1]
@@ -417,7 +417,7 @@ def test_the_base_s_answers_on_scenes_are_kept(tmp_path: Path) -> None:
 
 def test_objects_kept_apart_in_one_picture_are_never_prompted(tmp_path: Path) -> None:
     one = picture(3, (192, 256))
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, [one], replace(QUICK, val_split=0.4), tmp_path)
+    run = FineTuning(build_model(BASE.config, BASE.checkpoint), BASE, [one], replace(QUICK, val_split=0.4), tmp_path)
     (checked,) = run.checked
     assert checked.strip is not None
     assert 0 < len(checked.objects) < len(one.objects)
@@ -432,7 +432,7 @@ def test_objects_kept_apart_in_one_picture_are_never_prompted(tmp_path: Path) ->
 
 def test_the_picture_kept_apart_has_as_many_objects_as_most(tmp_path: Path) -> None:
     few = replace(picture(1), objects=picture(1).objects[:1], name="few")
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, [few, *pictures(4)], QUICK, tmp_path)
+    run = FineTuning(build_model(BASE.config, BASE.checkpoint), BASE, [few, *pictures(4)], QUICK, tmp_path)
     assert [c.picture.name for c in run.checked] != ["few"]
     assert len(run.training) == 4
 

@@ -337,7 +337,7 @@ def joint_loss(
     return loss + dense, stats
 
 
-class Run:
+class NanoTraining:
     """A resumable training run in a folder: ``last.pt`` holds weights, averages, optimizer and progress."""
 
     def __init__(
@@ -523,7 +523,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
             frames=options.frames,
             ramp=options.ramp,
         )
-        run = Run(options.folder, recipe, options.until, options.base, rank, options.processes)
+        run = NanoTraining(options.folder, recipe, options.until, options.base, rank, options.processes)
         without = options.without.read_text(encoding="utf-8").split() if options.without else []
         diet = Diet(options.folder / "pool", tuple(options.real), tuple(without), options.share)
         run.train(diet, not options.no_feeder)
