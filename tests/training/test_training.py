@@ -13,9 +13,11 @@ from segment_duo.models.registry import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, make_predictor
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
 from segment_duo.training.forward import decode, encode, training_attention
+from segment_duo.training.nano.auxiliary import Auxiliary, dense_targets
 from segment_duo.training.nano.batches import make_batch, object_depth, synthetic_views
+from segment_duo.training.nano.feed import Diet
 from segment_duo.training.nano.pool import Pool
-from segment_duo.training.nano.run import Auxiliary, Diet, NanoTraining, Recipe, dense_targets, export, joint_loss
+from segment_duo.training.nano.run import NanoTraining, Recipe, export, joint_loss
 from segment_duo.training.nano.scenes import generate
 from segment_duo.training.objective import mask_loss, overlap
 
