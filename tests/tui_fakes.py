@@ -204,6 +204,7 @@ class FakeSession:
         image: FakeImage,
         parameters: AutoParameters,
         *,
+        preset: str = "",
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
