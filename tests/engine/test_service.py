@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle, protocol
+from segment_duo.engine import lifecycle, log_file, protocol
 from segment_duo.engine.cache import EmbeddingKey
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
@@ -190,7 +190,7 @@ class TestStatusAndRelease:
         client.ensure_image(discs(72, 80), model=real_model)
         client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model)
         client.auto(image, AUTO, model=real_model)
-        tail = lifecycle.log_tail(real_engine.settings.log, 4)
+        tail = log_file.log_tail(real_engine.settings.log, 4)
         assert f" (80 x 72) with {real_model.id}" in tail
         for kind in ("predict", "auto"):
             assert f"{kind} of {image[:12]} (160 x 120) with {real_model.id}" in tail
