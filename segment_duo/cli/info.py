@@ -7,23 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from segment_duo.cli.bundles import bundled
 from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
-    BannerOption,
     FramesOption,
     FromFileOption,
     InputsArgument,
     JsonLinesOption,
-    MaxPixelsOption,
     ModelOption,
-    PageOption,
-    PixelSizeOption,
+    ReadingOptions,
     SocketOption,
     check_frame,
     open_session,
-    pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_json, image_record
 from segment_duo.lengths import describe_nm
@@ -37,15 +34,13 @@ def register(app: typer.Typer, *, panel: str) -> None:
     app.command("info", rich_help_panel=panel)(info)
 
 
+@bundled
 def info(
+    reading: ReadingOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
     as_json: JsonLinesOption = False,
-    page: PageOption = 0,
     frame: FramesOption = None,
-    banner: BannerOption = "auto",
-    pixel_size: PixelSizeOption = None,
-    max_pixels: MaxPixelsOption = None,
     model: ModelOption = None,
     socket: SocketOption = None,
 ) -> None:
@@ -62,12 +57,12 @@ def info(
 
       segduo info film.tif --frame -1
     """
-    check_frame(frame, page)
-    with open_session(model=model, socket=socket, max_pixels=max_pixels) as session:
+    check_frame(frame, reading.page)
+    with open_session(model=model, socket=socket, max_pixels=reading.max_pixels) as session:
         inputs = expand_inputs(session, images, from_file, frame)
 
         def work(ref: ImageRef) -> None:
-            opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
+            opened = session.open_image(ref, **reading.arguments())
             if as_json:
                 emit_json(_record(session, opened))
             else:
