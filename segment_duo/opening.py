@@ -151,6 +151,8 @@ class Images:
                 raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
             numbers = parse_frames(text, len(sequence))
             if isinstance(sequence, FolderSequence):
+                if sequence.left_out:
+                    self._tell(f"{ref}: {sequence.left_out}")
                 paths = [sequence.file(number).path for number in numbers]
                 return [
                     ImageRef(ref.store, drops_path(path) if ref.store is StoreKind.DROPS else path) for path in paths

@@ -413,12 +413,15 @@ class FolderSequence(FrameSequence):
         return self._files[0].name
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def left_out(self) -> str:
+        """What to tell of files that no frame can have; empty when there are none."""
         count = len(self._left_out)
-        told = (
-            f"{count} {'name is' if count == 1 else 'names are'} not UTF-8, left out: {', '.join(self._left_out[:3])}"
-        )
-        return (*super().warnings, *((told,) if count else ()))
+        names = ", ".join(self._left_out[:3])
+        return f"{count} {'name is' if count == 1 else 'names are'} not UTF-8, left out: {names}" if count else ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*super().warnings, *((self.left_out,) if self._left_out else ()))
 
     def _hashed(self) -> str:
         return hashlib.sha256(
