@@ -72,7 +72,7 @@ def test_frames_without_sets_are_told_and_a_set_with_page_is_still_found(shell: 
     assert several.lines[0].endswith("film.tif@0")
     assert "3 of 4 frames have no saved masks" in several.stderr
     none = shell.run("measure", "film.tif", "--frame", ":2")
-    assert (none.code, "none of these 2 frames" in none.stderr) == (4, True)
+    assert (none.code, "none of these 2 frames" in none.stderr) == (7, True)
 
 
 def test_in_a_folder_the_file_counts(shell: Shell) -> None:
@@ -113,7 +113,7 @@ def test_what_cannot_be_meant_is_said(shell: Shell) -> None:
         (("point", "film.tif", "--frame", "1", "--page", "1", "-p", "1,1"), 2, "--frame and --page both"),
         (("show", "one.png", "--frame", "1"), 2, "there is no frame 1"),
         (("measure", "film.tif@0", "--frame", "1"), 2, "a set knows its frame"),
-        (("auto", "none.tif", "--frame", "1"), 4, "no such file"),
+        (("auto", "none.tif", "--frame", "1"), 7, "no such file"),
     ):
         done = shell.run(*arguments)
         assert (done.code, message in done.stderr) == (code, True), done.stderr
