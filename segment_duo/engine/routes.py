@@ -30,6 +30,7 @@ from segment_duo.engine.protocol import (
     EmbedRequest,
     EngineStatus,
     ErrorMessage,
+    ImageMissing,
     ModelRequest,
     Operation,
     Q,
@@ -38,7 +39,7 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.uploads import UploadLimits, Uploads
-from segment_duo.engine.worker import Compute, Emit, ImageMissing, Job, Worker, job_for
+from segment_duo.engine.worker import Compute, Emit, Job, Worker, job_for
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,
