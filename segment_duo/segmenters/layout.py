@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segment_duo.segmenters.base import PromptArrays, unchecked
+from segment_duo.segmenters.sam2.catalogue import IMAGE_MEAN, IMAGE_STD
 from segment_duo.segmenters.sam2.prompting import PointMasks, PromptPredictor
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from segment_duo.segmenters.sam2.embedding import Embedding
 
 LayoutName = Literal["sam1", "sam2"]
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of ImageNet, per channel of RGB in [0, 1]: both SAMs' (SAM 1 writes them for 0 to 255: 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375)."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ class Layout:
 
     name: LayoutName
     size: int = 1024
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
+    mean: tuple[float, ...] = IMAGE_MEAN
+    std: tuple[float, ...] = IMAGE_STD
 
     def shrunk(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the image in the input."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from segment_duo.segmenters.allocator import trim
 from segment_duo.segmenters.base import PromptArrays, unchecked
 from segment_duo.segmenters.sam2.adaptive import half_precision
-from segment_duo.segmenters.sam2.build import IMAGE_MEAN, IMAGE_STD
+from segment_duo.segmenters.sam2.catalogue import IMAGE_MEAN, IMAGE_STD
 from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, select_masks
 from segment_duo.segmenters.sam2.embedding import Embedding
 from segment_duo.segmenters.sam2.prompting import PointMasks, PromptPredictor
