@@ -446,7 +446,8 @@ def _added(paths: Paths) -> list[KnownModel]:
         try:
             card = added.read_card(folder)
         except ModelError as error:
-            found.append(KnownModel(folder.name, error.message, "damaged", "", Path(), 0, capabilities=frozenset()))
+            text = f"{error.message}; {error.hint}"
+            found.append(KnownModel(folder.name, text, "damaged", "", Path(), 0, family="", capabilities=frozenset()))
             continue
         if card is None:
             continue

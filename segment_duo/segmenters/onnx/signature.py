@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from segment_duo.errors import ModelError
 from segment_duo.segmenters.onnx import Preparation, Signature
@@ -108,10 +109,10 @@ def _image(encoder: Ports) -> tuple[Port, bool, int | None]:
     return port, channels_last, fixed[0] if fixed else None
 
 
-def _decoder_inputs(decoder: Ports) -> tuple[dict[str, str], list[Port]]:
+def _decoder_inputs(decoder: Ports) -> tuple[dict[str, Any], list[Port]]:
     """Names of the decoder's prompt inputs by part, and the ports that are left: the features."""
     left = list(decoder.inputs)
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, pattern in _PARTS.items():
         found = next((port for port in left if pattern.search(port.name)), None)
         if found is not None:
@@ -185,15 +186,14 @@ def _misfit(which: str, what: str, ports: Ports) -> ModelError:
     return ModelError(f"the {which} {what}", f"It has {ports}. {EXPECTED}")
 
 
-def as_ports(described: Mapping[str, Sequence[Sequence[object]]]) -> Ports:
-    """Ports of what :mod:`segment_duo.segmenters.onnx.pair` lists: (name, kind, shape)."""
+def as_ports(listed: Mapping[str, Sequence[tuple[str, str, Sequence[object]]]]) -> Ports:
+    """Ports of what :func:`segment_duo.segmenters.onnx.pair.ports` lists."""
     made = {
-        side: tuple(
-            Port(
-                str(name), str(kind), tuple(d if isinstance(d, int) else (None if d is None else str(d)) for d in shape)
-            )  # type: ignore[union-attr, attr-defined]
-            for name, kind, shape in described[side]
-        )
+        side: tuple(Port(name, kind, tuple(map(_dimension, shape))) for name, kind, shape in listed[side])
         for side in ("inputs", "outputs")
     }
     return Ports(made["inputs"], made["outputs"])
+
+
+def _dimension(given: object) -> int | str | None:
+    return given if isinstance(given, int | str) else None
