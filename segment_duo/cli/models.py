@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segment_duo.models.registry import KnownModel
     from segment_duo.paths import Paths
     from segment_duo.segmenters.base import Option
+    from segment_duo.segmenters.onnx import Preparation
 
 app = typer.Typer(help="Models: which there are, get them, check them.", no_args_is_help=True)
 
@@ -183,8 +184,9 @@ def add(
     elif encoder is None or decoder is None:
         raise UsageError(f"--{'decoder' if encoder else 'encoder'} is missing", "A pair needs both files.")
     else:
+        preparation = cast("Preparation | None", values or None)
         card = adding.add_onnx(
-            paths, name, encoder, decoder, layout=layout or None, preparation=values or None, **recorded
+            paths, name, encoder, decoder, layout=layout or None, preparation=preparation, **recorded
         )
     note(f"{name}: {card.description}, {human.size(card.bytes)}; it can: {', '.join(card.capabilities)}")
     known = _known(name, config, paths)

@@ -10,7 +10,9 @@ from segment_duo.segmenters.base import Capability
 
 ID = "hf"
 
-CAPABILITIES = frozenset({Capability.POINTS, Capability.BOX, Capability.MASK_INPUT, Capability.AUTOMATIC})
+CAPABILITIES: frozenset[Capability] = frozenset(
+    {Capability.POINTS, Capability.BOX, Capability.MASK_INPUT, Capability.AUTOMATIC}
+)
 
 KINDS = {
     "sam": ("SamModel", "sam1"),

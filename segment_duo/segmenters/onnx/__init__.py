@@ -62,7 +62,7 @@ class Signature(BaseModel):
     batched: bool = False
 
     @property
-    def capabilities(self) -> frozenset[str]:
+    def capabilities(self) -> frozenset[Capability]:
         """What the pair can: SAM's prompts all are points with labels."""
         refines = {Capability.MASK_INPUT} if self.mask_input else set()
         return frozenset({Capability.POINTS, Capability.BOX, Capability.AUTOMATIC, *refines})

@@ -59,9 +59,8 @@ def try_out(encoder: Path, decoder: Path, layout: str | None, preparation: Prepa
     from segment_duo.segmenters.onnx.pair import Pair, open_session, ports
     from segment_duo.segmenters.onnx.signature import as_ports, match
 
-    sessions = [open_session(file, 0, file.name) for file in (encoder, decoder)]
-    signature = match(*(as_ports(ports(session)) for session in sessions), layout, preparation)
-    del sessions
+    first, second = (as_ports(ports(open_session(file, 0, file.name))) for file in (encoder, decoder))
+    signature = match(first, second, layout, preparation)
     return run_once(Pair(encoder, decoder, signature, 0, encoder.name), signature)
 
 

@@ -137,6 +137,7 @@ class Predictor(PromptPredictor):
 
         def wanted(iou: Tensor) -> Tensor:
             # With single-mask output an unstable mask falls back to the best of the three: any of the four may be chosen.
+            assert least_iou is not None
             return ((iou[:, 1:] if multimask else iou) > least_iou).any(1)
 
         coords = self.coordinates(points, embedding.height, embedding.width)[:, None, :]
