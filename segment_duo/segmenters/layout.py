@@ -59,7 +59,7 @@ class Layout:
     def model_input(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """float32 (1, 3, size, size) of pixels uint8 (H, W, 3)."""
         rows, cols = self.shrunk(*pixels.shape[:2])
-        batch = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float().div_(255)
+        batch = torch.tensor(pixels).permute(2, 0, 1)[None].float().div_(255)
         if batch.shape[-2:] != (rows, cols):
             batch = F.interpolate(batch, (rows, cols), mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
