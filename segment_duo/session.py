@@ -288,9 +288,9 @@ class Session:
             PromptError: ``parameters.region`` does not lie on the image.
             UsageError: the model has no automatic masks.
         """
-        from segment_duo.segmenters.base import Capability
+        from segment_duo.models.registry import automatic_needs
 
-        self.model.require(Capability.AUTOMATIC)
+        self.model.require(*automatic_needs(parameters))
         if parameters.region is not None:
             facts = image.data.facts
             region = Prompt(box=parameters.region, object_id="region")

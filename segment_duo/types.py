@@ -363,6 +363,7 @@ def _parameter(
 
 GRID = "Point grid and crops"
 FILTERS = "Filters"
+WHAT = "What to look for"
 LARGE = "Large images and speed"
 
 
@@ -438,6 +439,9 @@ class AutoParameters:
     tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
     halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
     fast: bool = _parameter(False, "Allow approximations; the set records them.", shown="", group=LARGE)
+    text: str | None = _parameter(
+        None, 'What to look for, in words such as "particle"; for models that take text.', group=WHAT
+    )
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -62,6 +62,7 @@ class FakeImage:
 @dataclass(frozen=True)
 class FakeModel:
     id: str = "nano"
+    capabilities: frozenset[str] = frozenset({"points", "box", "mask input", "automatic"})
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,15 @@ def auto(
 
       segduo ls -1 images | segduo auto - --json | jq .masks
     """
+    from segment_duo.models.registry import automatic_needs
+
     check_save(save, as_json)
     check_frame(frame, reading.page)
     with open_session(out=out, say_model=not dry_run, max_pixels=reading.max_pixels, **engine.flags()) as session:
+        chosen = parameters.onto(session.auto_defaults(preset))
+        session.model.require(*automatic_needs(chosen))
         request = Request(
-            parameters=parameters.onto(session.auto_defaults(preset)),
+            parameters=chosen,
             preset=preset,
             suffix=suffix,
             skip_existing=skip_existing,

@@ -147,7 +147,7 @@ def _models(session: Session) -> Iterator[CheckResult]:
     yield CheckResult("model", Verdict.OK, f"{choice.id}, weights sha256 {choice.sha256[:16]}…", choice.notice)
     for model in known_models(session.paths, session.config):
         if model.state == "damaged" and model.family != SAM2:
-            advice = "Other models work all the same. Mend, update or uninstall the package that brings it."
+            advice = "Other models work all the same. Mend, update or remove it, or the package that brings it."
             yield CheckResult("models", Verdict.PROBLEM, f"{model.id}: {model.description}", advice)
         elif model.state == "damaged":
             advice = (

@@ -41,10 +41,10 @@ from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
-from segment_duo.models.registry import ModelChoice, needs
+from segment_duo.models.registry import ModelChoice, automatic_needs, needs
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
-from segment_duo.segmenters.base import Capability, Embedding
+from segment_duo.segmenters.base import Embedding
 from segment_duo.segmenters.plugins import SAM2
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
@@ -202,8 +202,8 @@ class Operations:
     def auto(self, job: Job, image_id: str, request: AutoRequest) -> AutoEvent:
         started = time.monotonic()
         choice = self._choose(request.model)
-        choice.require(Capability.AUTOMATIC)
         parameters = request.parameters
+        choice.require(*automatic_needs(parameters))
         self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
         embeds = model.segmenter.embeds

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from segment_duo.segmenters.sam2.build import IMAGE_MEAN, IMAGE_STD
+from segment_duo.segmenters.sam2.catalogue import IMAGE_MEAN, IMAGE_STD
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

@@ -77,6 +77,8 @@ class Saved(Protocol):
 class ChosenModel(Protocol):
     @property
     def id(self) -> str: ...
+    @property
+    def capabilities(self) -> frozenset[str]: ...
 
 
 class SetsPort(Protocol):

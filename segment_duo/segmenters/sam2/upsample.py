@@ -92,14 +92,23 @@ class Upsampler:
     Args:
         low: height and width of the low-res masks.
         size: height and width of the image, crop or tile.
+        canvas: height and width in image pixels of what the low-res masks show, where that is more than the image: SAM 1 pads it right and
+            below to a square. None for the image itself.
     """
 
-    def __init__(self, low: tuple[int, int], size: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        low: tuple[int, int],
+        size: tuple[int, int],
+        device: torch.device,
+        canvas: tuple[int, int] | None = None,
+    ) -> None:
         self.low = low
         self.size = size
+        self.canvas = canvas or size
         self.device = device
-        self.rows = _axis(low[0], size[0], device)
-        self.cols = _axis(low[1], size[1], device)
+        self.rows = _axis(low[0], self.canvas[0], device).until(size[0])
+        self.cols = _axis(low[1], self.canvas[1], device).until(size[1])
 
     def measure(self, mask: LowRes, threshold: float, offset: float) -> FilterValues:
         """Stability score and box of one mask."""
@@ -141,6 +150,8 @@ class Upsampler:
         top, bottom = self.rows.reach(int(rows[0]) + mask.top, int(rows[-1]) + mask.top)
         left, right = self.cols.reach(int(cols[0]) + mask.left, int(cols[-1]) + mask.left)
         pixels = (bottom - top) * (right - left)
+        if not pixels:  # all of it lies in the padding
+            return None, 0, 0
         if self.device.type != "cpu" or pixels > DIRECT_SHARE * bottom * right:
             return self._direct(mask, top, left, bottom, right), left, top
         window = self._product(mask, top, left, bottom, right)
@@ -183,7 +194,7 @@ class Upsampler:
             full[mask.top : mask.top + mask.logits.shape[0], mask.left : mask.left + mask.logits.shape[1]] = mask.logits
         else:
             full = mask.logits
-        scales = (_scale(rows, self.size[0]), _scale(cols, self.size[1]))
+        scales = (_scale(rows, self.canvas[0]), _scale(cols, self.canvas[1]))
         up = torch.ops.aten.upsample_bilinear2d(full[None, None], [bottom, right], False, *scales)
         return up[0, 0, top:, left:]  # type: ignore[no-any-return]
 
@@ -199,6 +210,10 @@ class _Axis:
         """Outputs (start, stop) that have an input of ``first``..``last`` (inclusive) among their neighbours."""
         start = int(self.first.searchsorted(first - 1)) if first > 0 else 0
         return start, int(self.first.searchsorted(last, side="right"))
+
+    def until(self, stop: int) -> _Axis:
+        """The first ``stop`` outputs alone."""
+        return self if stop == len(self.first) else _Axis(self.weights[:stop], self.first[:stop])
 
 
 @lru_cache(maxsize=32)

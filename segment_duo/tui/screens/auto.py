@@ -50,6 +50,7 @@ FIELDS: tuple[tuple[str, str, Kind, float, float, str], ...] = (
 """Field of :class:`AutoParameters`, label, kind, least and greatest value, what it is for."""
 _MEANINGS = {name: meaning for name, *_, meaning in FIELDS} | {
     "where": "Which part of the image is searched.",
+    "text": "Words for the object that is looked for; the model takes them.",
     "preset": "A preset fills in the fields below.",
     "addition": "What becomes of the masks that are there.",
     "find": "Starts the search; Escape cancels it.",
@@ -85,18 +86,21 @@ class AutoDialog(Dialog[AutoChoice]):
         box: Box | None,
         view: Box | None = None,
         advised_tile: int | None = None,
+        takes_text: bool = False,
     ) -> None:
         """Args:
         has_masks: ask what becomes of them.
         box: the one that is drawn.
         view: the part of the image that is shown; None when it is all.
         advised_tile: pixels; None when the image needs no tiles.
+        takes_text: ask for words to look for; the model takes them.
         """
         super().__init__("Find all objects", "Enter starts · Tab goes on · F1 helps · Esc goes back")
         self._presets = presets
         self._has_masks = has_masks
         self._places = {"box": box, "view": view}
         self._advised = advised_tile
+        self._takes_text = takes_text
         self._wrong = line("", classes="wrong", id="wrong")
         self._meaning = line("", classes="hint", id="meaning")
         self._filled_from = next(iter(presets))
@@ -116,6 +120,8 @@ class AutoDialog(Dialog[AutoChoice]):
             ),
             Grid(*cells),
         ]
+        if self._takes_text:
+            widgets.insert(0, Input(placeholder="what to look for, such as: particle", id="text"))
         if self._has_masks:
             widgets.append(
                 Select(
@@ -170,7 +176,7 @@ class AutoDialog(Dialog[AutoChoice]):
 
     def _start(self) -> None:
         preset = str(self.query_one("#preset", Select).value)
-        values: dict[str, float | int] = {}
+        values: dict[str, float | int | str | None] = {}
         for name, label, kind, least, greatest, _ in FIELDS:
             text = self.query_one(f"#{name}", Input).value
             try:
@@ -185,6 +191,8 @@ class AutoDialog(Dialog[AutoChoice]):
         where = "all"
         for select in self.query("#where").results(Select):
             where = str(select.value)
+        for words in self.query("#text").results(Input):
+            values["text"] = words.value.strip() or None
         region = self._places.get(where)
         parameters = replace(self._presets[preset], **values, region=region)  # type: ignore[arg-type]
         addition: Addition = "add"

@@ -25,7 +25,7 @@ from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.ports import OpenImage, SessionPort
+from segment_duo.tui.ports import ChosenModel, OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
 from segment_duo.tui.state import ORDERS, Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
@@ -76,6 +76,8 @@ class Desk:
         """Told of every move of the cross-hair by key."""
         self.overlay_on = True
         self.tint = 1.0
+        self.model: ChosenModel | None = None
+        """Known a moment after the start."""
         self.ahead = ""
         """The image that is being prepared while another one is open; what the session tells of it is not for the user."""
         self._hit_crops = MaskCrops(64 * 2**20)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.errors import Cancelled, SegduoError
+from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.jobs import Job
@@ -290,6 +291,7 @@ class Editing:
                 box=self.doc.present.box,
                 view=visible_box(view) if view else None,
                 advised_tile=tile_advice(*size),
+                takes_text=self.desk.model is not None and Capability.TEXT in self.desk.model.capabilities,
             )
             self.desk.ask(dialog, self._run_auto)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import SegduoError
 from segment_duo.tui.jobs import Job
+from segment_duo.tui.ports import ChosenModel
 from segment_duo.tui.workspace.desk import Desk
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ class EngineLine:
         self.show()
 
     def ask_model(self) -> None:
-        def done(name: str) -> None:
-            self._model_name = name
+        def done(model: ChosenModel) -> None:
+            self.desk.model = model
+            self._model_name = model.id
             self.show()
 
-        self.desk.jobs.start("model", lambda _: self.desk.session.model.id, done, what="Choosing the model")
+        self.desk.jobs.start("model", lambda _: self.desk.session.model, done, what="Choosing the model")
 
     def ask_status(self) -> None:
         if self.desk.jobs.busy("status") or not self.desk.engine_lock.acquire(blocking=False):
