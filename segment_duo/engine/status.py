@@ -61,7 +61,7 @@ def in_words(status: EngineStatus) -> str:
     if status.uploads:
         received, whole = sum(one.received for one in status.uploads), sum(one.bytes for one in status.uploads)
         parts.append(f"pixels on their way, {received / 2**20:.0f} of {whole / 2**20:.0f} MiB")
-    return ", ".join(parts) or "it has nothing to do"
+    return ", ".join(parts) or "nothing is asked of it yet"
 
 
 def far(kind: str, phase: str, done: int, total: int, seconds: float) -> str:

@@ -133,7 +133,7 @@ class TestWaiting:
     def test_it_hears_of_the_queue_and_of_an_engine_that_is_gone(self, threaded: StartThread) -> None:
         engine = threaded(embed_seconds=1.0)
         client = engine.client()
-        assert client.doing() == "it has nothing to do"
+        assert client.doing() == "nothing is asked of it yet"
         threads = [threading.Thread(target=engine.client().ensure_image, args=(picture(seed),)) for seed in (1, 2, 3)]
         for thread in threads:
             thread.start()
