@@ -57,7 +57,7 @@ def in_words(status: EngineStatus) -> str:
         job = status.running
         parts.append(far(job.kind, job.phase, job.done, job.total, job.seconds))
     if status.queue:
-        parts.append(f"{len(status.queue)} waiting after that")
+        parts.append(f"{len(status.queue)} in the queue")
     if status.uploads:
         received, whole = sum(one.received for one in status.uploads), sum(one.bytes for one in status.uploads)
         parts.append(f"pixels on their way, {received / 2**20:.0f} of {whole / 2**20:.0f} MiB")

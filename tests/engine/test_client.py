@@ -137,7 +137,7 @@ class TestWaiting:
         threads = [threading.Thread(target=engine.client().ensure_image, args=(picture(seed),)) for seed in (1, 2, 3)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: client.doing() == "embed: encoder, for 0 s, 2 waiting after that")
+        wait_for(lambda: client.doing() == "embed: encoder, for 0 s, 2 in the queue")
         for thread in threads:
             thread.join()
         engine.end()
