@@ -20,7 +20,7 @@ from PIL import Image
 from segment_duo.masks.formats import native
 
 SEGDUO = [sys.executable, "-m", "segment_duo.cli.main"]
-HANG_SECONDS = 120.0
+HANG_SECONDS = 300.0
 """No command here has that much to do; one that is not over by then hangs."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -10,32 +11,46 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.reliability.ground import Row, check_set, ground, judge, labels, moments, sets_in
+from benchmarks.reliability.ground import HANG_SECONDS, Row, check_set, ground, judge, labels, moments, sets_in
+from segment_duo.engine import lifecycle
+from segment_duo.engine.settings import EngineSettings
+from segment_duo.errors import SegduoError
+from tests.engine_fixtures import Home
 
 SERVE = "import sys; from pathlib import Path; from tests.drops_server import DropsServer as D\ns = D(Path(sys.argv[1])); s._port = int(sys.argv[2]); s.start(); import threading; threading.Event().wait()"  # noqa: E501 - a program in a line
 KILLED = -9
 
 
 def engine(folder: Path, tries: int) -> Row:
-    """The engine dies while a command waits for its masks: the command starts it anew and saves once, or says what happened."""
+    """The engine dies while a command waits for its masks: the command starts it anew and saves once, or says what happened.
+
+    Half of the engines die at a random moment of the command, half while they compute for it.
+    """
     row = Row("engine killed during `auto`")
     with ground(folder) as here:
-        here.image("warm.png", 0)
-        seconds = here.run("auto", here.image("first.png", 1), "--points-per-side", 8).seconds
+        settings = Home(folder / "home").settings
+        here.run("auto", here.image("warm.png", 0), "--points-per-side", 8)
+        warm = here.run("auto", here.image("first.png", 1), "--points-per-side", 8, "--json")
+        judge(warm, row, (0,))
+        computing = json.loads(warm.out)["seconds"]
         again = 0
-        for index, moment in enumerate(moments(tries, seconds, 1)):
+        for index, moment in enumerate(moments(tries, warm.seconds, 1)):
             image = here.image(f"{index}/a.png", index + 10)
             running = here.engines()
             command = here.start("auto", image, "--points-per-side", 8)
-            time.sleep(moment)
+            if index % 2:
+                time.sleep(moment)
+            else:
+                _wait_until_it_works(settings, command)
+                time.sleep(moment / warm.seconds * computing / 2)
             for process in running or here.engines():
                 process.kill()
             try:
-                _, error = command.communicate(timeout=120)
+                _, error = command.communicate(timeout=HANG_SECONDS)
                 hung = False
             except subprocess.TimeoutExpired:
                 command.kill()
-                error, hung = "no end within 120 s", True
+                error, hung = f"no end within {HANG_SECONDS:.0f} s", True
             row.tries += 1
             again += "starting it again" in error
             if hung:
@@ -49,6 +64,17 @@ def engine(folder: Path, tries: int) -> Row:
                 row.count("doubled", str(made))
         row.note = f"{again} of them were in the middle of the work, which was done again"
     return row
+
+
+def _wait_until_it_works(settings: EngineSettings, command: subprocess.Popen[str]) -> None:
+    while command.poll() is None:
+        try:
+            status = lifecycle.probe(settings)
+        except SegduoError:
+            status = None
+        if status is not None and status.running is not None:
+            return
+        time.sleep(0.02)
 
 
 def command(folder: Path, tries: int) -> Row:
@@ -129,7 +155,7 @@ def server(folder: Path, tries: int) -> Row:
                     running.kill()
                     running.wait()
                 try:
-                    _, error = work.communicate(timeout=120)
+                    _, error = work.communicate(timeout=HANG_SECONDS)
                 except subprocess.TimeoutExpired:
                     work.kill()
                     error = ""
