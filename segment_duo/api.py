@@ -15,10 +15,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
 
 from segment_duo.errors import InputError, UsageError
+from segment_duo.paths import absolute
 from segment_duo.types import Box, Mask, MaskSet, PixelSize, Point, Prompt, StoreKind
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Masks(Sequence[Mask]):
         if to is not None:
             from segment_duo.masks.formats.native import dumps
 
-            target = str(Path(to).expanduser().absolute())
+            target = str(absolute(to))
             self._session.store(StoreKind.LOCAL).create(target, dumps(self._as_set()))
             return target
         if self._image is None or not self._image.data.facts.bytes:

@@ -116,8 +116,10 @@ def is_done(session: Session, ref: ImageRef, request: Request) -> bool:
 def _session(request: Request, messages: list[str]) -> Session:
     from segment_duo.config import load_config
     from segment_duo.session import Session
+    from segment_duo.waiting import StillWaiting
 
-    return Session(load_config(request.settings), out=request.out, notify=messages.append)
+    # Whoever reads the messages reads them when the waiting is over.
+    return Session(load_config(request.settings), out=request.out, notify=messages.append, waiting=StillWaiting(None))
 
 
 def _segment(session: Session, ref: ImageRef, request: Request, watch: Watch) -> Outcome:

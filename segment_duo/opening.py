@@ -22,6 +22,7 @@ from segment_duo.library.versions import version_hint
 from segment_duo.paths import Paths
 from segment_duo.stores.locate import drops_path, open_store
 from segment_duo.types import ImageData, ImageFacts, ImageIdentity, ImageRef, PixelSize, StoreKind
+from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,10 +53,11 @@ class OpenImage:
 class Images:
     """The images of one session, and the stores they come from. Its methods may be called from several threads."""
 
-    def __init__(self, config: Config, paths: Paths, tell: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, paths: Paths, tell: Callable[[str], None], waiting: StillWaiting) -> None:
         self._config = config
         self._paths = paths
         self._tell = tell
+        self._waiting = waiting
         self._lock = threading.RLock()
         self._stores: dict[StoreKind, Store] = {}
         # The engine may ask for the pixels of an image again; whoever works on it still holds it.
@@ -67,7 +69,7 @@ class Images:
     def store(self, kind: StoreKind) -> Store:
         with self._lock:
             if kind not in self._stores:
-                self._stores[kind] = open_store(kind, self._config, self._paths, self._tell)
+                self._stores[kind] = open_store(kind, self._config, self._paths, self._waiting)
             return self._stores[kind]
 
     def pixels_of(self, image_id: str) -> npt.NDArray[np.uint8] | None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import (
@@ -42,6 +42,7 @@ from segment_duo.types import (
     StoreKind,
     Version,
 )
+from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,17 +82,20 @@ class Session:
         *,
         out: str | None = None,
         notify: Callable[[str], None] | None = None,
+        waiting: StillWaiting | None = None,
     ) -> None:
         """Args:
         resolved: the settings.
         paths: the user's folders.
         out: a folder for saved sets instead of the configured place (``--out``).
         notify: receives one-line messages for the user, such as that the engine died and is started again.
+        waiting: tells the user what is waited for, the engine or a server; by default it tells ``notify``.
         """
         self.resolved = resolved
         self.paths = paths or Paths.default()
         self._notify = notify
-        self._images = Images(self.config, self.paths, self._tell)
+        self._waiting = waiting or StillWaiting(notify)
+        self._images = Images(self.config, self.paths, self._tell, self._waiting)
         self.sets = SavedSets(self.config, self.paths, self.store, out=out, tell=self._tell)
         self._engine: Engine | None = None
         self._lock = threading.RLock()
@@ -129,8 +133,18 @@ class Session:
             if self._engine is None:
                 from segment_duo.engine.connect import connect
 
-                self._engine = connect(self.config, self.paths, notify=self._notify, pixels_of=self._images.pixels_of)
+                with self._waiting.during(lambda: "still waiting for the engine to start"):
+                    self._engine = connect(
+                        self.config, self.paths, notify=self._notify, pixels_of=self._images.pixels_of
+                    )
             return self._engine
+
+    @contextmanager
+    def _at_work(self) -> Iterator[Engine]:
+        """The engine, while it is waited for."""
+        engine = self.engine()
+        with self._waiting.during(lambda: f"still waiting for the engine: {engine.doing()}"):
+            yield engine
 
     def _running_engine(self) -> Engine | None:
         if self._engine is not None:
@@ -154,7 +168,7 @@ class Session:
 
     def reference(self, text: str) -> ImageRef:
         """What the user typed -> where it is."""
-        return parse_reference(text, cwd=Path.cwd())
+        return parse_reference(text)
 
     def list_folder(self, text: str) -> list[Entry]:
         """The entries of a folder, newest first."""
@@ -222,7 +236,8 @@ class Session:
 
     def embed(self, image: OpenImage) -> ImageState:
         """Make sure that the engine has the embedding of this image."""
-        return self.engine().ensure_image(image.data.pixels, image_id=image.image_id, model=self.model)
+        with self._at_work() as engine:
+            return engine.ensure_image(image.data.pixels, image_id=image.image_id, model=self.model)
 
     def predict(
         self,
@@ -247,13 +262,14 @@ class Session:
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
         self.model.require(*needs(prompts))
-        found = self.engine().predict(
-            image.image_id,
-            prompts,
-            model=self.model,
-            multimask_output=multimask_output,
-            preview_max_side=preview_max_side,
-        )
+        with self._at_work() as engine:
+            found = engine.predict(
+                image.image_id,
+                prompts,
+                model=self.model,
+                multimask_output=multimask_output,
+                preview_max_side=preview_max_side,
+            )
         preview = preview_max_side is not None
 
         def ours(candidate: Candidate, prompt: Prompt) -> Candidate:
@@ -295,13 +311,14 @@ class Session:
             facts = image.data.facts
             region = Prompt(box=parameters.region, object_id="region")
             check_prompts([region], width=facts.width, height=facts.height, banner=facts.banner.height)
-        result = self.engine().auto(
-            image.image_id,
-            parameters,
-            model=self.model,
-            on_event=on_event,
-            cancelled=cancelled,
-        )
+        with self._at_work() as engine:
+            result = engine.auto(
+                image.image_id,
+                parameters,
+                model=self.model,
+                on_event=on_event,
+                cancelled=cancelled,
+            )
         origin = auto_origin(result.model or self.identity, parameters, preset, result.notes)
         masks = (dataclasses.replace(self._ours(mask, image), origin=origin) for mask in result.masks)
         return dataclasses.replace(result, masks=tuple(masks))

@@ -157,6 +157,12 @@ def image_of(session: Session, choice: Choice, loaded: LoadedSet) -> ImageRef:
     return session.reference(identity.path)
 
 
+def series_of(session: Session, ref: ImageRef, loaded: LoadedSet) -> str:
+    """The series that a set belongs to, also when it was given as a file: where what is made of it goes on."""
+    at = loaded.version.path
+    return next((known.suffix for known in session.sets.versions(ref) if known.path == at), loaded.version.suffix)
+
+
 def tell_taken(session: Session, choice: Choice, loaded: LoadedSet) -> None:
     """Say on stderr which set was taken when none was named, and whether a much larger one may have been meant."""
     if choice.is_file or choice.version is not None:

@@ -39,6 +39,13 @@ def models(incomplete: str) -> list[str]:
         return []
 
 
+def pulled_models(incomplete: str) -> list[str]:
+    """What `segduo models pull` can fetch."""
+    from segment_duo.segmenters.sam2.catalogue import SAM21
+
+    return _beginning(incomplete, (spec.id for spec in SAM21))
+
+
 def export_formats(incomplete: str) -> list[str]:
     from segment_duo.masks.formats.export import FORMATS
 

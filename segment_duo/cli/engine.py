@@ -18,7 +18,7 @@ from segment_duo.cli.options import (
     SocketOption,
     load_settings,
 )
-from segment_duo.cli.output import emit, emit_json, emit_table, note
+from segment_duo.cli.output import emit, emit_json, emit_table, note, waiting
 from segment_duo.errors import EngineUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def release(
 
     if everything == (image is not None):
         raise UsageError("name one IMAGE, or --all")
-    session = Session(load_settings({"socket": socket, "max_pixels": max_pixels}), notify=note)
+    session = Session(load_settings({"socket": socket, "max_pixels": max_pixels}), notify=note, waiting=waiting)
     image_id = None
     if image is not None:
         image_id = session.open_image(session.reference(image), page=page, banner=banner).image_id

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from segment_duo.cli.output import note
+from segment_duo.cli.output import note, waiting
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
@@ -40,7 +40,8 @@ def read_list(source: str) -> list[str]:
 
 def _stdin() -> bytes:
     binary = getattr(sys.stdin, "buffer", None)  # the text layer would stop at the first name that is not UTF-8
-    return binary.read() if binary is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
+    with waiting.during(lambda: "waiting for a list on stdin"):
+        return binary.read() if binary is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
 
 
 def _trimmed(line: str) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from segment_duo.cli import human
+from segment_duo.cli import completion, human
 from segment_duo.cli.options import JsonOption, load_settings
-from segment_duo.cli.output import emit_json, emit_path, emit_table, note, progress
+from segment_duo.cli.output import emit_json, emit_path, emit_table, note, progress, waiting
 from segment_duo.errors import ConfigError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def list_models(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A model's name, as `segduo models ls` shows it.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model's name, as `segduo models ls` shows it.", autocompletion=completion.models),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Tell all that is known of a model: licence, source, size, hash, what it can, its options.
@@ -212,7 +215,7 @@ def _licence_text(file: Path | None) -> str:
 
 @app.command()
 def accept(
-    model: Annotated[str, typer.Argument(help="The model whose licence you accept.")],
+    model: Annotated[str, typer.Argument(help="The model whose licence you accept.", autocompletion=completion.models)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Accept the licence of a model that is not under a permissive one. Asked once; recorded beside config.toml.
@@ -242,7 +245,9 @@ def accept(
                 "nobody to ask: stdin is no terminal",
                 f"Read the licence, then: segduo models accept {safe(known.id)} --yes",
             )
-        if not typer.confirm("Do you accept it?", err=True):
+        with waiting.hushed():
+            accepted = typer.confirm("Do you accept it?", err=True)
+        if not accepted:
             raise UsageError(f"the licence of '{known.id}' was not accepted", "Nothing was changed.")
     licences.accept(paths, known.id, known.licence)
     note(f"{known.id}: accepted")
@@ -251,7 +256,10 @@ def accept(
 @app.command()
 def pull(
     model: Annotated[
-        str, typer.Argument(help="sam2.1-tiny, sam2.1-small, sam2.1-base-plus or sam2.1-large.")
+        str,
+        typer.Argument(
+            help="sam2.1-tiny, sam2.1-small, sam2.1-base-plus or sam2.1-large.", autocompletion=completion.pulled_models
+        ),
     ] = "sam2.1-large",
 ) -> None:
     """Download a SAM 2.1 checkpoint, verify it, and use it from then on.
@@ -267,20 +275,16 @@ def pull(
     """
     from segment_duo.models import download, registry
     from segment_duo.paths import Paths
-    from segment_duo.waiting import StillWaiting
 
     if model == registry.NANO:
         raise UsageError("nano is built in and needs no download")
     spec = registry.spec_of(model)
     mirror = load_settings().config.model_mirror
     with_bar = sys.stderr.isatty()
-    now = "connecting"
-    with progress(spec.id) as report, StillWaiting(None if with_bar else note).during(lambda: f"{spec.id}: {now}"):
+    with progress(spec.id) as report:
 
         def tell(done: int, total: int, what: str) -> None:
-            nonlocal now
-            report(done, total, what)
-            now = f"{what}, {human.size(done)} of {human.size(total)}"
+            report(done, total, what if with_bar else f"{what}, {human.size(done)} of {human.size(total)}")
             # A bar says it too; without one half a minute of silence would look like a command that hangs.
             if what.startswith(download.WAITING) and not with_bar:
                 note(f"{spec.id}: {what}")
@@ -292,7 +296,12 @@ def pull(
 @app.command()
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL...", help="Models to check; all that are here by default.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Models to check; all that are here by default.",
+            autocompletion=completion.models,
+        ),
     ] = None,
 ) -> None:
     """Read checkpoints whole and compare their SHA-256 with Meta's.

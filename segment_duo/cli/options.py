@@ -13,7 +13,7 @@ import typer
 
 from segment_duo.cli import completion
 from segment_duo.cli.bundles import Bundle
-from segment_duo.cli.output import note
+from segment_duo.cli.output import note, waiting
 from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def open_session(*, out: str | None = None, say_model: bool = False, **flags: An
     """
     from segment_duo.session import Session
 
-    session = Session(load_settings(flags), out=out, notify=note)
+    session = Session(load_settings(flags), out=out, notify=note, waiting=waiting)
     session.sets.check_out()
     if say_model and session.model.notice:
         note(session.model.notice)

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-from segment_duo.cli.inputs import frame_of, image_and_version
+from segment_duo.cli import completion
+from segment_duo.cli.chosen import image_of, load, parse_choice
+from segment_duo.cli.chosen import masks as counted
+from segment_duo.cli.inputs import frame_of
 from segment_duo.cli.options import (
     BannerOption,
     FrameOption,
@@ -26,7 +29,12 @@ def register(app: typer.Typer, *, panel: str) -> None:
 
 def show(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE[@VERSION]", help="An image; with @VERSION also that set of masks.")
+        str,
+        typer.Argument(
+            metavar="IMAGE[@VERSION]",
+            help="An image; with @VERSION also that set of masks. Or the .pkl file of a set, with its image.",
+            autocompletion=completion.versions,
+        ),
     ],
     masks: Annotated[bool, typer.Option("--masks", "-M", help="Draw the latest set of masks over it.")] = False,
     columns: Annotated[
@@ -49,18 +57,23 @@ def show(
 
       segduo show examples/particles.tif@1
 
+      segduo show examples/masks/particles.pkl
+
       segduo show /drops/labdaq/img.tif --masks --graphics halfcell
 
       segduo show film.tif --frame 12 --masks
     """
     check_frame(frame, page)
     with open_session(out=out, graphics=graphics, max_pixels=max_pixels) as session:
-        ref, version = image_and_version(session, image)
-        ref = frame_of(session, ref, frame)
-        opened = session.open_image(ref, page=page, banner=banner)
-        loaded = None
-        if masks or version is not None:
-            loaded = session.sets.load(ref, version, opened.data.facts)
+        choice = parse_choice(session, image)
+        loaded = load(session, choice) if choice.is_file else None
+        ref = image_of(session, choice, loaded) if loaded else frame_of(session, choice.ref, frame)
+        recorded = loaded.mask_set.provenance.image if loaded else None
+        opened = session.open_image(ref, page=recorded.page if recorded else page, banner=banner)
+        if loaded:
+            loaded = session.sets.refit(ref, loaded, opened.data.facts)
+        elif masks or choice.version is not None:
+            loaded = session.sets.load(ref, choice.version, opened.data.facts)
         from segment_duo.terminal.still import render_still
 
         emit_raw(
@@ -74,6 +87,6 @@ def show(
         )
     if loaded:
         note(
-            f"{ref}@{loaded.version.name}: {len(loaded.mask_set.masks)} masks"
+            f"{choice.name(loaded)}: {counted(len(loaded.mask_set.masks))}"
             + (f" ({loaded.notice})" if loaded.notice else "")
         )

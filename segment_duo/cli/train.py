@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from segment_duo.types import ImageRef
 
 TRAINING = "Training"
-
-LINE_SECONDS = 30.0
-"""Between two lines of progress where stderr is no terminal."""
 
 FAR_FEWER = 0.5
 """A latest set with less than this share of an earlier one's masks is taken for a stray: one click saved after a whole set."""
@@ -138,10 +133,12 @@ def train(
             )
         model = BaseModel(choice.id, choice.config, choice.checkpoint, choice.sha256, dict(choice.auto_defaults))
         with progress(f"training {name}") as report:
-            tell = _Teller(lambda state: report(state.step, state.steps, _text(state)))
-            result = fine_tune(
-                model, pictures, session.paths.models_dir, name, options, tell, choose_device(session.config.device)
-            )
+
+            def tell(state: Progress) -> None:
+                report(state.step, state.steps, _text(state))
+
+            device_chosen = choose_device(session.config.device)
+            result = fine_tune(model, pictures, session.paths.models_dir, name, options, tell, device_chosen)
     if as_json:
         emit_json(_record(name, choice.id, len(pictures), result))
         return
@@ -179,21 +176,6 @@ def _refuse_stray(session: Session, ref: ImageRef, labelled: LabelledImage) -> N
                 f"holds {earlier.peek.count}",
                 "Name the set to learn from with --version, or add --latest if the latest is meant.",
             )
-
-
-class _Teller:
-    """Hands progress on; where stderr is no terminal, also writes a line at most every :data:`LINE_SECONDS`."""
-
-    def __init__(self, report: Any) -> None:
-        self._report = report
-        self._lines = not sys.stderr.isatty()
-        self._next = time.monotonic() + LINE_SECONDS
-
-    def __call__(self, state: Progress) -> None:
-        self._report(state)
-        if self._lines and time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_SECONDS
-            note(f"{_text(state)} ({state.step} of {state.steps})")
 
 
 def _text(state: Progress) -> str:

@@ -123,7 +123,7 @@ class SavedSets:
     def folder(self, ref: ImageRef) -> tuple[StoreKind, str]:
         """Where the sets of this image go."""
         if self._out is not None:
-            out = parse_reference(self._out, cwd=Path.cwd())
+            out = parse_reference(self._out)
             return out.store, out.path
         return version_names.masks_folder(ref, self._config)
 

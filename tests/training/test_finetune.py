@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segment_duo.cli import train as command
 from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.masks.rle import decode, encode, encode_crop
 from segment_duo.models.registry import NANO_DIR, resolve_model
@@ -502,20 +501,3 @@ def test_train_refuses_a_stray_set_and_trains_on_the_whole_one(own: tuple[Shell,
 
     chosen: Mapping[str, object] = resolve_model(Config(), home.paths, "mine").auto_defaults
     assert {k: chosen[k] for k in OWN} == record["thresholds"]
-
-
-def test_progress_is_told_where_stderr_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reported: list[Progress] = []
-    state = Progress(7, 240, 1.5, None, None)
-    tell = command._Teller(reported.append)
-    tell(state)
-    assert capsys.readouterr().err == ""  # 30 seconds have not passed
-    monkeypatch.setattr(command, "LINE_SECONDS", 0.0)
-    tell = command._Teller(reported.append)
-    tell(state)
-    tell(replace(state, phase="validate", best=scores(0.5, 0.6, 0.6)))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["loss 1.50 (7 of 240)", "checking  one click 0.500  auto F1 0.600 (7 of 240)"]
-    assert len(reported) == 3
