@@ -12,6 +12,7 @@ This module reads files and the environment; it changes nothing and must not imp
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -24,8 +25,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from segment_duo.errors import ConfigError
-from segment_duo.paths import Paths
+from segment_duo.errors import ConfigError, InputError
+from segment_duo.paths import Paths, current_folder
 
 ENV_PREFIX = "SEGDUO_"
 
@@ -252,7 +253,7 @@ def inspect_config(
     values: dict[str, object] = {}
     origins: dict[str, str] = dict.fromkeys(Config.model_fields, "default")
     problems: list[ConfigError] = []
-    dotenv, foreign = _find_dotenv(cwd or Path.cwd(), paths.config_dir)
+    dotenv, foreign = _find_dotenv(cwd, paths.config_dir)
     layers = [
         _from_toml(paths.config_file, problems),
         _from_dotenv(dotenv, problems),
@@ -296,10 +297,17 @@ def nearest_setting(name: str) -> str | None:
     return next(iter(difflib.get_close_matches(plain, Config.model_fields, n=1)), None)
 
 
-def _find_dotenv(cwd: Path, config_dir: Path) -> tuple[Path | None, tuple[Path, ...]]:
-    """The ``.env`` file that counts (in ``cwd`` or the nearest parent that has one, else in ``config_dir``), and nearer ones of other users."""
+def _find_dotenv(cwd: Path | None, config_dir: Path) -> tuple[Path | None, tuple[Path, ...]]:
+    """The ``.env`` file that counts (in ``cwd`` or the nearest parent that has one, else in ``config_dir``), and nearer ones of other users.
+
+    ``cwd`` None is the current folder, if it is still there.
+    """
     foreign: list[Path] = []
-    for folder in (cwd, *cwd.parents, config_dir):
+    near: tuple[Path, ...] = ()
+    with contextlib.suppress(InputError):
+        cwd = cwd or current_folder()
+        near = (cwd, *cwd.parents)
+    for folder in (*near, config_dir):
         candidate = folder / ".env"
         try:
             facts = candidate.stat()

@@ -13,9 +13,31 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from segment_duo.errors import InputError
+
 APP_NAME = "segduo"
 # sun_path holds 104 bytes on macOS and 108 on Linux, with the closing NUL.
 MAX_SOCKET_BYTES = 103
+
+
+def current_folder() -> Path:
+    """The folder that relative paths begin in.
+
+    Raises:
+        InputError: it has been removed since the shell went there.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InputError(
+            "the current folder does not exist any more", "Go to another one (cd), or name files by their whole paths."
+        ) from None
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """``path`` with ``~`` expanded, from the current folder if it is relative. Raises InputError as :func:`current_folder`."""
+    expanded = Path(path).expanduser()
+    return expanded if expanded.is_absolute() else current_folder() / expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +54,7 @@ class Paths:
         """The folders of the current user; ``SEGDUO_HOME`` in the environment wins."""
         home = os.environ.get("SEGDUO_HOME")
         if home:
-            root = Path(home).expanduser().absolute()
+            root = absolute(home)
             return cls(root / "config", root / "data", root / "cache", root / "state")
         import platformdirs
 

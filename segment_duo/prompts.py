@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,8 +64,25 @@ def parse_prompts(text: str, *, name: str, within: tuple[int, int] | None = None
     return prompts
 
 
-def check_prompts(prompts: Iterable[Prompt], *, width: int, height: int, banner: int = 0) -> None:
-    """Refuse prompts that do not lie on the image.
+def check_asks(prompts: Iterable[Prompt]) -> None:
+    """Refuse prompts that ask for nothing: without a point and a box, or with points that exclude and no more.
+
+    Raises:
+        PromptError: names the first of them.
+    """
+    for prompt in prompts:
+        where = "" if prompt.object_id == "0" else f"object {prompt.object_id}: "
+        if not prompt.points and prompt.box is None:
+            raise PromptError(f"{where}neither a point nor a box", "Give a point on the object, or a box around it.")
+        # A mask that is corrected, by its logits, says what is asked for.
+        if prompt.box is None and prompt.mask_input is None and all(point.label == 0 for point in prompt.points):
+            raise PromptError(
+                f"{where}a prompt of excludes alone asks for nothing", "Add a point on the object, or a box around it."
+            )
+
+
+def check_prompts(prompts: Sequence[Prompt], *, width: int, height: int, banner: int = 0) -> None:
+    """Refuse prompts that ask for nothing or do not lie on the image.
 
     Args:
         width, height: size of the uncut image in pixels.
@@ -74,12 +91,9 @@ def check_prompts(prompts: Iterable[Prompt], *, width: int, height: int, banner:
     Raises:
         PromptError: names the first offending point or box.
     """
+    check_asks(prompts)
     usable = height - banner
     for prompt in prompts:
-        if not prompt.points and prompt.box is None:
-            raise PromptError(
-                f"object {prompt.object_id}: neither a point nor a box", "Give -p x,y or --box x0,y0,x1,y1."
-            )
         for point in prompt.points:
             if not (0 <= point.x < width and 0 <= point.y < height):
                 raise PromptError(

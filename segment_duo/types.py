@@ -34,13 +34,13 @@ class StoreKind(StrEnum):
 class ImageRef:
     """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
 
-    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; in a folder of frames it is
-    the file that counts, and this stays 0.
+    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; None where none was chosen.
+    In a folder of frames it is the file that counts, and this stays None.
     """
 
     store: StoreKind
     path: str
-    frame: int = 0
+    frame: int | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +61,11 @@ class ImageRef:
     def __str__(self) -> str:
         """The path as users type it."""
         return DROPS_PREFIX.rstrip("/") + self.path if self.store is StoreKind.DROPS else self.path
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages: the path, and the frame where one was chosen."""
+        return str(self) if self.frame is None else f"{self}, frame {self.frame}"
 
 
 Trust = Literal["high", "medium", "low"]
@@ -202,12 +207,12 @@ class Rle:
 class Prompt:
     """What asks for one object. ``object_id``: the user's name for it.
 
-    ``previous``: the engine's handle of the low-res logits to refine; ``mask``: a mask of the image's size to refine where there are none.
+    ``mask_input``: the engine's handle of the low-res logits to refine; ``mask``: a mask of the image's size to refine where there are none.
     """
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
-    previous: str | None = None
+    mask_input: str | None = None
     mask: Rle | None = None
     object_id: str = "0"
 
@@ -362,6 +367,7 @@ def _parameter(
 
 GRID = "Point grid and crops"
 FILTERS = "Filters"
+WHAT = "What to look for"
 LARGE = "Large images and speed"
 
 
@@ -437,6 +443,9 @@ class AutoParameters:
     tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
     halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
     fast: bool = _parameter(False, "Allow approximations; the set records them.", shown="", group=LARGE)
+    text: str | None = _parameter(
+        None, 'What to look for, in words such as "particle"; for models that take text.', group=WHAT
+    )
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -18,6 +18,8 @@ Tell = Callable[[str], None]
 class StillWaiting:
     """Says from time to time what is waited for, while something is. Usable from several threads.
 
+    Waits may lie in one another: the innermost knows best what it is, and one silence is counted for all.
+
     Args:
         tell: receives one-line messages; called in a thread of its own.
         seconds: longest silence.
@@ -28,6 +30,7 @@ class StillWaiting:
         self._seconds = seconds
         self._changed = threading.Condition()
         self._waits: list[Callable[[], str]] = []
+        self._hushed = 0
         self._silent_since = 0.0
         self._ended = float("-inf")
         self._watcher: threading.Thread | None = None
@@ -53,6 +56,22 @@ class StillWaiting:
                 self._waits.remove(what)
                 self._ended = time.monotonic()
 
+    @contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Inside, nothing is told: something else on the screen moves, or the user is the one who is waited for."""
+        with self._changed:
+            self._hushed += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._hushed -= 1
+                self._silent_since = time.monotonic()
+
+    def heard(self) -> None:
+        """The user has just read something else: the silence begins anew."""
+        self._silent_since = time.monotonic()
+
     def _watch(self) -> None:
         while True:
             with self._changed:
@@ -65,5 +84,6 @@ class StillWaiting:
                     return
                 what = self._waits[-1]
                 self._silent_since = now
-            if self._tell is not None:
+                hushed = self._hushed
+            if self._tell is not None and not hushed:
                 self._tell(what())

@@ -86,6 +86,32 @@ FAMILY = Family(load=lambda request: Bright(request.options["above"]), info=INFO
 """No clicks, nothing kept of an image, one option."""
 
 
+TEXTUAL = """
+from segment_duo.errors import UsageError
+from segment_duo.segmenters.base import AutomaticRun, Capability, Family, Segmenter, SegmenterInfo, fingerprint
+
+INFO = SegmenterInfo(
+    id="words", sha256=fingerprint("words", "1"), capabilities=frozenset({Capability.AUTOMATIC, Capability.TEXT}), licence="MIT",
+)
+
+
+class Words(Segmenter):
+    info = INFO
+
+    def automatic(self, pixels, parameters, **_):
+        from scipy import ndimage
+
+        bright = pixels[..., 0] > 120
+        if parameters.text not in {"particle", "ground"}:
+            raise UsageError("words knows particle and ground", "Give --text particle.")
+        return AutomaticRun.of_labels(ndimage.label(bright if parameters.text == "particle" else ~bright)[0])
+
+
+FAMILY = Family(load=lambda request: Words(), info=INFO)
+"""
+"""All masks of what is named in words."""
+
+
 def install(folder: Path, name: str, source: str, *, version: str = "1.0", attribute: str = "FAMILY") -> None:
     """A package ``segduo-NAME`` whose module ``segduo_NAME`` is the entry point ``NAME``."""
     module = f"segduo_{name.replace('-', '_')}"

@@ -121,6 +121,10 @@ def test_arguments() -> None:
         (Prompt(box=Box(0, 0, 101, 5)), "not inside the image"),
         (Prompt(box=Box(0, 0, 10, 75)), "not inside the image"),
         (Prompt(), "neither a point nor a box"),
+        (
+            Prompt(points=(Point(3, 4, 0), Point(5, 5, 0)), object_id="a"),
+            "object a: a prompt of excludes alone asks for nothing",
+        ),
     ],
 )
 def test_prompts_must_lie_on_the_image(prompt: Prompt, complaint: str) -> None:
@@ -145,3 +149,8 @@ def test_csv_and_json_mean_the_same(rows: list[tuple[float, float, int, str]]) -
     csv_text = "x,y,label,object\n" + "".join(f"{x!r},{y!r},{label},{name}\n" for x, y, label, name in rows)
     json_text = json.dumps([{"x": x, "y": y, "label": label, "object": name} for x, y, label, name in rows])
     assert parse_prompts(csv_text, name="f") == parse_prompts(json_text, name="f")
+
+
+def test_excludes_correct_a_box_or_a_mask() -> None:
+    out = (Point(3, 4, 0),)
+    check_prompts([Prompt(points=out, box=Box(0, 0, 9, 9)), Prompt(points=out, previous="h1")], width=20, height=20)

@@ -39,6 +39,13 @@ def models(incomplete: str) -> list[str]:
         return []
 
 
+def pulled_models(incomplete: str) -> list[str]:
+    """What `segduo models pull` can fetch."""
+    from segment_duo.segmenters.sam2.catalogue import SAM21
+
+    return _beginning(incomplete, (spec.id for spec in SAM21))
+
+
 def export_formats(incomplete: str) -> list[str]:
     from segment_duo.masks.formats.export import FORMATS
 
@@ -66,12 +73,12 @@ def versions(incomplete: str) -> list[str]:
     image, at, begun = incomplete.rpartition("@")
     if not (at and image):
         return []
-    from segment_duo.cli.options import load_settings
+    from segment_duo.config import load_config
     from segment_duo.session import Session
     from segment_duo.types import StoreKind
 
     try:
-        session = Session(load_settings())
+        session = Session(load_config())
         ref = session.reference(image)
         if ref.store is not StoreKind.LOCAL or session.sets.folder(ref)[0] is not StoreKind.LOCAL:
             return []

@@ -7,7 +7,7 @@ import dataclasses
 import typer
 
 from segment_duo.cli.options import JsonOption, ModelOption, SocketOption
-from segment_duo.cli.output import emit, emit_json, note
+from segment_duo.cli.output import emit, emit_json, note, waiting
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
@@ -25,13 +25,13 @@ def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: Socke
 
       segduo doctor
     """
-    from segment_duo.cli.diagnostics import Finding, Verdict, examine
+    from segment_duo.cli.diagnostics import CheckResult, Verdict, examine
     from segment_duo.config import inspect_config
     from segment_duo.session import Session
     from segment_duo.terminal.graphics import terminal_report
 
-    findings: list[Finding] = []
-    session = Session(inspect_config({"model": model, "socket": socket}), notify=note)
+    findings: list[CheckResult] = []
+    session = Session(inspect_config({"model": model, "socket": socket}), notify=note, waiting=waiting)
     for finding in examine(session, lambda: terminal_report(session.config.graphics)):
         findings.append(finding)
         if not as_json:

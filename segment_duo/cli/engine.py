@@ -18,7 +18,7 @@ from segment_duo.cli.options import (
     SocketOption,
     load_settings,
 )
-from segment_duo.cli.output import emit, emit_json, emit_table, note
+from segment_duo.cli.output import emit, emit_json, emit_table, note, waiting
 from segment_duo.errors import EngineUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def release(
 
     if everything == (image is not None):
         raise UsageError("name one IMAGE, or --all")
-    session = Session(load_settings({"socket": socket, "max_pixels": max_pixels}), notify=note)
+    session = Session(load_settings({"socket": socket, "max_pixels": max_pixels}), notify=note, waiting=waiting)
     image_id = None
     if image is not None:
         image_id = session.open_image(session.reference(image), page=page, banner=banner).image_id
@@ -149,12 +149,12 @@ def logs(
 
       segduo engine logs -n 100
     """
-    from segment_duo.engine import lifecycle
+    from segment_duo.engine import log_file
 
     log = _settings(socket=socket).log
     if not log.exists():
         raise EngineUnavailable(f"there is no log yet: {log}", "The engine has not run here.")
-    for line in lifecycle.log_tail(log, lines).splitlines():
+    for line in log_file.log_tail(log, lines).splitlines():
         emit(line)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from segment_duo.cli.output import note
+from segment_duo.cli.output import note, waiting
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
@@ -40,7 +40,8 @@ def read_list(source: str) -> list[str]:
 
 def _stdin() -> bytes:
     binary = getattr(sys.stdin, "buffer", None)  # the text layer would stop at the first name that is not UTF-8
-    return binary.read() if binary is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
+    with waiting.during(lambda: "waiting for a list on stdin"):
+        return binary.read() if binary is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
 
 
 def _trimmed(line: str) -> str:
@@ -57,8 +58,10 @@ class Inputs:
     failures: list[tuple[str, SegduoError]]
 
 
-def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str | None) -> Inputs:
-    """All images meant.
+def expand_inputs(
+    session: Session, inputs: Sequence[str] | None, from_file: str | None, frames: str | None = None
+) -> Inputs:
+    """All images meant; with ``frames`` (``--frame``) these of each stack, film, folder or pattern that is given.
 
     A line of a list (``-``, ``--from-file``) means what it means as an argument, but for other files and for folders written with a ``/`` at
     the end: ``segduo ls -1`` prints both, and a listing that is piped on means its images. What is left out is told in one line on stderr; a
@@ -81,7 +84,10 @@ def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str
             _check_utf8(text)
             if not usable(text):
                 return False
-            found.update(dict.fromkeys(_expand(session, text, failures)))
+            meant = (
+                _expand(session, text, failures) if frames is None else session.frames(session.reference(text), frames)
+            )
+            found.update(dict.fromkeys(meant))
         except SegduoError as error:
             failures.append((text, error))
         return True
@@ -219,6 +225,11 @@ def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[I
     if message and not refs:
         raise NotFound(message, _image_names())
     yield from refs
+
+
+def frame_of(session: Session, ref: ImageRef, frame: int | None) -> ImageRef:
+    """With ``frame`` (``--frame``) that one of the stack, film, folder or pattern that ``ref`` is; without, ``ref``."""
+    return ref if frame is None else session.frames(ref, str(frame))[0]
 
 
 def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None]:

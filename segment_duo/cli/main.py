@@ -29,7 +29,16 @@ from segment_duo.cli import (
     train,
     tui,
 )
-from segment_duo.cli.output import BROKEN_PIPE_EXIT, NO_ROOM, emit, forgive_encodings, note, output_error, to_nowhere
+from segment_duo.cli.output import (
+    BROKEN_PIPE_EXIT,
+    NO_ROOM,
+    emit,
+    forgive_encodings,
+    note,
+    output_error,
+    to_nowhere,
+    waiting,
+)
 from segment_duo.errors import SegduoError
 
 app = typer.Typer(
@@ -83,7 +92,8 @@ def main() -> None:
     forgive_encodings()
     completion.join_words()
     try:
-        app()
+        with waiting.during(lambda: "still working (Ctrl-C stops it)"):
+            app()
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE_EXIT)
     except SystemExit as stop:

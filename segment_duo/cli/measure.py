@@ -15,6 +15,7 @@ from segment_duo.cli.each import run_batch
 from segment_duo.cli.filter_options import FilterOptions
 from segment_duo.cli.options import (
     BannerOption,
+    FramesOption,
     JsonLinesOption,
     JsonOption,
     MaxPixelsOption,
@@ -61,6 +62,7 @@ def measure(
         ),
     ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Write the masks' ids into the plot.")] = False,
+    frame: FramesOption = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
     max_pixels: MaxPixelsOption = None,
@@ -69,13 +71,15 @@ def measure(
     """Measure masks: area, perimeter, diameters, axes, shape, intensity; in pixels, and in nm when the scale is known.
 
     One CSV row a mask; many images make one table. Intensities come from the original bit depth. Which set was taken when none is named
-    is told on stderr: the latest, be it a single mask by `segduo point`.
+    is told on stderr: the latest, be it a single mask by `segduo point`. With --frame it is the latest set of each of these frames.
 
     [bold]Examples[/bold]
 
       segduo measure examples/particles.tif --summary
 
       segduo measure 'img.tif@grain' --csv grains.csv --min-diameter 50nm --exclude-edge --plot grains.png
+
+      segduo measure film.tif --frame all --csv sizes.csv
     """
     from segment_duo.masks import measure as measuring
     from segment_duo.masks.classes import classes_of, colours
@@ -99,7 +103,7 @@ def measure(
     wanted = choice.wanted()
     measured: list[_Measured] = []
     with open_session(out=out, max_pixels=max_pixels) as session:
-        sets, failures = expand_choices(session, images)
+        sets, failures = expand_choices(session, images, frame)
         if plot is not None and len(sets) > 1:
             raise UsageError("--plot draws one image at a time")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from segment_duo.cli import human
+from segment_duo.cli import completion, human
 from segment_duo.cli.options import JsonOption, load_settings
-from segment_duo.cli.output import emit_json, emit_path, emit_table, note, progress
+from segment_duo.cli.output import emit_json, emit_path, emit_table, note, progress, waiting
 from segment_duo.errors import ConfigError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from segment_duo.models.registry import KnownModel
     from segment_duo.paths import Paths
     from segment_duo.segmenters.base import Option
+    from segment_duo.segmenters.onnx import Preparation
 
 app = typer.Typer(help="Models: which there are, get them, check them.", no_args_is_help=True)
+
+ONNX = "A pair of ONNX files"
 
 
 @app.command("ls")
@@ -64,7 +68,10 @@ def list_models(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A model's name, as `segduo models ls` shows it.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model's name, as `segduo models ls` shows it.", autocompletion=completion.models),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Tell all that is known of a model: licence, source, size, hash, what it can, its options.
@@ -104,8 +111,111 @@ def show(
 
 
 @app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What the model is to be called.")],
+    encoder: Annotated[
+        Path | None, typer.Option("--encoder", help="ONNX file of the image encoder.", rich_help_panel=ONNX)
+    ] = None,
+    decoder: Annotated[
+        Path | None, typer.Option("--decoder", help="ONNX file of the mask decoder.", rich_help_panel=ONNX)
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            help="sam1 (padded to a square) or sam2 (squeezed).",
+            show_default="by the decoder's inputs",
+            rich_help_panel=ONNX,
+        ),
+    ] = "",
+    values: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="What the encoder wants: normalised (as SAM's), unit (0 to 1) or raw (0 to 255).",
+            show_default="by the encoder's input",
+            rich_help_panel=ONNX,
+        ),
+    ] = "",
+    transformers: Annotated[
+        str,
+        typer.Option(
+            "--transformers",
+            metavar="FOLDER|ORG/NAME",
+            help="A model of transformers: its folder, or its name in the hub's cache.",
+        ),
+    ] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", help="SPDX name of the weights' licence, such as Apache-2.0.")
+    ] = "",
+    terms: Annotated[
+        Path | None, typer.Option("--licence-file", help="Text of the licence; `models show` and `accept` show it.")
+    ] = None,
+    source: Annotated[str, typer.Option("--source", help="Where the files are from: an address, a paper.")] = "",
+) -> None:
+    """Add a model of another runtime: a pair of ONNX files, or a model of transformers that is on this machine.
+
+    A pair is looked through (no custom operators, no weights outside its folder), run once, and copied into the models folder.
+    The files of transformers stay where they are.
+
+    Size, SHA-256 and licence are recorded. Nothing is downloaded.
+
+    [bold]Examples[/bold]
+
+      segduo models add mobile-sam --encoder encoder.onnx --decoder decoder.onnx --licence Apache-2.0
+
+      segduo models add sam2-onnx --encoder e.onnx --decoder d.onnx --layout sam2
+
+      segduo models add sam2-tiny-hf --transformers facebook/sam2.1-hiera-tiny
+    """
+    from segment_duo.models import adding, registry
+    from segment_duo.paths import Paths
+
+    config, paths = load_settings().config, Paths.default()
+    _one_of("--layout", layout, ("sam1", "sam2"))
+    _one_of("--input", values, ("normalised", "unit", "raw"))
+    if bool(transformers) == bool(encoder or decoder):
+        raise UsageError("give either --encoder and --decoder, or --transformers", "segduo models add --help")
+    recorded: dict[str, Any] = {
+        "taken": sorted({*registry.RESERVED, *(model.id for model in registry.known_models(paths, config))}),
+        "licence": licence,
+        "terms": _licence_text(terms),
+        "source": source,
+    }
+    if transformers:
+        card = adding.add_hf(paths, name, transformers, **recorded)
+    elif encoder is None or decoder is None:
+        raise UsageError(f"--{'decoder' if encoder else 'encoder'} is missing", "A pair needs both files.")
+    else:
+        preparation = cast("Preparation | None", values or None)
+        card = adding.add_onnx(
+            paths, name, encoder, decoder, layout=layout or None, preparation=preparation, **recorded
+        )
+    note(f"{name}: {card.description}, {human.size(card.bytes)}; it can: {', '.join(card.capabilities)}")
+    known = _known(name, config, paths)
+    if known.asks:
+        note(f"It is under {known.licence}: `segduo models accept {name}` before it runs.")
+    emit_path(paths.models_dir / name)
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value and value not in choices:
+        raise UsageError(f"{option}: '{value}' is none of {', '.join(choices)}")
+
+
+def _licence_text(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(2**18)
+    except OSError as error:
+        raise UsageError(f"--licence-file {file}: {error.strerror or error}") from None
+
+
+@app.command()
 def accept(
-    model: Annotated[str, typer.Argument(help="The model whose licence you accept.")],
+    model: Annotated[str, typer.Argument(help="The model whose licence you accept.", autocompletion=completion.models)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Accept the licence of a model that is not under a permissive one. Asked once; recorded beside config.toml.
@@ -135,7 +245,9 @@ def accept(
                 "nobody to ask: stdin is no terminal",
                 f"Read the licence, then: segduo models accept {safe(known.id)} --yes",
             )
-        if not typer.confirm("Do you accept it?", err=True):
+        with waiting.hushed():
+            accepted = typer.confirm("Do you accept it?", err=True)
+        if not accepted:
             raise UsageError(f"the licence of '{known.id}' was not accepted", "Nothing was changed.")
     licences.accept(paths, known.id, known.licence)
     note(f"{known.id}: accepted")
@@ -144,7 +256,10 @@ def accept(
 @app.command()
 def pull(
     model: Annotated[
-        str, typer.Argument(help="sam2.1-tiny, sam2.1-small, sam2.1-base-plus or sam2.1-large.")
+        str,
+        typer.Argument(
+            help="sam2.1-tiny, sam2.1-small, sam2.1-base-plus or sam2.1-large.", autocompletion=completion.pulled_models
+        ),
     ] = "sam2.1-large",
 ) -> None:
     """Download a SAM 2.1 checkpoint, verify it, and use it from then on.
@@ -160,20 +275,16 @@ def pull(
     """
     from segment_duo.models import download, registry
     from segment_duo.paths import Paths
-    from segment_duo.waiting import StillWaiting
 
     if model == registry.NANO:
         raise UsageError("nano is built in and needs no download")
     spec = registry.spec_of(model)
     mirror = load_settings().config.model_mirror
     with_bar = sys.stderr.isatty()
-    now = "connecting"
-    with progress(spec.id) as report, StillWaiting(None if with_bar else note).during(lambda: f"{spec.id}: {now}"):
+    with progress(spec.id) as report:
 
         def tell(done: int, total: int, what: str) -> None:
-            nonlocal now
-            report(done, total, what)
-            now = f"{what}, {human.size(done)} of {human.size(total)}"
+            report(done, total, what if with_bar else f"{what}, {human.size(done)} of {human.size(total)}")
             # A bar says it too; without one half a minute of silence would look like a command that hangs.
             if what.startswith(download.WAITING) and not with_bar:
                 note(f"{spec.id}: {what}")
@@ -185,7 +296,12 @@ def pull(
 @app.command()
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL...", help="Models to check; all that are here by default.")
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Models to check; all that are here by default.",
+            autocompletion=completion.models,
+        ),
     ] = None,
 ) -> None:
     """Read checkpoints whole and compare their SHA-256 with Meta's.
@@ -254,6 +370,8 @@ def _remedy(model: KnownModel) -> str:
         return "nano: install segduo again."
     if model.id == "custom":
         return "custom: correct MODEL_CONFIG or CHECKPOINT_PATH; `segduo config show` tells where they are set."
+    if model.family in {"onnx", "hf"}:
+        return f"{model.id}: remove {model.config} and add it again."
     if model.family != "sam2":
         return f"{model.id}: {model.description}"
     return f"{model.id}: train it again, or remove {model.checkpoint.parent}."

@@ -13,7 +13,7 @@ import typer
 
 from segment_duo.cli import completion
 from segment_duo.cli.bundles import Bundle
-from segment_duo.cli.output import note
+from segment_duo.cli.output import note, waiting
 from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +60,24 @@ InProcessOption = Annotated[
 ]
 PageOption = Annotated[
     int, typer.Option("--page", min=0, help="Page of a multi-page TIFF, counted from 0.", rich_help_panel=IMAGE_PANEL)
+]
+FrameOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frame",
+        min=0,
+        help="Frame of a stack or film, or number of a file in a folder or pattern, from 0 (T, else Z, of a hyperstack).",
+        rich_help_panel=IMAGE_PANEL,
+    ),
+]
+FramesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--frame",
+        metavar="N|all|A:B:STEP",
+        help="Frames of a stack or film, or files of a folder or pattern, from 0 (along T, else Z, of a hyperstack); B is not included.",
+        rich_help_panel=IMAGE_PANEL,
+    ),
 ]
 BannerOption = Annotated[
     str,
@@ -155,6 +173,14 @@ def finite(option: typer.CallbackParam, value: float | None) -> float | None:
     return value
 
 
+def check_frame(frame: object, page: int) -> None:
+    """Refuse ``--frame`` with ``--page``: both say which."""
+    if frame is not None and page:
+        raise UsageError(
+            "--frame and --page both say which picture is meant", "Give one: --page counts planes as the file has them."
+        )
+
+
 def check_save(save: bool, as_json: bool) -> None:
     """Refuse to compute what would go nowhere."""
     if not save and not as_json:
@@ -214,7 +240,7 @@ def open_session(*, out: str | None = None, say_model: bool = False, **flags: An
     """
     from segment_duo.session import Session
 
-    session = Session(load_settings(flags), out=out, notify=note)
+    session = Session(load_settings(flags), out=out, notify=note, waiting=waiting)
     session.sets.check_out()
     if say_model and session.model.notice:
         note(session.model.notice)

@@ -18,9 +18,12 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from segment_duo.errors import OutOfSpace, StoreError, UsageError
 from segment_duo.text import safe
+from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    from segment_duo.types import ImageRef
 
 BROKEN_PIPE_EXIT = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`segduo ls | head`)."""
@@ -69,6 +72,11 @@ def emit_json(value: Any, *, indent: int | None = None) -> None:
     _write(sys.stdout, json.dumps(value, ensure_ascii=True, indent=indent, allow_nan=False, default=str))
 
 
+def image_record(ref: ImageRef) -> dict[str, Any]:
+    """How ``--json`` names an image: ``image``, and ``frame`` where one was chosen."""
+    return {"image": str(ref)} | ({} if ref.frame is None else {"frame": ref.frame})
+
+
 def emit_raw(text: str) -> None:
     """Write text of our own making (CSV, a source file, terminal graphics) to stdout as it is."""
     _write(sys.stdout, text, end="")
@@ -89,6 +97,10 @@ def emit_bytes(data: bytes) -> None:
 def note(message: object) -> None:
     """Tell the user something on stderr."""
     _write(sys.stderr, safe(message))
+
+
+waiting = StillWaiting(note)
+"""Tells whoever waits for this command what it does; every line that is written ends a silence."""
 
 
 def emit_table(
@@ -141,19 +153,28 @@ class ProgressReporter(Protocol):
 
 @contextmanager
 def progress(description: str) -> Iterator[ProgressReporter]:
-    """A progress bar on stderr when that is a terminal, nothing otherwise.
+    """A progress bar on stderr when that is a terminal, else a line whenever nothing was said for a while.
 
     Yields:
         a function of (done, total, text) to call as often as wanted.
     """
     if not sys.stderr.isatty():
-        yield _report_nothing
+        now = ""
+
+        def remember(done: float, total: float | None, text: str) -> None:
+            nonlocal now
+            far = f" ({done:g} of {total:g})" if total else ""
+            now = f": {text}{far}" if text or far else ""
+
+        with waiting.during(lambda: f"{description}{now}"):
+            yield remember
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.fields[label]}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+    bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    with waiting.hushed(), bar:
         task = bar.add_task("", label=safe(description), total=None)
 
         def report(done: float, total: float | None, text: str) -> None:
@@ -163,6 +184,7 @@ def progress(description: str) -> Iterator[ProgressReporter]:
 
 
 def _write(stream: IO[Any], text: str | bytes, *, end: str | bytes = "\n") -> None:
+    waiting.heard()
     try:
         stream.write(text)
         stream.write(end)
@@ -187,7 +209,3 @@ def output_error(error: OSError) -> StoreError:
 def to_nowhere(stream: IO[Any]) -> None:
     """What the stream still holds must not fail once more when Python flushes it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _report_nothing(done: float, total: float | None, text: str) -> None:
-    """What :func:`progress` yields when nobody watches."""

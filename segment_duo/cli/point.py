@@ -5,28 +5,36 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segment_duo.cli.bundles import bundled
-from segment_duo.cli.chosen import masks
+from segment_duo.cli.chosen import load, masks, parse_choice, series_of
+from segment_duo.cli.inputs import frame_of
 from segment_duo.cli.options import (
     EngineOptions,
+    FrameOption,
     JsonOption,
     OutOption,
     ReadingOptions,
     SaveOption,
     SeriesOption,
+    check_frame,
     check_save,
     open_session,
 )
-from segment_duo.cli.output import note
+from segment_duo.cli.output import image_record, note, waiting
 from segment_duo.cli.saving import deliver_waiting, finish_saved
-from segment_duo.errors import PromptError, UsageError
-from segment_duo.prompts import parse_box, parse_point, parse_prompts
+from segment_duo.errors import InputError, PromptError, UsageError
+from segment_duo.library.versions import EXTENSION
+from segment_duo.prompts import check_asks, parse_box, parse_point, parse_prompts
 from segment_duo.provenance import prompt_record
 from segment_duo.types import Mask, Prompt
+
+if TYPE_CHECKING:
+    from segment_duo.library.library import LoadedSet
+    from segment_duo.session import OpenImage, Session
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -38,6 +46,7 @@ def point(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
     reading: ReadingOptions,
     engine: EngineOptions,
+    frame: FrameOption = None,
     points: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,7 +72,10 @@ def point(
         ),
     ] = False,
     onto: Annotated[
-        str | None, typer.Option("--onto", metavar="VERSION", help="Put the masks after those of this version.")
+        str | None,
+        typer.Option(
+            "--onto", metavar="VERSION", help="Put the masks after those of this version, or of the .pkl file of a set."
+        ),
     ] = None,
     label: Annotated[str, typer.Option("--label", help="Label for the new masks.")] = "",
     suffix: SeriesOption = None,
@@ -92,13 +104,16 @@ def point(
 
       segduo point grain.tif --points clicks.csv --suffix grains
 
+      segduo point film.tif --frame 12 -p 120,88
+
       echo '120 88' | segduo point grain.tif --points - --append
     """
     check_save(save, as_json)
+    check_frame(frame, reading.page)
     given = points_text(points_file)
     prompts = gather_prompts(points or [], boxes or [], given)
     with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
-        ref = session.reference(image)
+        ref = frame_of(session, session.reference(image), frame)
         if save:
             session.sets.check_destination([ref])
         opened = session.open_image(ref, **reading.arguments())
@@ -107,11 +122,9 @@ def point(
         before: tuple[Mask, ...] = ()
         parent = None
         if append or onto is not None:
-            loaded = session.sets.load(opened.ref, onto, facts)
+            loaded = _set_before(session, opened, onto)
             before, parent = loaded.mask_set.masks, loaded.version.name
-            suffix = loaded.version.suffix if suffix is None else suffix
-            if loaded.notice:
-                note(loaded.notice)
+            suffix = series_of(session, opened.ref, loaded) if suffix is None else suffix
         found = session.predict(opened, prompts, multimask_output=multimask)
         made = [
             dataclasses.replace(candidate.mask, label=label, id=-1)
@@ -120,7 +133,7 @@ def point(
         ]
         first = max((mask.id for mask in before), default=-1) + 1
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
-        record: dict[str, Any] = {"image": str(opened.ref), "masks": len(before) + len(made), "new": len(made)}
+        record: dict[str, Any] = {**image_record(opened.ref), "masks": len(before) + len(made), "new": len(made)}
         if as_json:
             from segment_duo.masks.formats.native import to_record
 
@@ -143,6 +156,25 @@ def point(
         if earlier is not None and earlier.peek is not None and earlier.peek.count:
             note(f"{masks(len(made))}; the set before has {earlier.peek.count}: --append adds to it")
         finish_saved(saved, record, as_json=as_json)
+
+
+def _set_before(session: Session, opened: OpenImage, onto: str | None) -> LoadedSet:
+    """The set of this image that the new masks are put after: the latest, a version, or a file.
+
+    Raises:
+        InputError: the file holds a set of another image.
+    """
+    facts = opened.data.facts
+    if onto is None or not onto.endswith(EXTENSION):
+        loaded = session.sets.load(opened.ref, onto, facts)
+    else:
+        given = load(session, parse_choice(session, onto))
+        loaded = session.sets.refit(opened.ref, given, facts)
+        if not loaded.belongs:
+            raise InputError(f"{onto} is not a set of {opened.ref}", loaded.notice)
+    if loaded.notice:
+        note(loaded.notice)
+    return loaded
 
 
 def gather_prompts(
@@ -178,12 +210,7 @@ def gather_prompts(
         prompts.extend(parse_prompts(given[1], name=given[0], within=within))
     if not prompts:
         raise UsageError("no prompt given", "Give -p x,y, --box x0,y0,x1,y1 or --points FILE.")
-    for prompt in prompts:
-        if prompt.box is None and all(point.label == 0 for point in prompt.points):
-            where = "" if prompt.object_id == "0" else f"object {prompt.object_id}: "
-            raise PromptError(
-                f"{where}a prompt of excludes alone asks for nothing", "Add a point on the object, x,y, or a --box."
-            )
+    check_asks(prompts)
     return prompts
 
 
@@ -192,7 +219,10 @@ def points_text(file: str | None) -> tuple[str, str] | None:
     if file is None:
         return None
     try:
-        return ("stdin", sys.stdin.read()) if file == "-" else (file, Path(file).read_text(encoding="utf-8"))
+        if file != "-":
+            return file, Path(file).read_text(encoding="utf-8")
+        with waiting.during(lambda: "waiting for points on stdin"):
+            return "stdin", sys.stdin.read()
     except UnicodeDecodeError:
         raise PromptError(f"{file}: not a text file") from None
     except OSError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,15 +24,13 @@ from segment_duo.segmenters.plugins import SAM2
 
 if TYPE_CHECKING:
     from segment_duo.session import LabelledImage, Session
-    from segment_duo.training.finetune import FineTuneResult, Progress
+    from segment_duo.training.finetune import FineTuneResult
+    from segment_duo.training.options import Progress
     from segment_duo.training.validation import Scores
     from segment_duo.training.views import LabelledPicture
     from segment_duo.types import ImageRef
 
 TRAINING = "Training"
-
-LINE_SECONDS = 30.0
-"""Between two lines of progress where stderr is no terminal."""
 
 FAR_FEWER = 0.5
 """A latest set with less than this share of an earlier one's masks is taken for a stray: one click saved after a whole set."""
@@ -108,7 +104,8 @@ def train(
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
     from segment_duo.engine.device import choose_device
-    from segment_duo.training.finetune import BaseModel, FineTuneOptions, fine_tune
+    from segment_duo.training.finetune import fine_tune
+    from segment_duo.training.options import BaseModel, FineTuneOptions
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)
     with open_session(out=out, model=base, device=device, max_pixels=max_pixels, say_model=base is None) as session:
@@ -136,10 +133,12 @@ def train(
             )
         model = BaseModel(choice.id, choice.config, choice.checkpoint, choice.sha256, dict(choice.auto_defaults))
         with progress(f"training {name}") as report:
-            tell = _Teller(lambda state: report(state.step, state.steps, _text(state)))
-            result = fine_tune(
-                model, pictures, session.paths.models_dir, name, options, tell, choose_device(session.config.device)
-            )
+
+            def tell(state: Progress) -> None:
+                report(state.step, state.steps, _text(state))
+
+            device_chosen = choose_device(session.config.device)
+            result = fine_tune(model, pictures, session.paths.models_dir, name, options, tell, device_chosen)
     if as_json:
         emit_json(_record(name, choice.id, len(pictures), result))
         return
@@ -177,21 +176,6 @@ def _refuse_stray(session: Session, ref: ImageRef, labelled: LabelledImage) -> N
                 f"holds {earlier.peek.count}",
                 "Name the set to learn from with --version, or add --latest if the latest is meant.",
             )
-
-
-class _Teller:
-    """Hands progress on; where stderr is no terminal, also writes a line at most every :data:`LINE_SECONDS`."""
-
-    def __init__(self, report: Any) -> None:
-        self._report = report
-        self._lines = not sys.stderr.isatty()
-        self._next = time.monotonic() + LINE_SECONDS
-
-    def __call__(self, state: Progress) -> None:
-        self._report(state)
-        if self._lines and time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_SECONDS
-            note(f"{_text(state)} ({state.step} of {state.steps})")
 
 
 def _text(state: Progress) -> str:

@@ -15,7 +15,7 @@ from segment_duo.cli.options import (
     SocketOption,
     load_settings,
 )
-from segment_duo.cli.output import note
+from segment_duo.cli.output import note, waiting
 from segment_duo.errors import UsageError
 from segment_duo.stores.base import has_magic
 
@@ -114,7 +114,8 @@ def tui(
         keymap=resolved.config.keys,
         elsewhere=lambda folder: Session(resolved, out=folder, notify=tell),
     )
-    app.run()
+    with waiting.hushed():
+        app.run()
     if app.return_code:
         raise SystemExit(app.return_code)
 

@@ -58,6 +58,10 @@ class Engine(ABC):
         """What the engine holds and does; answers at once, also while it computes."""
 
     @abstractmethod
+    def doing(self) -> str:
+        """What it does now, in a few words for whoever waits for it. Soon there, raises nothing."""
+
+    @abstractmethod
     def models(self) -> ModelList:
         """The models the engine itself can run, with its default."""
 

@@ -16,6 +16,7 @@ from segment_duo.engine.protocol import (
     A,
     EmbedRequest,
     EngineStatus,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -24,8 +25,9 @@ from segment_duo.engine.protocol import (
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, ImageMissing, Wire, parse_event, rebuilt
-from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable
+from segment_duo.engine.status import in_words
+from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, Wire, parse_event, rebuilt
+from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable, SegduoError
 from segment_duo.models.registry import ModelChoice
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DOING_SECONDS = 1.0
+"""For the answer of an engine that is asked what it does; it is said every few seconds."""
 KEPT_IMAGES = 2
 """Uploaded images whose pixels the client keeps for a re-upload (the picture at hand and the one before it)."""
 
@@ -69,6 +73,15 @@ class EngineClient(Engine):
 
     def status(self) -> EngineStatus:
         return EngineStatus.model_validate_json(self._repeated(lambda: self.wire.request("GET", protocol.STATUS)))
+
+    def doing(self) -> str:
+        from segment_duo.engine import lifecycle
+
+        try:
+            status = lifecycle.probe(self.settings, seconds=DOING_SECONDS)
+        except SegduoError:
+            return "it does not answer"
+        return "it is being started" if status is None else in_words(status)
 
     def models(self) -> ModelList:
         return ModelList.model_validate_json(self._repeated(lambda: self.wire.request("GET", protocol.MODELS)))
@@ -241,7 +254,6 @@ class EngineClient(Engine):
         lifecycle.ensure_running(self.settings)
 
     def _dead(self, lost: ConnectionLost) -> EngineFailed:
-        from segment_duo.engine import lifecycle
 
         if not self.settings.own_socket:
             # Its log is elsewhere, and more often than the engine it is the connection that ended.
@@ -250,7 +262,9 @@ class EngineClient(Engine):
                 "Is `ssh -L` still up, and the engine alive there? Then run the command again.",
             )
         what = "the engine stopped in the middle of the work" if lost.working else "the engine went away"
-        tail = lifecycle.last_words(self.settings.log) if self._startable else ""
+        from segment_duo.engine import log_file
+
+        tail = log_file.last_words(self.settings.log) if self._startable else ""
         message = f"{what}; the end of its log:\n{tail}" if tail else f"{what} ({lost.reason})"
         return EngineFailed(message, "`segduo engine logs` shows more. A too large image or model runs out of memory.")
 

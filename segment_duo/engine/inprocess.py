@@ -19,6 +19,7 @@ from segment_duo.engine.protocol import (
     A,
     EmbedRequest,
     EngineStatus,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -28,7 +29,8 @@ from segment_duo.engine.protocol import (
     StreamEvent,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import ImageMissing, Job, job_for
+from segment_duo.engine.status import far
+from segment_duo.engine.worker import Job, job_for
 from segment_duo.errors import EngineFailed
 from segment_duo.models.registry import ModelChoice
 
@@ -46,6 +48,7 @@ class InProcessEngine(Engine):
         self._operations = Operations(settings)
         self._pixels_of = pixels_of
         self._started = time.monotonic()
+        self._job: Job | None = None
 
     def close(self) -> None:
         self._operations = Operations(self.settings)  # the model and the images go, what is on disk stays
@@ -65,6 +68,12 @@ class InProcessEngine(Engine):
             rss_bytes=psutil.Process().memory_info().rss,
             in_process=True,
             **self._operations.status_fields(),
+        )
+
+    def doing(self) -> str:
+        job = self._job
+        return (
+            "it begins, in this process" if job is None else far(job.kind, job.phase, job.done, job.total, job.seconds)
         )
 
     def models(self) -> ModelList:
@@ -100,7 +109,7 @@ class InProcessEngine(Engine):
     ) -> A:
         def once() -> A:
             if operation.collector is None or operation.event is None:
-                return cast("A", _run(_InlineJob(operation.name, image_id, work(None))))
+                return cast("A", self._run(_InlineJob(operation.name, image_id, work(None))))
             collector, tell = operation.collector(), on_event or _unheard
 
             def emit(event: StreamEvent) -> None:
@@ -113,7 +122,7 @@ class InProcessEngine(Engine):
                     job.cancel()
 
             made = operation.event
-            done = _run(_InlineJob(operation.name, image_id, work(emit), follow))
+            done = self._run(_InlineJob(operation.name, image_id, work(emit), follow))
             tell(done)
             return cast("A", collector.result(done))
 
@@ -129,6 +138,11 @@ class InProcessEngine(Engine):
 
     def release(self, image_id: str | None = None) -> ReleaseReport:
         return self._operations.release(image_id)
+
+    def _run(self, job: Job) -> Any:
+        self._job = job
+        job.run()()
+        return job.future.result()
 
     def _with_pixels(self, image_id: str, attempt: Callable[[], T]) -> T:
         try:
@@ -154,11 +168,6 @@ class _InlineJob(Job):
         super().progress(phase, done, total)
         if self._follow is not None:
             self._follow(self)
-
-
-def _run(job: Job) -> Any:
-    job.run()()
-    return job.future.result()
 
 
 def _unheard(_event: object) -> None:

@@ -28,6 +28,7 @@ from segment_duo.engine.protocol import (
     AutoRequest,
     AvailableModel,
     EmbedRequest,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -38,13 +39,13 @@ from segment_duo.engine.protocol import (
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import ImageMissing, Job
+from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
-from segment_duo.models.registry import ModelChoice, needs
+from segment_duo.models.registry import ModelChoice, automatic_needs, needs
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
-from segment_duo.segmenters.base import Capability, Embedding
+from segment_duo.segmenters.base import Embedding
 from segment_duo.segmenters.plugins import SAM2
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
@@ -193,7 +194,7 @@ class Operations:
             PredictedObject(
                 prompt.object_id,
                 tuple(self._candidate(one, prompt, scope, number) for number, one in enumerate(answer)),
-                previous_lost=gone,
+                mask_input_lost=gone,
             )
             for prompt, answer, gone in zip(request.prompts, answers, lost, strict=True)
         ]
@@ -202,8 +203,8 @@ class Operations:
     def auto(self, job: Job, image_id: str, request: AutoRequest) -> AutoEvent:
         started = time.monotonic()
         choice = self._choose(request.model)
-        choice.require(Capability.AUTOMATIC)
         parameters = request.parameters
+        choice.require(*automatic_needs(parameters))
         self._tell_begin(job, image_id, choice)
         model = self._load(job, choice)
         embeds = model.segmenter.embeds
@@ -353,8 +354,8 @@ class Operations:
         arrays, lost = [], []
         for prompt in request.prompts:
             _check_inside(prompt, embedding.width, embedding.height)
-            mask_input = self._logits.get(scope, prompt.previous) if prompt.previous else None
-            lost.append(prompt.previous is not None and mask_input is None)
+            mask_input = self._logits.get(scope, prompt.mask_input) if prompt.mask_input else None
+            lost.append(prompt.mask_input is not None and mask_input is None)
             if mask_input is None and prompt.mask is not None:
                 mask_input = mask_logits(prompt.mask, embedding.height, embedding.width, input_size)
             box = prompt.box

@@ -18,6 +18,7 @@ from typing import Annotated, Any, cast
 from fastapi import Body, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from h11 import LocalProtocolError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -30,6 +31,7 @@ from segment_duo.engine.protocol import (
     EmbedRequest,
     EngineStatus,
     ErrorMessage,
+    ImageMissing,
     ModelRequest,
     Operation,
     Q,
@@ -38,7 +40,7 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.uploads import UploadLimits, Uploads
-from segment_duo.engine.worker import Compute, Emit, ImageMissing, Job, Worker, job_for
+from segment_duo.engine.worker import Compute, Emit, Job, Worker, job_for
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,
@@ -213,6 +215,8 @@ class _Gate:
         self._service.open_requests += 1
         try:
             await self._app(scope, limited, send)
+        except LocalProtocolError:
+            pass  # The body was no HTTP, so no answer can be sent any more: the server closes the connection.
         finally:
             self._service.open_requests -= 1
             self._service.last_used = time.monotonic()

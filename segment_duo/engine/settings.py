@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segment_duo.config import Config
 from segment_duo.errors import ConfigError
-from segment_duo.paths import MAX_SOCKET_BYTES, Paths
+from segment_duo.paths import MAX_SOCKET_BYTES, Paths, absolute
 
 ENGINE_FIELDS = frozenset(
     {
@@ -45,7 +45,7 @@ class EngineSettings(BaseModel):
         Raises:
             ConfigError: the socket's path is too long for the operating system.
         """
-        socket = (config.socket or paths.socket).expanduser().absolute()
+        socket = absolute(config.socket or paths.socket)
         check_socket_length(socket)
         return cls(
             socket=socket,

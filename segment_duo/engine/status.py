@@ -1,4 +1,4 @@
-"""What the engine's status says of images and caches in memory. Reads only; answers at once."""
+"""What the engine's status says of images and caches in memory, and what it says to people. Reads only; answers at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
 from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import CacheUse, HeldImage
+from segment_duo.engine.protocol import CacheUse, EngineStatus, HeldImage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,3 +46,25 @@ def memory_use(bound: int, pixels: Pixels, cache: EmbeddingCache, logits: int) -
     """Bytes of pixels, embeddings, candidates and ``logits`` together."""
     held = cache.memory_use()
     return CacheUse(used=held.used + pixels.used + logits, bound=bound, entries=held.entries + len(pixels))
+
+
+def in_words(status: EngineStatus) -> str:
+    """What the engine does, for somebody who waits for it."""
+    parts = []
+    if status.state == "starting":
+        parts.append("it is being started")
+    if status.running is not None:
+        job = status.running
+        parts.append(far(job.kind, job.phase, job.done, job.total, job.seconds))
+    if status.queue:
+        parts.append(f"{len(status.queue)} in the queue")
+    if status.uploads:
+        received, whole = sum(one.received for one in status.uploads), sum(one.bytes for one in status.uploads)
+        parts.append(f"pixels on their way, {received / 2**20:.0f} of {whole / 2**20:.0f} MiB")
+    return ", ".join(parts) or "nothing is asked of it yet"
+
+
+def far(kind: str, phase: str, done: int, total: int, seconds: float) -> str:
+    """How far a job is: ``auto: points 256 of 1024, for 12 s``."""
+    count = f" {done} of {total}" if total else ""
+    return f"{kind}: {phase}{count}, for {seconds:.0f} s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from segment_duo.types import Box, Mask, Point, Prompt, Rle
+from segment_duo.types import Box, ImageFacts, Mask, Point, Prompt, Rle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,15 @@ def holds(part: Box, prompt: Prompt) -> bool:
     corners = [(box.x0, box.y0), (box.x1, box.y1)] if box else []
     places = [*((point.x, point.y) for point in prompt.points), *corners]
     return all(part.x0 <= x <= part.x1 and part.y0 <= y <= part.y1 for x, y in places)
+
+
+def cut_mask(prompt: Prompt, facts: ImageFacts) -> Prompt:
+    """The same prompt for the image without its banner: its mask has that size."""
+    from segment_duo.masks.rle import resize_canvas
+
+    if prompt.mask is None or not facts.banner.height:
+        return prompt
+    return dataclasses.replace(prompt, mask=resize_canvas(prompt.mask, facts.cut_height, facts.width))
 
 
 def into_part(prompt: Prompt, part: Box) -> Prompt:

@@ -3,6 +3,7 @@
 nano                   shipped in the package: works at once, offline
 sam2.1-tiny ... -large Meta's checkpoints, pulled on request
 NAME                   trained by the user: ``<models folder>/NAME/{model.yaml,model.pt,card.json}``
+ADDED                  files of other runtimes with a card: ``<models folder>/NAME/card.json`` (:mod:`segment_duo.segmenters.added`)
 watershed              a method without weights
 custom                 a pair of absolute paths: ``model_config_path`` and ``checkpoint_path``
 EXTERNAL               commands of other programs: ``[external.NAME]`` of ``config.toml``
@@ -28,11 +29,11 @@ from segment_duo.durable import make_private_folders, replace_file
 from segment_duo.errors import ConfigError, ModelError, UsageError
 from segment_duo.models import licences
 from segment_duo.paths import Paths
-from segment_duo.segmenters import external, plugins, watershed
+from segment_duo.segmenters import added, external, plugins, watershed
 from segment_duo.segmenters.base import Capability, Option, SegmenterInfo, check_options, fingerprint
 from segment_duo.segmenters.plugins import SAM2, PlugIn
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM21, SAM_INPUT, ModelSpec
-from segment_duo.types import Prompt
+from segment_duo.types import AutoParameters, Prompt
 
 NANO = "nano"
 CUSTOM = "custom"
@@ -40,7 +41,17 @@ NANO_DIR = Path(__file__).resolve().parent / "nano"
 
 Origin = Literal["flag", "configured", "pulled", "fallback"]
 State = Literal[
-    "packaged", "pulled", "partial", "missing", "damaged", "trained", "custom", "built-in", "external", "plug-in"
+    "packaged",
+    "pulled",
+    "partial",
+    "missing",
+    "damaged",
+    "trained",
+    "added",
+    "custom",
+    "built-in",
+    "external",
+    "plug-in",
 ]
 
 
@@ -72,7 +83,7 @@ class KnownModel:
 
     @property
     def usable(self) -> bool:
-        return self.state in {"packaged", "pulled", "trained", "custom", "built-in", "external", "plug-in"}
+        return self.state not in {"partial", "missing", "damaged"}
 
     @property
     def asks(self) -> bool:
@@ -175,6 +186,7 @@ def _without_plug_ins(paths: Paths, config: Config | None) -> list[KnownModel]:
     models = [_nano(paths)]
     models += [_official(paths, spec) for spec in SAM21]
     models += _trained(paths)
+    models += _added(paths)
     models.append(_described(watershed.INFO, "built-in", watershed.INFO.id))
     models += _external(paths, {model.id for model in models})
     if config is not None and config.model_config_path and config.checkpoint_path:
@@ -231,6 +243,11 @@ def needs(prompts: Iterable[Prompt]) -> set[Capability]:
         found |= {Capability.BOX} if prompt.box is not None else set()
         found |= {Capability.MASK_INPUT} if prompt.mask is not None else set()
     return found
+
+
+def automatic_needs(parameters: AutoParameters) -> set[Capability]:
+    """What a model must be able to do for automatic masks with these parameters."""
+    return {Capability.AUTOMATIC} | ({Capability.TEXT} if parameters.text else set())
 
 
 def split_options(named: str) -> tuple[str, dict[str, str]]:
@@ -409,18 +426,47 @@ def _official(paths: Paths, spec: ModelSpec) -> KnownModel:
     )
 
 
-def _trained(paths: Paths) -> list[KnownModel]:
+RESERVED = frozenset({NANO, CUSTOM, watershed.INFO.id, *(spec.id for spec in SAM21)})
+
+
+def _own_folders(paths: Paths) -> list[Path]:
+    """Folders of trained and added models."""
     try:
-        folders = sorted(
-            entry for entry in paths.models_dir.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        return sorted(
+            entry
+            for entry in paths.models_dir.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and entry.name not in RESERVED
         )
     except OSError:
         return []
-    reserved = {NANO, CUSTOM, watershed.INFO.id, *(spec.id for spec in SAM21)}
+
+
+def _added(paths: Paths) -> list[KnownModel]:
     found = []
-    for folder in folders:
+    for folder in _own_folders(paths):
+        try:
+            card = added.read_card(folder)
+        except ModelError as error:
+            text = f"{error.message}; {error.hint}"
+            found.append(KnownModel(folder.name, text, "damaged", "", Path(), 0, family="", capabilities=frozenset()))
+            continue
+        if card is None:
+            continue
+        gone = [file for file in card.paths(folder) if not file.is_file()]
+        if gone:
+            text = f"{gone[0]} is missing"
+            found.append(KnownModel(folder.name, text, "damaged", "", Path(), 0, family=card.family))
+            continue
+        known = _described(card.info(folder.name, folder), "added", card.family)
+        found.append(replace(known, config=str(folder), bytes=card.bytes))
+    return found
+
+
+def _trained(paths: Paths) -> list[KnownModel]:
+    found = []
+    for folder in _own_folders(paths):
         config, checkpoint = folder / "model.yaml", folder / "model.pt"
-        if folder.name in reserved or not (config.exists() or checkpoint.exists()):
+        if not (config.exists() or checkpoint.exists()):
             continue
         if not (config.is_file() and checkpoint.is_file()):
             missing = checkpoint.name if config.is_file() else config.name

@@ -274,10 +274,10 @@ def _record(mask: CroppedMask, number: int, height: int, width: int) -> Mask:
 OnProgress = Callable[[str, int, int], None]
 """Called with (phase, done, total); the phase names the unit: ``points``, ``tiles`` or ``frames``."""
 
-Window = tuple[int, int, int, int]
+CropBox = tuple[int, int, int, int]
 """XYXY in image pixels, ends exclusive."""
 
-EmbedCrop = Callable[[Window, Callable[[], Any]], Any]
+EmbedCrop = Callable[[CropBox, Callable[[], Any]], Any]
 """Given a crop's window and a function that computes its embedding, returns the embedding: the place for a cache."""
 
 

@@ -40,6 +40,8 @@ BUILT_IN = {
     SAM2: "segment_duo.segmenters.sam2.segmenter:load",
     "watershed": "segment_duo.segmenters.watershed.method:load",
     "external": "segment_duo.segmenters.external:load",
+    "onnx": "segment_duo.segmenters.onnx.segmenter:load",
+    "hf": "segment_duo.segmenters.hf.segmenter:load",
 }
 """Where the loaders of this program's own families are. By name: they import torch and other heavy packages."""
 

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import ConfigError, UsageError
+from segment_duo.paths import absolute, current_folder
 from segment_duo.stores.base import Store, checked_path
 from segment_duo.stores.local import LocalStore
 from segment_duo.types import DROPS_PREFIX, ImageRef, StoreKind
-from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
     from segment_duo.paths import Paths
+    from segment_duo.waiting import StillWaiting
 
 _MIB = 1024 * 1024
 
 
-def parse_reference(text: str, *, cwd: Path) -> ImageRef:
+def parse_reference(text: str, *, cwd: Path | None = None) -> ImageRef:
     """What ``text`` means: a file or folder, on Drops or here. Nothing is looked up, and wildcards stay as they are.
 
     ``/drops/labdaq/a.tif``, ``drops:/labdaq/a.tif`` and ``drops:/drops/labdaq/a.tif`` are the server's ``/labdaq/a.tif``; everything
-    else is local, relative to ``cwd``, with ``~`` expanded. (A local file called ``drops:x`` is ``./drops:x``.)
+    else is local, relative to ``cwd`` (the current folder), with ``~`` expanded. (A local file called ``drops:x`` is ``./drops:x``.)
 
     Raises:
         UsageError: empty text, a NUL character, or ``..`` on Drops.
+        InputError: relative to a current folder that has been removed.
     """
     if not text.strip():
         raise UsageError("an empty path")
@@ -35,7 +36,9 @@ def parse_reference(text: str, *, cwd: Path) -> ImageRef:
         raise UsageError("a path that holds a NUL character")
     if text.startswith(("drops:", DROPS_PREFIX)) or text == DROPS_PREFIX.rstrip("/"):
         return ImageRef(StoreKind.DROPS, drops_path(text))
-    path = cwd / _home_expanded(Path(text))
+    path = _home_expanded(Path(text))
+    if not path.is_absolute():
+        path = (cwd or current_folder()) / path
     if ".." in path.parts:
         # The kernel follows links before it goes up; cutting "x/.." out of the text could name another file.
         folder, name = (path, "") if path.name == ".." else (path.parent, path.name)
@@ -50,8 +53,8 @@ def _home_expanded(path: Path) -> Path:
         return path
 
 
-def open_store(kind: StoreKind, config: Config, paths: Paths, tell: Callable[[str], None] | None = None) -> Store:
-    """The store of that kind under this configuration. Nothing is contacted yet. ``tell`` hears that a server is waited for.
+def open_store(kind: StoreKind, config: Config, paths: Paths, waiting: StillWaiting | None = None) -> Store:
+    """The store of that kind under this configuration. Nothing is contacted yet. ``waiting`` tells that a server is waited for.
 
     Raises:
         ConfigError: Drops without an address, or ``use_local_files`` without ``local_root``.
@@ -63,7 +66,7 @@ def open_store(kind: StoreKind, config: Config, paths: Paths, tell: Callable[[st
             raise ConfigError(
                 "use_local_files is on, but local_root is not set", "Set SEGDUO_LOCAL_ROOT to the mounted folder."
             )
-        return LocalStore(Path(config.local_root).expanduser().absolute(), StoreKind.DROPS)
+        return LocalStore(absolute(config.local_root), StoreKind.DROPS)
     if not config.drops_url:
         raise ConfigError(
             "no address of the Drops file server",
@@ -74,7 +77,7 @@ def open_store(kind: StoreKind, config: Config, paths: Paths, tell: Callable[[st
 
     password = config.drops_password.get_secret_value() if config.drops_password else ""
     cache = ContentCache(paths.content_dir, config.content_cache_mib * _MIB) if config.content_cache_mib else None
-    return DropsStore(config.drops_url, config.drops_username or "", password, cache, waiting=StillWaiting(tell))
+    return DropsStore(config.drops_url, config.drops_username or "", password, cache, waiting=waiting)
 
 
 def drops_path(text: str) -> str:

@@ -2,13 +2,15 @@
 
 The limit that ``requests`` offers is one between two bytes. It lets a server that trickles hold a command for ever (in the body or already in
 the headers), and it ends the upload of a large file on a slow line, because Python takes it for the whole of it. Here each piece
-that is sent or received has a limit of its own, and a clock limits the whole.
+that is sent or received has a limit of its own, and a clock limits the whole. Looking up a name has no limit there at all; here it has one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
+import threading
 import time
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager, ProxyManager
@@ -65,8 +68,8 @@ class Clock:
 class PacedAdapter(HTTPAdapter):
     """Connections of a ``requests`` session that keep to a clock. For one thread: one request at a time."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._pools = _paced_pools(clock)
+    def __init__(self, clock: Clock, look_up_seconds: float) -> None:
+        self._pools = _paced_pools(clock, look_up_seconds)
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -79,7 +82,32 @@ class PacedAdapter(HTTPAdapter):
         return manager
 
 
-def _paced_pools(clock: Clock) -> dict[str, type[HTTPConnectionPool]]:
+def addresses(host: str, port: int, seconds: float) -> list[str]:
+    """The numeric addresses of a host, in the system's order.
+
+    Raises:
+        socket.gaierror: there are none, or the look-up took longer than ``seconds``. Nothing can end it: it is left to itself.
+    """
+    found: list[str] = []
+    failure: list[OSError] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            failure.append(error if isinstance(error, socket.gaierror) else socket.gaierror(str(error)))
+
+    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    if not found:
+        raise socket.gaierror(socket.EAI_AGAIN, f"not looked up within {seconds:g} s")
+    return list(dict.fromkeys(found))
+
+
+def _paced_pools(clock: Clock, look_up_seconds: float) -> dict[str, type[HTTPConnectionPool]]:
     class Response(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
             super().__init__(sock, *args, **kwargs)
@@ -87,7 +115,26 @@ def _paced_pools(clock: Clock) -> dict[str, type[HTTPConnectionPool]]:
 
     class Paced:
         sock: socket.socket | None
+        host: str
+        port: int
+        _dns_host: str
         response_class: type[HTTPResponse] = Response
+
+        def _new_conn(self) -> socket.socket:
+            name = self._dns_host  # what is connected to; `host` stays the name, which certificates are checked against
+            try:
+                found = addresses(name.strip("[]"), self.port, look_up_seconds)
+            except socket.gaierror as error:
+                raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+            try:
+                for address in found[:-1]:
+                    self._dns_host = address
+                    with contextlib.suppress(ConnectTimeoutError, NewConnectionError):
+                        return super()._new_conn()  # type: ignore[misc,no-any-return]
+                self._dns_host = found[-1]
+                return super()._new_conn()  # type: ignore[misc,no-any-return]
+            finally:
+                self._dns_host = name
 
         def send(self, data: Any) -> None:
             if self.sock is None or not isinstance(data, bytes):

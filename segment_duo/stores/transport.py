@@ -44,6 +44,8 @@ _EVERY_ROUTE = ""
 class Patience:
     """How long to wait for the server, and how often to try.
 
+    Looking up the server's name may take ``look_up_seconds`` (the system's own patience is half a minute and more).
+
     Pauses begin at ``first_pause`` seconds and double, each shortened at random by up to half, so that many clients do not come back
     at once. ``read_seconds`` is the longest silence. A request and its answer together may take ``answer_seconds`` plus their size divided
     by ``slowest_rate`` (bytes a second), so that a trickle of bytes cannot hold a command for ever.
@@ -52,6 +54,7 @@ class Patience:
     attempt and bears a silence of ``known_down_read_seconds`` only, so that a batch does not wait for it image by image.
     """
 
+    look_up_seconds: float = 10.0
     connect_seconds: float = 5.0
     read_seconds: float = 60.0
     answer_seconds: float = 120.0
@@ -63,9 +66,9 @@ class Patience:
     known_down_read_seconds: float = 5.0
 
     def longest(self, size: int = 0) -> float:
-        """Seconds after which a question is answered or given up, when it and its answers have ``size`` bytes in all; looking up the server's
-        name not counted."""
-        attempt = self.connect_seconds + self.answer_seconds + size / self.slowest_rate
+        """Seconds after which a question is answered or given up, when it and its answers have ``size`` bytes in all, and the server has one
+        address."""
+        attempt = self.look_up_seconds + self.connect_seconds + self.answer_seconds + size / self.slowest_rate
         return self.attempts * attempt + (self.attempts - 1) * self.longest_pause
 
 
@@ -258,7 +261,7 @@ class Connection:
             session.headers.update({"User-Agent": f"segduo/{__version__}", "Accept-Encoding": "identity"})
             clock = Clock(self._patience.answer_seconds, self._patience.slowest_rate)
             for scheme in ("http://", "https://"):
-                session.mount(scheme, PacedAdapter(clock))
+                session.mount(scheme, PacedAdapter(clock, self._patience.look_up_seconds))
             pair = self._sessions.pair = session, clock
         return pair
 

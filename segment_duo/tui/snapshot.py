@@ -24,7 +24,7 @@ class Snapshot:
         masks: in list order.
         ticked: ids of the selected masks.
         points, box: the prompt of the mask being made.
-        previous: the engine's handle of the low-res logits that this prompt refines.
+        mask_input: the engine's handle of the low-res logits that this prompt refines.
         part: what the model sees of the image for this prompt; None for all of it.
         refines: id of the mask that the prompt corrects; accepting replaces it.
         verdicts: mask id -> accepted or rejected.
@@ -35,7 +35,7 @@ class Snapshot:
     ticked: frozenset[int] = frozenset()
     points: tuple[Point, ...] = ()
     box: Box | None = None
-    previous: str | None = None
+    mask_input: str | None = None
     part: Box | None = None
     refines: int | None = None
     logits: Mapping[int, Logits] = field(default_factory=dict)

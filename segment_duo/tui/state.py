@@ -97,21 +97,21 @@ class Document:
     def mask(self, mask_id: int | None) -> Mask | None:
         return next((mask for mask in self.masks if mask.id == mask_id), None)
 
-    def prompt(self, *, mask_input: bool = False) -> Prompt | None:
-        """What to ask the engine for the present points, or None without any. ``mask_input``: the model takes a mask to go on with."""
+    def prompt(self, *, as_mask: bool = False) -> Prompt | None:
+        """What to ask the engine for the present points, or None without any. ``as_mask``: the model takes a mask to go on with."""
         if not self.pointing:
             return None
         found = self.present
         points, box = found.points, found.box
         mask = self.refining
-        if mask is not None and found.previous is None:
+        if mask is not None and found.mask_input is None:
             # Without logits to go on with, the mask itself says which object is meant, and its box, grown to what is to be added.
             x, y, width, height = mask.bbox
             xs = [x, x + max(width - 1, 1), *(point.x for point in points if point.label)]
             ys = [y, y + max(height - 1, 1), *(point.y for point in points if point.label)]
             box = box or Box(min(xs), min(ys), max(xs), max(ys))
-            return Prompt(points=points, box=box, mask=mask.rle if mask_input else None)
-        return Prompt(points=points, box=box, previous=found.previous)
+            return Prompt(points=points, box=box, mask=mask.rle if as_mask else None)
+        return Prompt(points=points, box=box, mask_input=found.mask_input)
 
     # Edits: each is one undo step
 
@@ -128,17 +128,19 @@ class Document:
     def _ask(self, name: str, asked: Snapshot, part: Box | None) -> None:
         """Go on with the logits of the mask that is shown, as long as the prompt stays in the part of the image they are of."""
         stays = asked.part is None or holds(asked.part, Prompt(asked.points, asked.box))
-        if stays and (self.pointing or asked.previous is not None):
-            self._edit(name, replace(asked, previous=self._shown_logits()))
+        if stays and (self.pointing or asked.mask_input is not None):
+            self._edit(name, replace(asked, mask_input=self._shown_logits()))
         else:
-            self._edit(name, replace(asked, previous=None, part=part))
+            self._edit(name, replace(asked, mask_input=None, part=part))
 
     def drop_prompt(self) -> bool:
         """Forget points and box; False when there were none."""
         self.corner = None
         if not self.pointing and self.present.refines is None:
             return False
-        self._edit("points removed", replace(self.present, points=(), box=None, previous=None, part=None, refines=None))
+        self._edit(
+            "points removed", replace(self.present, points=(), box=None, mask_input=None, part=None, refines=None)
+        )
         return True
 
     def refine(self, mask_id: int) -> bool:
@@ -155,7 +157,7 @@ class Document:
             self.present,
             points=points,
             box=None,
-            previous=known.handle if known else None,
+            mask_input=known.handle if known else None,
             part=known.part if known else None,
             refines=mask_id,
         )
@@ -423,7 +425,7 @@ class Document:
 
     def _shown_logits(self) -> str | None:
         candidate = self.candidate
-        return candidate.logits if candidate else self.present.previous
+        return candidate.logits if candidate else self.present.mask_input
 
 
 def is_corrected(mask: Mask) -> bool:

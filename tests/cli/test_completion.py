@@ -49,6 +49,8 @@ def asked(shell: Shell, kind: str, words: list[str]) -> set[str]:
     [
         (["auto", "--preset", "f"], {"fine"}),
         (["auto", "--model", "sam2.1-t"], {"sam2.1-tiny"}),
+        (["models", "pull", ""], {"sam2.1-tiny", "sam2.1-small", "sam2.1-base-plus", "sam2.1-large"}),
+        (["models", "show", "na"], {"nano"}),
         (["embed", "--device", "c"], {"cuda", "cpu"}),
         (["masks", "export", "-f", "coco"], {"coco", "coco-rle"}),
         (["masks", "import", "-f", "np"], {"npz"}),

@@ -6,12 +6,16 @@ import json
 import os
 import pty
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import IO
 
 import pytest
 from PIL import Image
 
+from segment_duo.cli import output
+from segment_duo.waiting import StillWaiting
 from tests.cli_shell import Shell
 from tests.drops_server import DropsServer
 
@@ -171,3 +175,61 @@ def test_one_odd_time_leaves_a_folder_listable(alone: Shell) -> None:
             }
             listed = json.loads(run(alone, "ls", "/drops/labdaq", "--json", stdout=subprocess.PIPE).stdout)
             assert {row["name"]: row["modified"] is None for row in listed} == {"a.png": True, "b.png": False}
+
+
+def test_where_stderr_is_no_terminal_a_silence_ends_with_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    heard = threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        heard.set()
+
+    monkeypatch.setattr(output, "waiting", StillWaiting(tell, 0.05))
+    with output.progress("training ours") as report:
+        report(7, 240, "loss 1.50")
+        heard.clear()
+        assert heard.wait(60)
+    assert told[-1] == "training ours: loss 1.50 (7 of 240)"
+
+
+def test_nothing_is_said_while_the_user_is_asked_or_sees_a_bar_move() -> None:
+    told: list[str] = []
+    waiting = StillWaiting(told.append, 0.02)
+    turns = 0
+
+    def what() -> str:
+        nonlocal turns
+        turns += 1
+        return "still waiting"
+
+    with waiting.during(what):
+        with waiting.hushed():
+            time.sleep(0.2)
+            assert (turns, told) == (0, [])
+        until = time.monotonic() + 60
+        while not told and time.monotonic() < until:
+            time.sleep(0.01)
+    assert told[0] == "still waiting"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["config", "show"], 0, b""),
+        (["ls", "{there}"], 0, b""),
+        (["info", "{there}/a.png"], 0, b""),
+        (["ls"], 7, b"the current folder does not exist any more"),
+        (["info", "a.png"], 7, b"the current folder does not exist any more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_in_a_folder_that_was_removed(alone: Shell, arguments: list[str], code: int, said: bytes) -> None:
+    alone.image("a.png")
+    words = [word.format(there=alone.folder) for word in arguments]
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *alone.command(*words)], cwd=alone.folder, env=alone.environment, capture_output=True
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
+    assert said in done.stderr

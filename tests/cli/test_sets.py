@@ -47,6 +47,20 @@ def test_append_keeps_the_series(shell: Shell) -> None:
     assert "the set before" not in appended.stderr
 
 
+def test_what_is_cut_stays_in_the_series(shell: Shell) -> None:
+    make_sets(shell)
+    grain = ("--suffix", "grain")
+    shell.run("point", "a.png", "--points", "clicks.csv", *grain).ok()
+
+    def version(*arguments: str) -> str:
+        return str(shell.run("masks", *arguments, "--json").ok().json["version"])
+
+    assert version("keep", "a.png@grain", "0", "1", "2") == "grain_1"
+    assert version("rm-mask", "masks/a_grain_1.pkl", "1") == "grain_2"
+    assert version("filter", "a.png@grain_2", "--min-area", "1", "--suffix", "") == "2"
+    assert version("filter", "a.png@0", "--min-area", "1", *grain) == "grain_3"
+
+
 def test_the_file_of_a_set_is_taken_wherever_a_set_is(shell: Shell) -> None:
     make_sets(shell)
     file = "masks/a.pkl"
@@ -58,6 +72,13 @@ def test_the_file_of_a_set_is_taken_wherever_a_set_is(shell: Shell) -> None:
     assert len(json.loads(shell.run("masks", "export", file, "-f", "coco-rle", "-t", "-").ok().stdout)) == 4
     rows = shell.run("measure", "masks/*.pkl").ok().lines
     assert len(rows) == 1 + 4 + 1 + 1
+    shown = shell.run("show", file, "--width", "40").ok()
+    assert (len(shown.lines) > 5, shown.stderr) == (True, f"{shell.folder / file}: 4 masks\n")
+    added = shell.run("point", "a.png", "-p", "30,30", "--onto", file, "--json").ok().json
+    assert (added["masks"], added["new"]) == (5, 1)
+    shell.image("b.png", seed=1)
+    foreign = shell.run("point", "b.png", "-p", "30,30", "--onto", file)
+    assert (foreign.code, "is not a set of" in foreign.stderr) == (7, True)
     by_image = shell.run("measure", "a.png@0", "--json").ok().json
     assert by_image["rows"] == shell.run("measure", file, "--json").ok().json["rows"]
 

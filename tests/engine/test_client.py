@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 
-from segment_duo.config import Config
+from segment_duo.config import Config, Resolved
 from segment_duo.engine import client as client_module
 from segment_duo.engine import lifecycle, protocol
 from segment_duo.engine.api import engine_model
@@ -37,7 +37,9 @@ from segment_duo.errors import (
     error_from_slug,
 )
 from segment_duo.models.registry import ModelChoice
+from segment_duo.session import Session
 from segment_duo.types import AutoParameters, Box, Point, Prompt
+from segment_duo.waiting import StillWaiting
 from tests.engine_fixtures import Home, ScriptedEngine, ThreadedEngine, home, scripted, threaded, wait_for  # noqa: F401
 
 Start = Callable[..., ScriptedEngine]
@@ -118,6 +120,28 @@ class TestUpload:
         view = np.moveaxis(np.random.default_rng(1).integers(0, 255, (3, 30, 40), dtype=np.uint8), 0, 2)[::-1, ::2]
         state = engine.client().ensure_image(view)
         assert np.array_equal(engine.compute.pixels[state.id], view)
+
+
+class TestWaiting:
+    def test_whoever_waits_hears_what_the_engine_does(self, threaded: StartThread, home: Home) -> None:
+        threaded(embed_seconds=1.0)
+        told: list[str] = []
+        session = Session(Resolved(home.config, {}), home.paths, waiting=StillWaiting(told.append, 0.05))
+        session.embed(session.open_array(picture()))
+        assert "still waiting for the engine: embed: encoder, for 0 s" in told
+
+    def test_it_hears_of_the_queue_and_of_an_engine_that_is_gone(self, threaded: StartThread) -> None:
+        engine = threaded(embed_seconds=1.0)
+        client = engine.client()
+        assert client.doing() == "nothing is asked of it yet"
+        threads = [threading.Thread(target=engine.client().ensure_image, args=(picture(seed),)) for seed in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: client.doing() == "embed: encoder, for 0 s, 2 in the queue")
+        for thread in threads:
+            thread.join()
+        engine.end()
+        assert client.doing() == "it is being started"
 
 
 class TestEviction:
@@ -437,7 +461,7 @@ class TestWire:
             assert protocol.AUTO.load(line) == event
 
     def test_requests_round_trip(self) -> None:
-        prompt = Prompt(points=(Point(1.5, 2.25, 0),), box=Box(0, 0, 5, 6), previous="h", object_id="7")
+        prompt = Prompt(points=(Point(1.5, 2.25, 0),), box=Box(0, 0, 5, 6), mask_input="h", object_id="7")
         request = protocol.PredictRequest(prompts=[prompt], multimask_output=True, preview_max_side=100)
         assert protocol.PredictRequest.model_validate_json(request.model_dump_json(exclude_defaults=True)) == request
         auto = protocol.AutoRequest(parameters=AutoParameters(point_grids=(((0.5, 0.5),),), region=Box(1, 2, 3, 4)))

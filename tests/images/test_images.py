@@ -576,7 +576,10 @@ def test_odd_files_write_nothing_to_stderr(tmp_path: Path) -> None:
     read = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
     assert read.keys() == files.keys()
     assert read["fax"] == read["fax0"] == "TIFF"
-    assert read["broken fax"] == "refused"
+    assert read["broken fax"] in (
+        "refused",
+        "TIFF",
+    )  # libtiff from 2026.10.10 of imagecodecs on fills the lines it cannot read
     assert np.array_equal(read_image(files["fax"], name="a").pixels[..., 0] > 0, bilevel)
     assert np.array_equal(read_image(files["fax0"], name="a").pixels[..., 0] > 0, bilevel)
 

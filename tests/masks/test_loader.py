@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_nothing_of_a_hostile_file_runs(tmp_path: Path) -> None:
 
     (tmp_path / "a.pkl").write_bytes(pickle.dumps([Evil()]))
     done = run_bare(tmp_path, "import load_masks; load_masks.load('a.pkl')")
-    assert "DamagedMaskFile: asks for io.open" in done.stderr
+    assert re.search(r"DamagedMaskFile: asks for _?io\.open", done.stderr)  # Python 3.12 calls it _io.open
     assert not (tmp_path / "made").exists()
 
 

@@ -28,7 +28,7 @@ from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.types import AutoParameters, Point, Prompt
 from tests.cli_shell import DISCS, Shell
 from tests.engine_fixtures import Home, wait_for
-from tests.plug_in_packages import AUTOMATIC_ONLY, TOY, install
+from tests.plug_in_packages import AUTOMATIC_ONLY, TEXTUAL, TOY, install
 from tests.tui_pilot import running
 
 
@@ -38,6 +38,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     root = tmp_path_factory.mktemp("toys")
     install(root / "packages", "toy", TOY)
     install(root / "packages", "bright", AUTOMATIC_ONLY)
+    install(root / "packages", "words", TEXTUAL)
     home = Home(root / "home", Config(device="cpu", threads=1))
     yield home
     home.kill()
@@ -202,6 +203,43 @@ class TestAutomaticOnly:
         done = toy_shell.run("auto", "discs.png", "--model", model)
         assert (done.code, done.stdout) == (2, "")
         assert said in done.stderr
+
+
+class TestText:
+    def test_what_is_named_is_found_and_the_set_tells_it(self, toy_shell: Shell) -> None:
+        toy_shell.image("discs.png")
+
+        def found(text: str) -> int:
+            done = toy_shell.run("auto", "discs.png", "--model", "words", "--text", text, "--no-save", "--json").ok()
+            return int(done.json["masks"])
+
+        assert (found("particle"), found("ground")) == (4, 1)
+        path = toy_shell.run("auto", "discs.png", "--model", "words", "--text", "particle").ok().stdout.strip()
+        shown = toy_shell.run("masks", "show", "discs.png", "--json").ok().json
+        assert path.endswith(".pkl")
+        assert shown["provenance"]["parameters"]["text"] == "particle"
+
+    def test_its_own_word_on_other_texts_reaches_the_user(self, toy_shell: Shell) -> None:
+        toy_shell.image("discs.png")
+        done = toy_shell.run("auto", "discs.png", "--model", "words", "--text", "cell")
+        assert done.code == 2
+        assert "words knows particle and ground" in done.stderr
+
+    @pytest.mark.parametrize("model", ["nano", "bright", "watershed"])
+    def test_models_without_text_refuse_it_before_anything_is_computed(self, toy_shell: Shell, model: str) -> None:
+        toy_shell.image("discs.png")
+        done = toy_shell.run("auto", "discs.png", "--model", model, "--text", "particle")
+        assert (done.code, done.stdout) == (2, "")
+        assert f"the model '{model}' takes no text" in done.stderr
+
+    def test_the_engine_refuses_it_as_well(self, toys: Home, toy_shell: Shell) -> None:
+        toy_shell.image("discs.png")
+        toy_shell.run("auto", "discs.png", "--model", "bright", "--no-save", "--json").ok()
+        engine = toys.connect()
+        choice = replace(registry.ModelChoice("bright", "", "", ""), capabilities=frozenset())
+        image = engine.ensure_image(np.zeros((20, 30, 3), np.uint8), model=choice)
+        with pytest.raises(UsageError, match="'bright' takes no text"):
+            engine.auto(image.id, AutoParameters(text="particle"), model=choice)
 
 
 BROKEN = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -200,6 +203,41 @@ def test_quick_answers_are_not_talked_about(server: DropsServer) -> None:
     store = DropsStore(server.url, "ann", "secret", waiting=StillWaiting(told.append, 60))
     store.read("/labdaq/a.tif")
     assert told == []
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], list[str]]]:
+    """Host names and what looking them up gives."""
+    known: dict[str, Callable[[], list[str]]] = {}
+    original = socket.getaddrinfo
+
+    def look_up(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        if host not in known:
+            return original(host, port, *arguments, **options)
+        return [info for address in known[host]() for info in original(address, port, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setenv("NO_PROXY", "*")
+    return known
+
+
+def test_a_look_up_that_never_ends_is_given_up(names: dict[str, Callable[[], list[str]]]) -> None:
+    ended = threading.Event()
+    names["drops.test"] = lambda: ["127.0.0.1"] if ended.wait(120) else []
+    patience = replace(SHORT, look_up_seconds=0.1)
+    started = time.monotonic()
+    with pytest.raises(DropsUnavailable, match="has a name that cannot be looked up"):
+        DropsStore("http://drops.test:9", "ann", "secret", patience=patience).list("/labdaq")
+    assert time.monotonic() - started < 60
+    ended.set()
+
+
+def test_a_server_with_a_dead_address_is_reached_by_the_next(
+    server: DropsServer, names: dict[str, Callable[[], list[str]]]
+) -> None:
+    names["drops.test"] = lambda: ["127.0.0.9", "127.0.0.1"]
+    store = DropsStore(server.url.replace("127.0.0.1", "drops.test"), "ann", "secret")
+    assert store.read("/labdaq/a.tif") == IMAGE
 
 
 def test_many_short_waits_are_one_wait_to_the_user() -> None:

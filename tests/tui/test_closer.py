@@ -93,12 +93,12 @@ async def test_prompts_and_automatic_masks_go_to_the_part_in_view(tmp_path: Path
         await ui.press("space")
         await ui.until(lambda: len(session.parts) == 3 and ui.work.doc.candidate)
         assert session.parts[-1] == part
-        assert session.calls[-1][1][0].previous == "logits-22"
+        assert session.calls[-1][1][0].mask_input == "logits-22"
         picture.move_cross_hair(5, 5)
         await ui.press("x")
         await ui.until(lambda: len(session.parts) == 4 and ui.work.doc.candidate)
         assert session.parts[-1] is None
-        assert session.calls[-1][1][0].previous is None
+        assert session.calls[-1][1][0].mask_input is None
         await ui.press("escape", *["plus"] * 7, "Y", "space")
         await ui.until(lambda: len(session.parts) == 5)
         assert session.parts[-1] is None

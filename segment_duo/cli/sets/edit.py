@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segment_duo.cli.bundles import bundled
-from segment_duo.cli.chosen import Choice, image_of, load_one
+from segment_duo.cli.chosen import Choice, image_of, load_one, series_of
 from segment_duo.cli.filter_options import FilterOptions
 from segment_duo.cli.options import (
     JsonOption,
     OutOption,
     PixelSizeOption,
+    SeriesOption,
     SetArgument,
-    SuffixOption,
     open_session,
     pixel_size_value,
 )
@@ -37,9 +37,13 @@ def register(app: typer.Typer) -> None:
 
 
 def remove_masks(
-    image: SetArgument, ids: IdsArgument, suffix: SuffixOption = "", as_json: JsonOption = False, out: OutOption = None
+    image: SetArgument,
+    ids: IdsArgument,
+    suffix: SeriesOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = None,
 ) -> None:
-    """Write a new version without the named masks; the old one stays.
+    """Write a new version without the named masks, in the series of the old one, which stays.
 
     [bold]Example[/bold]
 
@@ -49,9 +53,13 @@ def remove_masks(
 
 
 def keep(
-    image: SetArgument, ids: IdsArgument, suffix: SuffixOption = "", as_json: JsonOption = False, out: OutOption = None
+    image: SetArgument,
+    ids: IdsArgument,
+    suffix: SeriesOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = None,
 ) -> None:
-    """Write a new version with only the named masks; the old one stays.
+    """Write a new version with only the named masks, in the series of the old one, which stays.
 
     [bold]Example[/bold]
 
@@ -65,12 +73,12 @@ def filter_masks(
     image: SetArgument,
     conditions: FilterOptions,
     pixel_size: PixelSizeOption = None,
-    suffix: SuffixOption = "",
+    suffix: SeriesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many masks would stay.")] = False,
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Write a new version with the masks that pass; the old one stays.
+    """Write a new version with the masks that pass, in the series of the old one, which stays.
 
     [bold]Example[/bold]
 
@@ -95,7 +103,7 @@ def filter_masks(
         save_edit(session, choice, loaded, masks, "filter", parameters, suffix, as_json)
 
 
-def _select(image: str, ids: list[int], *, keep: bool, suffix: str, as_json: bool, out: str | None) -> None:
+def _select(image: str, ids: list[int], *, keep: bool, suffix: str | None, as_json: bool, out: str | None) -> None:
     with open_session(out=out) as session:
         loaded, choice = load_one(session, image)
         check_ids(loaded, ids)
@@ -118,7 +126,7 @@ def save_edit(
     masks: list[Mask] | tuple[Mask, ...],
     operation: str,
     parameters: dict[str, Any],
-    suffix: str,
+    suffix: str | None,
     as_json: bool,
     *,
     more: dict[str, Any] | None = None,
@@ -126,6 +134,8 @@ def save_edit(
     """Save what was made of a set as its image's next version, and tell of it; ``more``: further fields of the JSON record."""
     ref = image_of(session, choice, loaded)
     deliver_waiting(session, [ref])
+    if suffix is None:
+        suffix = series_of(session, ref, loaded)
     saved = session.save_edit(ref, loaded, masks, operation=operation, parameters=parameters, suffix=suffix)
     record = {
         "image": str(ref),

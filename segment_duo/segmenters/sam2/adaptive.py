@@ -19,7 +19,7 @@ import torch
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.segmenters.sam2.candidates import CropCandidates, GridCandidate
+    from segment_duo.segmenters.sam2.candidates import GridCandidate
     from segment_duo.types import AutoParameters
 
 STRIDES = (4, 2, 1)
@@ -41,14 +41,18 @@ def half_precision(device: torch.device) -> torch.dtype | None:
 
 
 class Coverage:
-    """Which points of a crop are explained: by accepted masks that two different prompts agree on."""
+    """Which points of a crop are explained: by accepted masks that two different prompts agree on.
 
-    def __init__(self, parameters: AutoParameters, crop: CropCandidates) -> None:
+    Args:
+        low_size: height and width of low-res masks.
+        canvas: height and width of what they show, in pixels of the crop.
+    """
+
+    def __init__(self, parameters: AutoParameters, low_size: tuple[int, int], canvas: tuple[int, int]) -> None:
         self.parameters = parameters
-        x0, y0, x1, y1 = crop.box
-        self.size = (y1 - y0, x1 - x0)
-        self.low_size = crop.low_size
-        self.covered = np.zeros(crop.low_size, dtype=bool)
+        self.size = canvas
+        self.low_size = low_size
+        self.covered = np.zeros(low_size, dtype=bool)
         self.accepted: list[dict[str, Any]] = []
         """COCO RLE of every accepted small mask, at low resolution."""
         self.points = np.zeros((0, 2), dtype=np.float32)

@@ -27,8 +27,8 @@ from segment_duo.types import AutoParameters
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.segmenters.sam2.embedding import Embedding
-    from segment_duo.segmenters.sam2.predictor import Predictor
+    from segment_duo.segmenters.sam2.embedding import Sam2Embedding
+    from segment_duo.segmenters.sam2.prompting import PointModel
 
 
 class AutomaticMaskGenerator:
@@ -42,7 +42,7 @@ class AutomaticMaskGenerator:
         UsageError: parameters that contradict each other.
     """
 
-    def __init__(self, predictor: Predictor, parameters: AutoParameters | None = None) -> None:
+    def __init__(self, predictor: PointModel, parameters: AutoParameters | None = None) -> None:
         self.predictor = predictor
         self.parameters = parameters or AutoParameters()
         check_parameters(self.parameters)
@@ -52,7 +52,7 @@ class AutomaticMaskGenerator:
         self,
         pixels: npt.NDArray[np.uint8],
         *,
-        embedding: Embedding | None = None,
+        embedding: Sam2Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,
@@ -81,7 +81,7 @@ class AutomaticMaskGenerator:
             should_cancel=should_cancel,
         )
         fitting = candidates if candidates is not None and _fits(candidates, pixels) else None
-        if is_scaled(self.parameters, run.height, run.width, self.predictor.model.image_size):
+        if is_scaled(self.parameters, run.height, run.width, self.predictor.image_size):
             return generate_at_both_scales(run, fitting if isinstance(fitting, ScaledCandidates) else None)
         known = fitting if isinstance(fitting, Candidates) and fitting.answers(self.parameters) else None
         if self.parameters.tile:

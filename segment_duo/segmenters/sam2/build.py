@@ -39,10 +39,6 @@ DECODER_DEFAULTS: dict[str, Any] = {
     "dynamic_multimask_stability_thresh": 0.98,
 }
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""What every SAM 2 model's input is normalised with (``sam2.utils.transforms``), per channel of RGB in [0, 1]."""
-
 _LISTED_KEYS = 4  # names shown in an error about a checkpoint that does not fit
 
 

@@ -14,6 +14,10 @@ CAPABILITIES: frozenset[str] = frozenset(
 SAM_INPUT = 1024
 """Pixels a side that SAM 2.1 shrinks every image to."""
 
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""What a SAM's input is normalised with, per channel of RGB in [0, 1] (``sam2.utils.transforms``; SAM 1 writes the same for 0 to 255)."""
+
 OFFICIAL_ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
 

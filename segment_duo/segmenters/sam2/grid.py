@@ -16,7 +16,6 @@ from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
-from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
 from segment_duo.segmenters.sam2.nms import suppress
 from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
@@ -25,8 +24,8 @@ from segment_duo.types import AutoParameters, Mask
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.segmenters.sam2.embedding import Embedding
-    from segment_duo.segmenters.sam2.predictor import Predictor
+    from segment_duo.segmenters.sam2.embedding import Sam2Embedding
+    from segment_duo.segmenters.sam2.prompting import PointModel
 
 
 STOCK_BATCH = 64
@@ -34,12 +33,12 @@ STOCK_BATCH = 64
 
 
 @dataclass(eq=False)
-class Clock:
+class Stopwatch:
     """Adds up wall time by stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, stage: str, call: Callable[[], Embedding]) -> Embedding:
+    def run(self, stage: str, call: Callable[[], Sam2Embedding]) -> Sam2Embedding:
         start = time.perf_counter()
         try:
             return call()
@@ -57,11 +56,11 @@ class GridRun:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: PointModel,
         parameters: AutoParameters,
         pixels: npt.NDArray[np.uint8],
         *,
-        embedding: Embedding | None = None,
+        embedding: Sam2Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,
@@ -75,7 +74,7 @@ class GridRun:
         self.embed_crop = embed_crop
         self.on_progress = on_progress
         self.should_cancel = should_cancel
-        self.clock = Clock()
+        self.clock = Stopwatch()
         self.notes: list[str] = []
         self.points_decoded = 0
         self.points_done = 0
@@ -126,7 +125,7 @@ class GridRun:
         found = Candidates(self.height, self.width, self.parameters, lowest_level(self.parameters))
         self.on_progress("points", 0, total)
         for (box, layer), grid in zip(crops, points, strict=True):
-            crop = CropCandidates(box, layer, self.low_size)
+            crop = CropCandidates(box, layer, self.predictor.low_size)
             found.crops.append(crop)
             self._decode_grid(crop, grid, lambda: self.on_progress("points", self.points_done, total))
         return found
@@ -137,7 +136,7 @@ class GridRun:
         """Decode a tile's window: the grid is laid over its core."""
         x0, y0 = box[:2]
         points = self.crop_points(core, grid) + np.array([[core[0] - x0, core[1] - y0]])
-        crop = CropCandidates(box, 0, self.low_size)
+        crop = CropCandidates(box, 0, self.predictor.low_size)
         self._decode_grid(crop, points, lambda: None)
         return crop
 
@@ -156,7 +155,8 @@ class GridRun:
                 self.points_done += len(batch)
                 report()
             return
-        coverage = adaptive.Coverage(self.parameters, crop)
+        up = self.predictor.full_size(crop.low_size, embedding.height, embedding.width)
+        coverage = adaptive.Coverage(self.parameters, crop.low_size, up.canvas)
         for level in adaptive.levels(points):
             for batch in batches(coverage.unexplained(level), self.parameters.points_per_batch or STOCK_BATCH):
                 fresh = self.decode(embedding, batch)
@@ -178,36 +178,33 @@ class GridRun:
         ]
         return inside
 
-    def embed(self, box: tuple[int, int, int, int]) -> Embedding:
-        """Embedding of a crop."""
+    def embed(self, box: tuple[int, int, int, int]) -> Sam2Embedding:
+        """Sam2Embedding of a crop."""
         self.check()
         x0, y0, x1, y1 = box
         whole = box == (0, 0, self.width, self.height)
         if whole and self.embedding is not None:
             return self.embedding
 
-        def compute() -> Embedding:
+        def compute() -> Sam2Embedding:
             return self.predictor.embed(self.pixels[y0:y1, x0:x1])
 
         cache = self.embed_crop
         return self.clock.run("encoder", compute if cache is None else lambda: cache(box, compute))
 
-    @property
-    def low_size(self) -> tuple[int, int]:
-        rows, cols = self.predictor.decoder.prompts.mask_input_size
-        return int(rows), int(cols)
-
-    def decode(self, embedding: Embedding, points: npt.NDArray[np.float64]) -> list[GridCandidate]:
+    def decode(self, embedding: Sam2Embedding, points: npt.NDArray[np.float64]) -> list[GridCandidate]:
         """Candidates of one batch of points in crop pixels, in stock's order; filtered by predicted IoU only."""
         start = time.perf_counter()
         predictor, p = self.predictor, self.parameters
         in_crop = torch.as_tensor(points, dtype=torch.float32, device=predictor.device)
-        decoded = self._decode(embedding, in_crop, wanted=None if p.use_m2m else self._wanted)
-        masks, iou = select_masks(
-            predictor.decoder.decoder, decoded.masks, decoded.iou[decoded.rows], multimask=p.multimask_output
+        # Up-scaling masks that the filter drops would be wasted, unless a second pass is to improve them.
+        least = p.pred_iou_thresh if p.pred_iou_thresh > 0.0 and not p.use_m2m else None
+        found = self.decoding.decode_points(
+            embedding, in_crop, multimask=p.multimask_output, least_iou=least, check=self.check
         )
+        masks, iou = found.masks, found.iou
         per_point = masks.shape[1]
-        at = in_crop[decoded.rows].repeat_interleave(per_point, dim=0)
+        at = in_crop[found.rows].repeat_interleave(per_point, dim=0)
         masks, iou = masks.flatten(0, 1), iou.flatten()
         if p.use_m2m:
             masks, iou = self._refine(embedding, at, masks)
@@ -218,47 +215,23 @@ class GridRun:
         start = self.clock.add("decoder", start)
         cuts = cut_out(masks, lowest_level(p))
         out = [GridCandidate(c, i, q) for c, i, q in zip(cuts, iou.cpu(), at.cpu(), strict=True)]
-        up = predictor.full_size(self.low_size, embedding.height, embedding.width)
+        up = predictor.full_size(predictor.low_size, embedding.height, embedding.width)
         for candidate in out:
             self.measure(up, candidate)
         self.clock.add("masks", start)
         return out
 
-    def _wanted(self, iou: Tensor) -> Tensor:
-        """Prompts that can have a survivor: up-scaling the others would be wasted."""
-        p = self.parameters
-        if p.pred_iou_thresh <= 0.0:
-            return torch.ones(len(iou), dtype=torch.bool, device=iou.device)
-        # With single-mask output an unstable mask falls back to the best of the three: any of the four may be chosen.
-        scores = iou[:, 1:] if p.multimask_output else iou
-        return (scores > p.pred_iou_thresh).any(1)
-
-    def _decode(
-        self,
-        embedding: Embedding,
-        points: Tensor,
-        *,
-        mask_input: Tensor | None = None,
-        wanted: Callable[[Tensor], Tensor] | None = None,
-    ) -> Decoded:
-        predictor = self.decoding
-        coords = predictor.coordinates(points, embedding.height, embedding.width)[:, None, :]
-        labels = torch.ones(coords.shape[:2], dtype=torch.int, device=coords.device)
-        sparse = predictor.decoder.embed_prompts(coords, labels)
-        image = predictor.prepare(embedding, len(points))
-        with predictor.precision():
-            return predictor.decoder.decode(image, sparse, mask_input=mask_input, wanted=wanted, check=self.check)
-
-    def _refine(self, embedding: Embedding, points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, embedding: Sam2Embedding, points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Second pass with the first pass's logits as mask input (``use_m2m``)."""
         size = self.parameters.points_per_batch or STOCK_BATCH
         refined, scores = [], []
         for i in range(0, len(points), size):
             previous = masks[i : i + size, None].clamp(-32.0, 32.0)
-            decoded = self._decode(embedding, points[i : i + size], mask_input=previous)
-            m, s = select_masks(self.predictor.decoder.decoder, decoded.masks, decoded.iou, multimask=False)
-            refined.append(m.squeeze(1))
-            scores.append(s.squeeze(1))
+            found = self.decoding.decode_points(
+                embedding, points[i : i + size], multimask=False, mask_input=previous, check=self.check
+            )
+            refined.append(found.masks.squeeze(1))
+            scores.append(found.iou.squeeze(1))
         return torch.cat(refined), torch.cat(scores)
 
     # -- candidates to records ----------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def generate_at_both_scales(run: GridRun, known: ScaledCandidates | None) -> Aut
         run: of parameters with ``scale`` ``both``.
         known: candidates of an earlier run.
     """
-    size = run.predictor.model.image_size
+    size = run.predictor.image_size
     p = run.parameters
     core = round(CORE_SHARE * size)
     native = replace(

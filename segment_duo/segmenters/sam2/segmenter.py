@@ -1,4 +1,7 @@
-"""SAM 2.1 as a segmenter: the family that nano, the official checkpoints, trained and custom models belong to. Imports torch when it loads."""
+"""SAM-shaped models as segmenters, and SAM 2.1 among them: the family that nano, the official checkpoints, trained and custom models belong to.
+
+Imports torch when it loads.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ from segment_duo.segmenters.base import (
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES
-from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters.sam2.prompting import PromptPredictor
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
@@ -33,23 +37,27 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class Sam2Segmenter(Segmenter):
-    """One SAM 2 model on one device."""
+class SamSegmenter(Segmenter):
+    """One SAM-shaped model on one device.
 
-    def __init__(self, predictor: Predictor, info: SegmenterInfo) -> None:
+    Args:
+        parameters: their number.
+    """
+
+    def __init__(self, predictor: PromptPredictor, info: SegmenterInfo, parameters: int = 0) -> None:
         self.info = info
         self.predictor = predictor
-        self.parameters = sum(tensor.numel() for tensor in predictor.model.parameters())
+        self.parameters = parameters
 
-    def embed(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         return self.predictor.embed(pixels)
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Embedding:
-        return Embedding.from_arrays(arrays, self.predictor.device)
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Sam2Embedding:
+        return Sam2Embedding.from_arrays(arrays, self.predictor.device)
 
     def predict(
         self,
-        embedding: Embedding,
+        embedding: Sam2Embedding,
         prompts: Sequence[PromptArrays],
         *,
         preview_max_side: int | None = None,
@@ -62,7 +70,7 @@ class Sam2Segmenter(Segmenter):
         pixels: npt.NDArray[np.uint8],
         parameters: AutoParameters,
         *,
-        embedding: Embedding | None = None,
+        embedding: Sam2Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,
@@ -81,7 +89,7 @@ class Sam2Segmenter(Segmenter):
         self.predictor.release()
 
 
-def load(request: LoadRequest) -> Sam2Segmenter:
+def load(request: LoadRequest) -> SamSegmenter:
     """Build the model and read its checkpoint.
 
     Raises:
@@ -92,5 +100,6 @@ def load(request: LoadRequest) -> Sam2Segmenter:
         model = build_model(request.config, request.checkpoint_path, torch.device(request.device), check=request.check)
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryFull(str(error)) from None
+    parameters = sum(tensor.numel() for tensor in model.parameters())
     info = SegmenterInfo(request.id, "", CAPABILITIES, input_size=int(model.image_size))
-    return Sam2Segmenter(Predictor(model), info)
+    return SamSegmenter(Predictor(model), info, parameters)

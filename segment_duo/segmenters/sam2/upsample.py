@@ -54,7 +54,7 @@ class LowRes:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Measured:
+class FilterValues:
     """What the filters of automatic generation need.
 
     ``stability``: float32 (), ``intersection / union`` as stock divides it (NaN for 0 / 0); ``box``: int64 (4,) XYXY with inclusive ends,
@@ -92,16 +92,25 @@ class Upsampler:
     Args:
         low: height and width of the low-res masks.
         size: height and width of the image, crop or tile.
+        canvas: height and width in image pixels of what the low-res masks show, where that is more than the image: SAM 1 pads it right and
+            below to a square. None for the image itself.
     """
 
-    def __init__(self, low: tuple[int, int], size: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        low: tuple[int, int],
+        size: tuple[int, int],
+        device: torch.device,
+        canvas: tuple[int, int] | None = None,
+    ) -> None:
         self.low = low
         self.size = size
+        self.canvas = canvas or size
         self.device = device
-        self.rows = _axis(low[0], size[0], device)
-        self.cols = _axis(low[1], size[1], device)
+        self.rows = _axis(low[0], self.canvas[0], device).until(size[0])
+        self.cols = _axis(low[1], self.canvas[1], device).until(size[1])
 
-    def measure(self, mask: LowRes, threshold: float, offset: float) -> Measured:
+    def measure(self, mask: LowRes, threshold: float, offset: float) -> FilterValues:
         """Stability score and box of one mask."""
         import numpy as np
 
@@ -109,12 +118,12 @@ class Upsampler:
         window, left, top = self._window(mask, min(high, low, threshold), (threshold, high, low))
         if window is None:
             zero = torch.zeros((), dtype=torch.int32)
-            return Measured(zero / zero, torch.zeros(4, dtype=torch.int64))
+            return FilterValues(zero / zero, torch.zeros(4, dtype=torch.int64))
         # int16 along the rows, as in stock: it wraps above 32,767 pixels, and so must we.
         inside, around = (
             torch.tensor(_above(window, value).sum(1, dtype=np.int16).sum(dtype=np.int32)) for value in (high, low)
         )
-        return Measured(inside / around, _box(_above(window, threshold), left, top))
+        return FilterValues(inside / around, _box(_above(window, threshold), left, top))
 
     def binary(self, mask: LowRes, threshold: float) -> CroppedMask:
         """The mask at image size, inside its rectangle."""
@@ -141,6 +150,8 @@ class Upsampler:
         top, bottom = self.rows.reach(int(rows[0]) + mask.top, int(rows[-1]) + mask.top)
         left, right = self.cols.reach(int(cols[0]) + mask.left, int(cols[-1]) + mask.left)
         pixels = (bottom - top) * (right - left)
+        if not pixels:  # all of it lies in the padding
+            return None, 0, 0
         if self.device.type != "cpu" or pixels > DIRECT_SHARE * bottom * right:
             return self._direct(mask, top, left, bottom, right), left, top
         window = self._product(mask, top, left, bottom, right)
@@ -183,7 +194,7 @@ class Upsampler:
             full[mask.top : mask.top + mask.logits.shape[0], mask.left : mask.left + mask.logits.shape[1]] = mask.logits
         else:
             full = mask.logits
-        scales = (_scale(rows, self.size[0]), _scale(cols, self.size[1]))
+        scales = (_scale(rows, self.canvas[0]), _scale(cols, self.canvas[1]))
         up = torch.ops.aten.upsample_bilinear2d(full[None, None], [bottom, right], False, *scales)
         return up[0, 0, top:, left:]  # type: ignore[no-any-return]
 
@@ -199,6 +210,10 @@ class _Axis:
         """Outputs (start, stop) that have an input of ``first``..``last`` (inclusive) among their neighbours."""
         start = int(self.first.searchsorted(first - 1)) if first > 0 else 0
         return start, int(self.first.searchsorted(last, side="right"))
+
+    def until(self, stop: int) -> _Axis:
+        """The first ``stop`` outputs alone."""
+        return self if stop == len(self.first) else _Axis(self.weights[:stop], self.first[:stop])
 
 
 @lru_cache(maxsize=32)

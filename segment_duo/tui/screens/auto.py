@@ -55,6 +55,7 @@ FIELDS: tuple[tuple[str, str, Kind, float, float, str], ...] = (
 _MEANINGS = {name: meaning for name, *_, meaning in FIELDS} | {
     "scale": "Windows find small objects in a picture that the model shrinks.",
     "where": "Which part of the image is searched.",
+    "text": "Words for the object that is looked for; the model takes them.",
     "preset": "A preset fills in the fields below.",
     "addition": "What becomes of the masks that are there.",
     "find": "Starts the search; Escape cancels it.",
@@ -92,18 +93,21 @@ class AutoDialog(Dialog[AutoChoice]):
         box: Box | None,
         view: Box | None = None,
         advice: str = "",
+        takes_text: bool = False,
     ) -> None:
         """Args:
         has_masks: ask what becomes of them.
         box: the one that is drawn.
         view: the part of the image that is shown; None when it is all.
         advice: what to say of the image's scale.
+        takes_text: ask for words to look for; the model takes them.
         """
         super().__init__("Find all objects", "Enter starts · Tab goes on · F1 helps · Esc goes back")
         self._presets = presets
         self._has_masks = has_masks
         self._places = {"box": box, "view": view}
         self._advice = advice
+        self._takes_text = takes_text
         self._wrong = line("", classes="wrong", id="wrong")
         self._meaning = line("", classes="hint", id="meaning")
         self._filled_from = next(iter(presets))
@@ -129,6 +133,8 @@ class AutoDialog(Dialog[AutoChoice]):
                 id="scale",
             ),
         ]
+        if self._takes_text:
+            widgets.insert(0, Input(placeholder="what to look for, such as: particle", id="text"))
         if self._has_masks:
             widgets.append(
                 Select(
@@ -182,7 +188,7 @@ class AutoDialog(Dialog[AutoChoice]):
 
     def _start(self) -> None:
         preset = str(self.query_one("#preset", Select).value)
-        values: dict[str, float | int] = {}
+        values: dict[str, float | int | str | None] = {}
         for name, label, kind, least, greatest, _ in FIELDS:
             text = self.query_one(f"#{name}", Input).value
             try:
@@ -197,6 +203,8 @@ class AutoDialog(Dialog[AutoChoice]):
         where = "all"
         for select in self.query("#where").results(Select):
             where = str(select.value)
+        for words in self.query("#text").results(Input):
+            values["text"] = words.value.strip() or None
         scale = cast(Literal["whole", "both"], self.query_one("#scale", Select).value)
         region = self._places["box"] if where == "box" else None
         parameters = replace(self._presets[preset], **values, scale=scale, region=region)  # type: ignore[arg-type]

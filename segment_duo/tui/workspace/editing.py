@@ -96,7 +96,7 @@ class Editing:
     def ask_for_mask(self, *, multimask: bool | None = None, then_next: bool = False) -> None:
         """Ask the engine for the mask of the present points; an earlier question is superseded."""
         takes_masks = self.desk.model is not None and Capability.MASK_INPUT in self.desk.model.capabilities
-        prompt, image, part = self.doc.prompt(mask_input=takes_masks), self.desk.image, self.doc.present.part
+        prompt, image, part = self.doc.prompt(as_mask=takes_masks), self.desk.image, self.doc.present.part
         if prompt is None or image is None:
             self.desk.jobs.stop("predict")
             return
@@ -277,6 +277,7 @@ class Editing:
                 box=self.doc.present.box,
                 view=visible_box(view) if view else None,
                 advice=advice(size, self.desk.model),
+                takes_text=self.desk.model is not None and Capability.TEXT in self.desk.model.capabilities,
             )
             self.desk.ask(dialog, self._run_auto)
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segment_duo.errors import SegduoError
+from segment_duo.errors import InputError, SegduoError
+from segment_duo.paths import current_folder
 from segment_duo.tui.explorer.explorer import Item
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.screens.ask import TypeLine
@@ -120,8 +121,9 @@ class Folders:
     def _show_places(self) -> None:
         self.folder = PLACES
         config = getattr(self.desk.session, "config", None)
+        here = _here()
         items = [
-            Item("working folder", str(Path.cwd()), True, note="local"),
+            *([Item("working folder", here, True, note="local")] if here else []),
             Item("home", str(Path.home()), True, note="local"),
         ]
         if self.queue:
@@ -185,7 +187,7 @@ class Folders:
             if text and text.strip():
                 self.start_at(drops_path(text.strip(), on_drops))
 
-        value = str(self.desk.image.ref) if self.desk.image else (self.folder or str(Path.cwd()))
+        value = str(self.desk.image.ref) if self.desk.image else (self.folder or _here())
         self.desk.ask(TypeLine("Open a path", question, value=value), take)
 
     def follow(self, ref: ImageRef) -> None:
@@ -248,3 +250,11 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _here() -> str:
+    """The current folder; empty when it has been removed."""
+    try:
+        return str(current_folder())
+    except InputError:
+        return ""

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
+from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.done import DoneMarks
@@ -39,6 +40,12 @@ _NEEDS_IMAGE = {
     "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "window", "banner",
     "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "done", "ids", "cells", "scale_bar", "closer", "measure",
 }  # fmt: skip
+_ASKS: Mapping[str, frozenset[str]] = {
+    "point": frozenset({Capability.POINTS}),
+    "corner": frozenset({Capability.BOX, Capability.AUTOMATIC}),
+    "auto": frozenset({Capability.AUTOMATIC}),
+}
+"""Keys that ask the model, and what it must be able to do for them: one of these."""
 _NEEDS_MASKS = {
     "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "classify", "filter",
     "sort", "judge", "delete_rejected", "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
@@ -190,6 +197,8 @@ class Workspace(Screen[None]):
             going = self.desk.doc.pointing or self.desk.doc.refining is not None or bool(self.correcting.tool)
             return self.desk.image is not None and not typing and going
         doc, tool = self.desk.doc, self.correcting.tool
+        if not tool and not self._model_can(action):
+            return False
         if action == "drop":
             going = doc.pointing or doc.corner is not None or doc.present.refines is not None
             return bool(going or tool or self.desk.cut_from)
@@ -200,6 +209,11 @@ class Workspace(Screen[None]):
             _NEEDS_MASKS, bool(self.desk.doc.masks) or self.desk.doc.unsaved
         )
         return now[action] and not typing if action in now else True
+
+    def _model_can(self, action: str) -> bool:
+        """Whether the model can what the key asks of it; a box also says where automatic masks are wanted."""
+        model, asked = self.desk.model, _ASKS.get(action)
+        return model is None or asked is None or bool(asked & model.capabilities)
 
     def on_descendant_focus(self) -> None:
         self.refresh_bindings()
