@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from segment_duo.config import Config
     from segment_duo.images.sequences import FrameSequence
     from segment_duo.stores.base import Store
+    from segment_duo.types import Mask, Version
 
 _MOST_BYTES_A_PIXEL = 16
 """Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
@@ -53,6 +54,20 @@ class OpenImage:
     def identity(self) -> ImageIdentity:
         facts = self.data.facts
         return ImageIdentity(str(self.ref), facts.sha256, facts.width, facts.height, facts.page)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """An image with the masks of one of its sets, to learn from.
+
+    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: of the uncut image, not decoded (a thousand decoded ones take gigabytes);
+    ``version``: the set they come from; ``sha256`` of the image file.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    masks: tuple[Mask, ...]
+    version: Version
+    sha256: str
 
 
 class Images:

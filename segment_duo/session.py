@@ -15,7 +15,6 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import (
@@ -26,7 +25,7 @@ from segment_duo.errors import (
 )
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
 from segment_duo.library.versions import frame_of_series, frame_series
-from segment_duo.opening import Images, OpenImage
+from segment_duo.opening import Images, LabelledImage, OpenImage
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
@@ -46,7 +45,6 @@ from segment_duo.types import (
 from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from segment_duo.config import Config, Resolved
@@ -57,20 +55,6 @@ if TYPE_CHECKING:
     from segment_duo.stores.base import Store
 
 __all__ = ["LabelledImage", "OpenImage", "Session"]
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImage:
-    """An image with the masks of one of its sets, to learn from.
-
-    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: of the uncut image, not decoded (a thousand decoded ones take gigabytes);
-    ``version``: the set they come from; ``sha256`` of the image file.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    masks: tuple[Mask, ...]
-    version: Version
-    sha256: str
 
 
 class Session:
