@@ -77,6 +77,8 @@ class MaskCrops:
         self._bound = bound
         self._used = 0
         self._crops: OrderedDict[Rle, tuple[int, int, Bits]] = OrderedDict()
+        self.drawn: tuple[object, npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
+        """What was drawn last with these masks: what of, the layer of tints, the layer of outlines."""
 
     def get(self, rle: Rle) -> tuple[int, int, Bits]:
         """x, y and the crop, bool, shape (h, w)."""
@@ -106,19 +108,23 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
     """
     import numpy as np
 
-    fill = np.zeros(base.shape[:2], np.uint8)
-    edge = np.zeros(base.shape[:2], np.uint8)
     width = 1 if view.cell_height <= 4 else 2
-    layers = _Layers(view, fill, edge, width)
     inks = _Inks(overlay)
     # Larger ones first, so that a small mask on a large one stays visible.
     ordered = sorted(overlay.masks, key=lambda mask: -mask.area)
-    current = [mask for mask in ordered if mask.id == overlay.current]
-    plain = [(mask, mask.id in overlay.ticked) for mask in ordered]
-    plain.sort(key=lambda item: item[1])
-    for mask, ticked in plain:
-        _draw(layers, crops.get(mask.rle), *inks.kinds(mask, ticked=ticked))
-    for mask in current:
+    # Going from mask to mask changes the current one only: what all the others look like is kept.
+    key = (view, overlay.masks, overlay.ticked, overlay.colours)
+    if crops.drawn is None or crops.drawn[0] != key:
+        fill, edge = np.zeros(base.shape[:2], np.uint8), np.zeros(base.shape[:2], np.uint8)
+        layers = _Layers(view, fill, edge, width)
+        plain = [(mask, mask.id in overlay.ticked) for mask in ordered]
+        plain.sort(key=lambda item: item[1])
+        for mask, ticked in plain:
+            _draw(layers, crops.get(mask.rle), *inks.kinds(mask, ticked=ticked))
+        crops.drawn = (key, fill, edge)
+    fill, edge = crops.drawn[1].copy(), crops.drawn[2].copy()
+    layers = _Layers(view, fill, edge, width)
+    for mask in (mask for mask in ordered if mask.id == overlay.current):
         _draw(layers, crops.get(mask.rle), 0, _CURRENT)
     if overlay.candidate is not None:
         _draw(layers, crops.get(overlay.candidate.rle), _CANDIDATE, _CANDIDATE)
