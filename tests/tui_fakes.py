@@ -64,8 +64,8 @@ class FakeImage:
 @dataclass(frozen=True)
 class FakeModel:
     id: str = "nano"
-    input_size: int = 512
     capabilities: frozenset[str] = frozenset({"points", "box", "mask input", "automatic"})
+    input_size: int = 512
 
 
 @dataclass(frozen=True)

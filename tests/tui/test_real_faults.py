@@ -65,7 +65,7 @@ async def test_a_set_saved_by_another_session_is_noticed_and_both_stay(tmp_path:
     async with running(tmp_path, session, path=str(image)) as ui:  # type: ignore[arg-type]
         await painted_mask(ui)
         opened = other.open_image(other.reference(str(image)))
-        other.save(opened, [disc(160, 240, 50, 50, 9)], operation="auto")
+        other.save(opened, [disc(160, 240, 50, 50, 9)], operation="import")
         await ui.press("s")
         await ui.until(lambda: not ui.work.doc.unsaved)
         assert "Somebody else has saved version 0 since you loaded" in ui.work.message.text
@@ -79,7 +79,8 @@ async def test_a_full_disk_and_a_blocked_folder_lose_nothing(tmp_path: Path, ima
         masks = ui.work.doc.masks
         with full_disk():
             await ui.press("s")
-            await ui.until(lambda: "Not saved" in ui.work.message.text)
+            await ui.until(lambda: not ui.work.jobs.busy("save"))
+            assert ui.work.message.tone == "error"
         assert ui.work.doc.masks == masks
         assert ui.work.doc.unsaved
         assert "Ctrl+S" in ui.work.message.text
