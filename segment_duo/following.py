@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from segment_duo.engine.protocol import FramePrompt, TrackEvent, TrackRequest, image_id
 from segment_duo.engine.tracks import cropped
-from segment_duo.errors import EngineFailed, PromptError, TrackLost, UsageError
+from segment_duo.errors import Cancelled, EngineFailed, PromptError, TrackLost, UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.prompts import check_prompts
 from segment_duo.segmenters.asking import OnProgress, no_progress
@@ -115,6 +115,7 @@ class Following:
         self._held = ExitStack()
         self._reader = ThreadPoolExecutor(1, "frames")
         self._done = 0
+        self._fresh = True
 
     def frames(self) -> Iterator[TrackedFrame]:
         """The results, frame by frame."""
@@ -123,7 +124,7 @@ class Following:
         try:
             for one in passes:
                 self._last = {}
-                if not self._track or one.reverse is False:
+                if not self._track:  # a pass backward goes on with what the one forward left
                     self._begin(one)
                 yield from self._run(one, total)
         finally:
@@ -149,11 +150,8 @@ class Following:
     # -- what comes when ----------------------------------------------------------------------------------------------
 
     def _passes(self) -> list[_Pass]:
-        first: dict[int, int] = {}
-        last: dict[int, int] = {}
-        for prompt in self._prompts:
-            first[prompt.object_id] = min(prompt.frame, first.get(prompt.object_id, prompt.frame))
-            last[prompt.object_id] = max(prompt.frame, last.get(prompt.object_id, prompt.frame))
+        # Objects that have nothing but corrections are followed from the edge on: they are known there.
+        first, last = self._begins(min, self._start), self._begins(max, self._end - 1)
         back = last if self._direction == "backward" else first
         passes = []
         if self._direction != "backward":
@@ -167,6 +165,14 @@ class Following:
             passes.append(_Pass(range(begin - after_forward, self._start - 1, -1), begins, True))
         return passes
 
+    def _begins(self, pick: Callable[[list[int]], int], edge: int) -> dict[int, int]:
+        """The frame each object begins on: one of its prompts', or the ``edge``."""
+        found = {prompt.object_id: edge for prompt in self._prompts}
+        for ident in found:
+            frames = [prompt.frame for prompt in self._prompts if prompt.object_id == ident and not prompt.correction]
+            found[ident] = pick(frames) if frames else edge
+        return found
+
     def _run(self, one: _Pass, total: int) -> Iterator[TrackedFrame]:
         ahead: Future[_Frame] | None = None
         losses: list[int] = []
@@ -178,22 +184,27 @@ class Following:
             follow = sorted(active - settled - corrected)
             found: tuple[TrackedObject, ...] = ()
             notes: tuple[str, ...] = ()
+            if self._cancelled is not None and self._cancelled():
+                raise Cancelled("stopped on request")
             if follow or corrected:
                 frame = ahead.result() if ahead is not None else self._read(number)
                 ahead = self._reader.submit(self._read, number + one.order.step) if number != one.order[-1] else None
                 wanted = [prompt for prompt in corrections if prompt.object_id in corrected]
+                lost = False
                 while True:
                     try:
+                        if lost:
+                            notes = (self._again(one, number),)
                         found = self._step(frame, wanted, follow, {}, reverse=one.reverse)
                         break
                     except TrackLost:
+                        lost = True
                         losses = [at for at in losses if abs(at - number) < LOOKS_BACK] + [number]
                         if len(losses) > MOST_LOSSES:
                             raise EngineFailed(
                                 f"the engine lost the objects {len(losses)} times up to frame {number}",
                                 "`segduo engine logs` tells why; a smaller model or fewer objects need less memory.",
                             ) from None
-                        notes = (self._again(one, number),)
                 for tracked in found:
                     if tracked.id in corrected:
                         self._settled[tracked.id, number] = tracked
@@ -221,20 +232,22 @@ class Following:
         before = range(first + LOOKS_BACK, first, -1) if one.reverse else range(first - LOOKS_BACK, first)
         history = {number: self._known_on(number, one) for number in before if 0 <= number < self._count}
         alone = [prompt for prompt in self._prompts if not prompt.correction]
-        self._condition([*alone, *self._stand_ins(alone, history)], one.reverse)
+        self._condition([*alone, *self._stand_ins(history)], one.reverse)
         self._replay(history, one.reverse)
 
     def _known_on(self, number: int, one: _Pass) -> dict[int, CroppedMask]:
         if self._known is None:
             return {}
-        active = one.active(number)
-        return {ident: mask for ident, mask in self._known(number).items() if ident in active}
+        begun = one.active(number) | self._only_corrected()
+        return {ident: mask for ident, mask in self._known(number).items() if ident in begun}
 
-    def _stand_ins(
-        self, alone: Sequence[ObjectPrompt], history: Mapping[int, Mapping[int, CroppedMask]]
-    ) -> list[ObjectPrompt]:
+    def _only_corrected(self) -> set[int]:
+        alone = {prompt.object_id for prompt in self._prompts if not prompt.correction}
+        return {prompt.object_id for prompt in self._prompts} - alone
+
+    def _stand_ins(self, history: Mapping[int, Mapping[int, CroppedMask]]) -> list[ObjectPrompt]:
         """For objects that have nothing but corrections: the earliest mask that is known of each."""
-        missing = {prompt.object_id for prompt in self._prompts} - {prompt.object_id for prompt in alone}
+        missing = self._only_corrected()
         found = []
         for number, masks in history.items():
             for ident in sorted(missing & masks.keys()):

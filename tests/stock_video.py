@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +16,17 @@ from omegaconf import OmegaConf
 
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.sam2 import build
-from segment_duo.segmenters.sam2.predictor import Predictor, model_input
+from segment_duo.segmenters.sam2.heads import Heads
+from segment_duo.segmenters.sam2.predictor import model_input
 
-from .engine_stock import NANO, small_model
+from .engine_stock import NANO
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-Film = list["npt.NDArray[np.uint8]"]
+Film = Sequence["npt.NDArray[np.uint8]"]
 
 
 def stock_predictor(model: SAM2Base, config: str, **settings: Any) -> SAM2VideoPredictor:
@@ -42,10 +44,39 @@ def stock_predictor(model: SAM2Base, config: str, **settings: Any) -> SAM2VideoP
     return stock.to(model.device).eval()
 
 
+def write_micro(folder: Path) -> Path:
+    """A config of nano's kind that reads frames at 128 x 128 and has two layers of memory attention: what a long film is followed with in a test."""
+    text = (NANO / "nano.yaml").read_text(encoding="utf-8")
+    for old, new in (
+        ("image_size: 512", "image_size: 128"),
+        ("feat_sizes: [32, 32]", "feat_sizes: [8, 8]"),
+        ("num_layers: 1\n\n  memory_encoder", "num_layers: 2\n\n  memory_encoder"),
+        ("memory: untrained\n", ""),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "micro.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def make_attentive(model: SAM2Base) -> SAM2Base:
+    """Random weights under which memory decides what is found: equality would prove little if it did not matter."""
+    with torch.no_grad():
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(2.0)
+        model.maskmem_tpos_enc.mul_(20.0)
+        for block in model.memory_encoder.fuser.layers:
+            block.gamma.fill_(0.3)
+        for layer in model.memory_attention.layers:
+            layer.cross_attn_image.k_proj.weight.mul_(4.0)
+            layer.cross_attn_image.out_proj.weight.mul_(6.0)
+    return model
+
+
 @lru_cache(maxsize=4)
-def small_stock(**settings: Any) -> SAM2VideoPredictor:
-    """Stock with nano's weights."""
-    return stock_predictor(small_model(), str(NANO / "nano.yaml"), **settings)
+def attentive(config: str, seed: int = 3) -> SAM2Base:
+    torch.manual_seed(seed)
+    return make_attentive(build.build_model(config))
 
 
 def stock_state(stock: SAM2VideoPredictor, film: Film) -> dict[str, Any]:
@@ -96,18 +127,43 @@ def quiet() -> Iterator[None]:
         module.tqdm = shown
 
 
-def predictor_of(stock: SAM2VideoPredictor) -> Predictor:
-    """Ours over the same model: the video predictor is a ``SAM2Base`` as well."""
-    return Predictor(stock)
+def small_film_model(name: str, config: str) -> tuple[SAM2Base, str]:
+    """A model to measure with, and its config: nano whose untrained memory attention gives what its decoder expects, or one with random weights."""
+    if name != "nano":
+        torch.manual_seed(3)
+        return build.build_model(config), config
+    config = str(NANO / config)
+    model = build.build_model(config, NANO / "nano.pt")
+    with torch.inference_mode():
+        frame = Heads(model).encode(film(1)[0])
+        tokens = frame.tokens + model.no_mem_embed[0]
+    with torch.no_grad():
+        model.memory_attention.norm.weight.copy_(tokens.std(0))
+        model.memory_attention.norm.bias.copy_(tokens.mean(0))
+    return model, config
 
 
-def film(frames: int, *, height: int = 120, width: int = 160, discs: int = 3, seed: int = 0) -> Film:
-    """Discs that drift over a noisy ground; disc n starts at :func:`start_of` n."""
-    rng = np.random.default_rng(seed)
+class LazyFilm(Sequence["npt.NDArray[np.uint8]"]):
+    """A film whose frames are drawn when they are asked for, so that only a segmenter's own memory grows."""
+
+    def __init__(self, frames: int, size: int, discs: int) -> None:
+        self._shape = (frames, size, discs)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, number: int) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+        if not 0 <= number < len(self):
+            raise IndexError
+        return film(1, height=self._shape[1], width=self._shape[1], discs=self._shape[2], first=number)[0]
+
+
+def film(frames: int, *, height: int = 120, width: int = 160, discs: int = 3, first: int = 0) -> Film:
+    """Discs that drift over a noisy ground; see :func:`centre`."""
     rows, cols = np.mgrid[:height, :width]
-    out = []
-    for number in range(frames):
-        picture = rng.normal(70, 12, (height, width))
+    out: list[npt.NDArray[np.uint8]] = []
+    for number in range(first, first + frames):
+        picture = np.random.default_rng(number).normal(70, 12, (height, width))
         for disc in range(discs):
             x, y = centre(disc, number, height, width)
             inside = (rows - y) ** 2 + (cols - x) ** 2 < (height / 10) ** 2
@@ -119,8 +175,8 @@ def film(frames: int, *, height: int = 120, width: int = 160, discs: int = 3, se
 
 def centre(disc: int, frame: int, height: int = 120, width: int = 160) -> tuple[float, float]:
     """x and y of a disc's centre."""
-    x = width * (0.2 + 0.25 * (disc % 3)) + 1.5 * frame
-    y = height * (0.25 + 0.25 * (disc // 3)) + frame * (0.7 if disc % 2 else 1.1)
+    x = width * (0.2 + 0.25 * (disc % 3)) + 1.5 * (frame % 60)
+    y = height * (0.25 + 0.25 * (disc // 3)) + (frame % 60) * (0.7 if disc % 2 else 1.1)
     return x, y
 
 

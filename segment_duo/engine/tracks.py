@@ -112,5 +112,5 @@ def _arrays(prompt: Prompt) -> PromptArrays:
     return PromptArrays(
         points=np.array([(point.x, point.y) for point in prompt.points], dtype=np.float32).reshape(-1, 2),
         labels=np.array([point.label for point in prompt.points], dtype=np.int64),
-        box=prompt.box and (prompt.box.x0, prompt.box.y0, prompt.box.x1, prompt.box.y1),
+        box=None if prompt.box is None else (prompt.box.x0, prompt.box.y0, prompt.box.x1, prompt.box.y1),
     )

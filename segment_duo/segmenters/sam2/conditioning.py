@@ -156,24 +156,20 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, check: Callable[[], No
         return F.scaled_dot_product_attention(queries[None, None], keys[None, None], values[None, None])[0, 0]
     out = queries.new_empty((queries.shape[0], values.shape[1]))
     scaled = queries * queries.shape[1] ** -0.5
-    blocks = list(zip(keys.split(KEY_BLOCK), values.split(KEY_BLOCK), strict=True))
-    for rows, into in zip(scaled.split(QUERY_BLOCK), out.split(QUERY_BLOCK), strict=True):
+    for start in range(0, len(queries), QUERY_BLOCK):
         check()
-        highest = total = gathered = None
-        for block, part in blocks:
-            scores = rows @ block.T
-            peak = scores.amax(1, keepdim=True)
-            if highest is not None:
-                peak = torch.maximum(highest, peak)
+        rows = scaled[start : start + QUERY_BLOCK]
+        highest = rows.new_full((len(rows), 1), -torch.inf)
+        total, gathered = rows.new_zeros((len(rows), 1)), rows.new_zeros((len(rows), values.shape[1]))
+        for key in range(0, len(keys), KEY_BLOCK):
+            scores = rows @ keys[key : key + KEY_BLOCK].T
+            peak = torch.maximum(highest, scores.amax(1, keepdim=True))
+            shrunk = highest.sub_(peak).exp_()
             scores.sub_(peak).exp_()
-            if highest is None:
-                total, gathered = scores.sum(1, keepdim=True), scores @ part
-            else:
-                shrunk = highest.sub_(peak).exp_()
-                total.mul_(shrunk).add_(scores.sum(1, keepdim=True))
-                gathered.mul_(shrunk).addmm_(scores, part)
+            total.mul_(shrunk).add_(scores.sum(1, keepdim=True))
+            gathered.mul_(shrunk).addmm_(scores, values[key : key + KEY_BLOCK])
             highest = peak
-        torch.div(gathered, total, out=into)
+        torch.div(gathered, total, out=out[start : start + QUERY_BLOCK])
     return out
 
 
@@ -183,8 +179,8 @@ def _rotate(attention: Any, x: Tensor, tokens: int) -> Tensor:
         side = math.isqrt(tokens)
         attention.freqs_cis = attention.compute_cis(end_x=side, end_y=side)
     attention.freqs_cis = attention.freqs_cis.to(x.device)
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).unflatten(-3, (-1, tokens)))
-    pairs.mul_(attention.freqs_cis)
+    places = x.view(*x.shape[:-2], -1, tokens, x.shape[-1] // 2, 2)
+    torch.view_as_complex(places).mul_(attention.freqs_cis)
     return x
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
 from segment_duo.errors import ModelError
@@ -78,6 +79,7 @@ class Heads:
 
     def __init__(self, model: SAM2Base) -> None:
         self.model = model
+        self._nothing: tuple[Tensor, Tensor] | None = None
         if not (
             model.directly_add_no_mem_embed
             and model.use_mask_input_as_output_without_sam
@@ -114,7 +116,27 @@ class Heads:
 
     def followed(self, frame: FrameFeatures, conditioned: Tensor) -> Outcome:
         """Objects without prompts, by the features (B, T, C) that the memory attention made for each."""
-        return self._decode(frame, self._as_map(conditioned), None, None, first=False)
+        model, decoder = self.model, self.model.sam_mask_decoder
+        count = len(conditioned)
+        if self._nothing is None:
+            # What stock gives its decoder for an object without prompts: one point that is none, twice (the second is padding).
+            point = torch.zeros(1, 1, 2, device=model.device)
+            self._nothing = model.sam_prompt_encoder((point, -torch.ones(1, 1, device=model.device)), None, None)
+        sparse, dense = self._nothing
+        multimask = model._use_multimask(False, None)
+        masks, ious, tokens, scores = decoder(
+            image_embeddings=self._as_map(conditioned),
+            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse.expand(count, -1, -1),
+            dense_prompt_embeddings=dense.expand(count, -1, -1, -1),
+            multimask_output=multimask,
+            repeat_image=False,
+            high_res_features=frame.repeated(count),
+        )
+        rows = torch.arange(count, device=masks.device)
+        best = ious.argmax(-1) if multimask else torch.zeros_like(rows)
+        token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(rows)]
+        return self._outcome(masks[rows, best].float(), token, scores)
 
     def given(self, frame: FrameFeatures, masks: Tensor) -> Outcome:
         """Objects whose masks are known: bool (B, H, W)."""
@@ -145,22 +167,33 @@ class Heads:
             features = features + gone * model.no_obj_embed_spatial[..., None, None]
         return features.flatten(2).transpose(1, 2).to(torch.bfloat16)
 
+    def _outcome(self, low_res: Tensor, token: Tensor, scores: Tensor) -> Outcome:
+        """The end of ``_forward_sam_heads``: what is not seen has no mask and another pointer."""
+        model = self.model
+        pointers = model.obj_ptr_proj(token)
+        if model.pred_obj_scores:
+            seen = scores > 0
+            low_res = torch.where(seen[:, None], low_res, NO_OBJ_SCORE)
+            share = scores.sigmoid() if model.soft_no_obj_ptr else seen.float()
+            pointers = (share * pointers if model.fixed_no_obj_ptr else pointers) + (1 - share) * model.no_obj_ptr
+        return Outcome(low_res, pointers, scores[:, 0])
+
     def _as_map(self, tokens: Tensor) -> Tensor:
         side = self.model.sam_image_embedding_size
-        return tokens.transpose(1, 2).unflatten(2, (side, side))
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
     def _decode(
         self,
         frame: FrameFeatures,
         conditioned: Tensor,
-        coordinates: Tensor | None,
-        labels: Tensor | None,
+        coordinates: Tensor,
+        labels: Tensor,
         found: Tensor | None = None,
         *,
         first: bool,
     ) -> Outcome:
         model = self.model
-        points = None if labels is None else {"point_coords": coordinates, "point_labels": labels}
+        points = {"point_coords": coordinates, "point_labels": labels}
         decoded = model._forward_sam_heads(
             backbone_features=conditioned,
             point_inputs=points,
