@@ -44,6 +44,12 @@ def stock_predictor(model: SAM2Base, config: str, **settings: Any) -> SAM2VideoP
     return stock.to(model.device).eval()
 
 
+@lru_cache(maxsize=8)
+def stock_of(config: str, **settings: Any) -> SAM2VideoPredictor:
+    """Stock with the weights of :func:`attentive`."""
+    return stock_predictor(attentive(config), config, **settings)
+
+
 def write_micro(folder: Path) -> Path:
     """A config of nano's kind that reads frames at 128 x 128 and has two layers of memory attention: what a long film is followed with in a test."""
     text = (NANO / "nano.yaml").read_text(encoding="utf-8")

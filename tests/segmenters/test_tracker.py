@@ -13,6 +13,7 @@ import torch
 from segment_duo.errors import Cancelled, PromptError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import PromptArrays
+from segment_duo.segmenters.sam2.memory import Memory, ObjectMemory, Reach
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.segmenters.sam2.tracker import Sam2Tracker
 from segment_duo.segmenters.tracking import ObjectPrompt, TrackedObject, TrackStep
@@ -25,7 +26,7 @@ from tests.stock_video import (
     film,
     quiet,
     stock_masks,
-    stock_predictor,
+    stock_of,
     stock_state,
     whole,
     write_micro,
@@ -38,8 +39,8 @@ Found = dict[int, dict[int, TrackedObject]]
 """Frame, object id, what was found."""
 Logits = Mapping[int, Mapping[int, "npt.NDArray[np.float32]"]]
 
-ROUNDING = 1e-4
-"""Logits (up to some units here) may differ by so much: batches, blocks of attention and the order of two matrix products round differently."""
+ROUNDING = 2e-5
+"""Logits (up to some tenths here) may differ by so much: batches, blocks of attention and the order of two matrix products round differently."""
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,8 @@ def by_id(objects: Iterable[TrackedObject]) -> dict[int, TrackedObject]:
 
 
 def assert_equal(found: Found, stock: Logits, shape: Sequence[int]) -> None:
-    """The same masks. A pixel whose logit is as near to zero as rounding reaches may fall on either side: at most a few do."""
-    near = 0
+    """The same masks. A pixel whose logit is as near to zero as rounding reaches may fall on either side: one in 100,000 at most does."""
+    near = pixels = 0
     for frame, objects in found.items():
         for ident, one in objects.items():
             logits = stock[frame][ident]
@@ -109,7 +110,8 @@ def assert_equal(found: Found, stock: Logits, shape: Sequence[int]) -> None:
                 f"frame {frame}, object {ident}: {differs.sum()}"
             )
             near += int(differs.sum())
-    assert near <= 2
+            pixels += logits.size
+    assert near <= 1e-5 * pixels
 
 
 def assert_telling(found: Found) -> None:
@@ -125,8 +127,8 @@ def assert_telling(found: Found) -> None:
 
 def test_nano_equals_stock_in_masks_and_logits() -> None:
     config = str(NANO / "nano.yaml")
-    pictures = film(4)
-    stock = stock_predictor(attentive(config), config)
+    pictures = film(3)
+    stock = stock_of(config)
     state = stock_state(stock, pictures)
     with quiet():
         for ident in (1, 2):
@@ -143,7 +145,7 @@ def test_nano_equals_stock_in_masks_and_logits() -> None:
         return outcome
 
     tracker.heads.followed = recorded  # type: ignore[method-assign]
-    found = run(tracker, pictures, [points(1, 0, centre(1, 0)), points(2, 0, centre(2, 0))], range(1, 4))
+    found = run(tracker, pictures, [points(1, 0, centre(1, 0)), points(2, 0, centre(2, 0))], range(1, 3))
     assert_equal(found, reference, pictures[0].shape)
     for frame, ours in enumerate(logits, start=1):
         for row, ident in enumerate((1, 2)):
@@ -153,15 +155,15 @@ def test_nano_equals_stock_in_masks_and_logits() -> None:
 
 
 def test_a_long_film_needs_only_the_last_frames(micro: str) -> None:
-    pictures = film(24)
-    stock = stock_predictor(attentive(micro), micro)
+    pictures = film(20)
+    stock = stock_of(micro)
     state = stock_state(stock, pictures)
     with quiet():
-        for ident in (1, 2, 3):
+        for ident in (1, 2):
             stock.add_new_points_or_box(state, 0, ident, points=[centre(ident, 0)], labels=[1])
     reference = dict(stock_masks(stock, state))
     tracker = tracker_of(micro, len(pictures))
-    found = run(tracker, pictures, [points(ident, 0, centre(ident, 0)) for ident in (1, 2, 3)], range(1, 24))
+    found = run(tracker, pictures, [points(ident, 0, centre(ident, 0)) for ident in (1, 2)], range(1, 20))
     assert_equal(found, reference, pictures[0].shape)
     assert_telling(found)
     held = tracker.memory_of(1)
@@ -172,7 +174,7 @@ def test_a_long_film_needs_only_the_last_frames(micro: str) -> None:
 def test_objects_may_start_on_different_frames_where_stock_fails_on_a_cpu(micro: str) -> None:
     """Trap 2: one stock state fails; one for each first frame is what ours must equal."""
     pictures = film(12)
-    stock = stock_predictor(attentive(micro), micro)
+    stock = stock_of(micro)
     begins = {1: 0, 2: 3, 3: 7}
     prompts = [points(ident, frame, centre(ident, frame)) for ident, frame in begins.items()]
     together = stock_state(stock, pictures)
@@ -192,37 +194,37 @@ def test_objects_may_start_on_different_frames_where_stock_fails_on_a_cpu(micro:
 
 
 def test_backward_and_forward_then_backward(micro: str) -> None:
-    pictures = film(30)
-    stock = stock_predictor(attentive(micro), micro)
+    pictures = film(22)
+    stock = stock_of(micro)
     state = stock_state(stock, pictures)
     with quiet():
         for ident in (1, 2):
-            stock.add_new_points_or_box(state, 9, ident, points=[centre(ident, 9)], labels=[1])
-    prompts = [points(ident, 9, centre(ident, 9)) for ident in (1, 2)]
+            stock.add_new_points_or_box(state, 5, ident, points=[centre(ident, 5)], labels=[1])
+    prompts = [points(ident, 5, centre(ident, 5)) for ident in (1, 2)]
     alone = dict(stock_masks(stock, state, reverse=True))
     tracker = tracker_of(micro, len(pictures))
-    assert_equal(run(tracker, pictures, prompts, range(8, -1, -1), reverse=True), alone, pictures[0].shape)
+    assert_equal(run(tracker, pictures, prompts, range(4, -1, -1), reverse=True), alone, pictures[0].shape)
 
     with quiet():
         stock.reset_state(state)
         for ident in (1, 2):
-            stock.add_new_points_or_box(state, 9, ident, points=[centre(ident, 9)], labels=[1])
+            stock.add_new_points_or_box(state, 5, ident, points=[centre(ident, 5)], labels=[1])
     forward = dict(stock_masks(stock, state))
     back = dict(stock_masks(stock, state, reverse=True))
     tracker = tracker_of(micro, len(pictures))
-    assert_equal(run(tracker, pictures, prompts, range(10, 30)), forward, pictures[0].shape)
+    assert_equal(run(tracker, pictures, prompts, range(6, 22)), forward, pictures[0].shape)
     found = {
         frame: by_id(tracker.step(pictures[frame], TrackStep(frame, follow=[1, 2], reverse=True)))
-        for frame in range(8, -1, -1)
+        for frame in range(4, -1, -1)
     }
     assert_equal(found, back, pictures[0].shape)
     # What lies ahead is seen in a pass back: without it the masks would be those of the pass alone.
-    assert any((alone[8][ident] > 0).tolist() != (back[8][ident] > 0).tolist() for ident in (1, 2))
+    assert any((alone[4][ident] > 0).tolist() != (back[4][ident] > 0).tolist() for ident in (1, 2))
 
 
 def test_masks_boxes_and_several_clicks(micro: str) -> None:
     pictures = film(6)
-    stock = stock_predictor(attentive(micro), micro)
+    stock = stock_of(micro)
     state = stock_state(stock, pictures)
     x, y = centre(1, 0)
     clicks = [(x, y), (x + 4, y - 3), (5.0, 5.0)]
@@ -262,7 +264,7 @@ def test_a_correction_holds(micro: str) -> None:
     wrong = (30.0, 100.0)
 
     def corrected(**settings: Any) -> tuple[dict[int, Any], dict[int, Any]]:
-        stock = stock_predictor(attentive(micro), micro, **settings)
+        stock = stock_of(micro, **settings)
         state = stock_state(stock, pictures)
         with quiet():
             for ident in (1, 2):
@@ -288,7 +290,7 @@ def test_a_correction_holds(micro: str) -> None:
 def test_stock_options_that_fail_or_change_masks_are_not_needed(micro: str) -> None:
     """Trap 3: the advice to clear memories around a click fails. Holes are filled with stock's CUDA extension alone."""
     pictures = film(3)
-    stock = stock_predictor(attentive(micro), micro, clear_non_cond_mem_around_input=True)
+    stock = stock_of(micro, clear_non_cond_mem_around_input=True)
     state = stock_state(stock, pictures)
     with quiet():
         stock.add_new_points_or_box(state, 0, 1, points=[centre(1, 0)], labels=[1])
@@ -341,15 +343,20 @@ def test_a_cancelled_frame_leaves_no_trace(micro: str) -> None:
     assert [one.score for one in again] == [one.score for one in wanted]
 
 
-def test_what_is_remembered_does_not_grow(micro: str) -> None:
-    pictures = film(2)
-    tracker = tracker_of(micro, 1000)
-    tracker.step(pictures[0], TrackStep(0, [points(1, 0, centre(1, 0))]))
+def test_what_is_remembered_does_not_grow() -> None:
+    reach = Reach(memories=7, stride=1, pointers=16, conditioned=-1, past_pointers=True, signed=True, frames=1000)
+    memory = Memory(torch.zeros(64, 64, dtype=torch.bfloat16), torch.zeros(128))
+    held = ObjectMemory()
+    held.condition(10, memory)
     sizes = []
-    for frame in range(1, 70):
-        tracker.step(pictures[frame % 2], TrackStep(frame, follow=[1]))
-        sizes.append(tracker.nbytes)
-    assert len(set(sizes[35:])) == 1
+    for frame in range(11, 200):
+        held.follow(frame, memory, reach)
+        sizes.append(held.nbytes)
+    assert len(set(sizes[40:])) == 1
+    # Twice what the model sees: the last frames, and those just behind the prompt, which a pass backward looks at.
+    assert sizes[-1] <= memory.nbytes + 2 * (7 * memory.nbytes + 9 * 128 * 4)
+    assert held.seen_from(200, reach, reverse=False).lengths == (7, 16)
+    assert held.seen_from(9, reach, reverse=True).lengths == (7, 16)
 
 
 def test_known_masks_take_the_place_of_a_memory_that_is_lost(micro: str) -> None:
