@@ -163,8 +163,8 @@ def create_app(service: EngineService) -> ASGIApp:
         return _json(await asyncio.to_thread(compute.release, image_id))
 
     @app.get(f"{protocol.TRACKS}/{{track}}")
-    async def hold(track: str, request: Request) -> Response:
-        return StreamingResponse(_held(service, track, request), media_type=protocol.NDJSON)
+    async def hold(track: str) -> Response:
+        return StreamingResponse(_held(service, track), media_type=protocol.NDJSON)
 
     @app.post(protocol.STOP)
     async def stop(body: StopRequest) -> Response:
@@ -330,12 +330,12 @@ async def _lines(service: EngineService, operation: Operation[Q, A], image_id: s
         job.cancel()
 
 
-async def _held(service: EngineService, track: str, request: Request) -> AsyncIterator[bytes]:
-    """Holds a track until the client closes the connection or dies. One line at the beginning: from here on the track is held."""
+async def _held(service: EngineService, track: str) -> AsyncIterator[bytes]:
+    """Holds a track until the client closes the connection or dies. After the first line the track is held; the others find a dead client."""
     try:
-        yield b"{}\n"
-        while not service.stopping and not await request.is_disconnected():
-            await asyncio.sleep(POLL_SECONDS)
+        while not service.stopping:
+            yield b"{}\n"
+            await asyncio.sleep(protocol.HEARTBEAT_SECONDS)
     finally:
         service.compute.release_track(track)
 

@@ -112,8 +112,10 @@ class Wire:
         try:
             with _lost_connections():
                 _raise_for(response)
-                next(response.iter_content(chunk_size=1), b"")
+                lines = response.iter_content(chunk_size=1)
+                next(lines, b"")
             yield
+            del lines  # kept until here: an iterator that nobody holds closes the connection
         finally:
             response.close()
 

@@ -145,23 +145,23 @@ def test_backward_both_and_a_stretch_of_frames(session: Session) -> None:
 
 
 def test_corrections_go_on_from_what_is_known(session: Session) -> None:
-    pictures = Pictures(film(20))
+    pictures = Pictures(film(18))
     prompts = [click(1, 0), click(2, 0)]
     run = {frame.frame: frame for frame in session.track(pictures, prompts)}
 
     def known(number: int) -> dict[int, CroppedMask]:
         return {one.id: one.mask for one in run[number].objects}
 
-    wrong = PromptArrays(np.array([centre(1, 17), (30.0, 100.0)], np.float32), np.array([1, 0]))
-    correction = ObjectPrompt(1, 17, wrong, correction=True)
-    straight = list(session.track(pictures, [*prompts, correction], start=17))
+    wrong = PromptArrays(np.array([centre(1, 16), (30.0, 100.0)], np.float32), np.array([1, 0]))
+    correction = ObjectPrompt(1, 16, wrong, correction=True)
+    straight = list(session.track(pictures, [*prompts, correction], start=16))
     pictures.read.clear()
-    quick = list(session.track(pictures, [correction], start=17, known=known))
-    assert [frame.frame for frame in quick] == [17, 18, 19]
-    assert [[one.id for one in frame.objects] for frame in quick] == [[1], [1], [1]]
-    assert min(pictures.read) == 2  # fifteen frames back, and not from the beginning
-    assert (mask_of(straight[0], 1) != mask_of(run[17], 1)).any()
-    assert (mask_of(straight[1], 2) == mask_of(run[18], 2)).all()
+    quick = list(session.track(pictures, [correction], start=16, known=known))
+    assert [frame.frame for frame in quick] == [16, 17]
+    assert [[one.id for one in frame.objects] for frame in quick] == [[1], [1]]
+    assert min(pictures.read) == 1  # fifteen frames back, and not from the beginning
+    assert (mask_of(straight[0], 1) != mask_of(run[16], 1)).any()
+    assert (mask_of(straight[1], 2) == mask_of(run[17], 2)).all()
     with pytest.raises(UsageError, match="one direction"):
         session.track(pictures, [correction], direction="both", known=known)
 
