@@ -356,7 +356,7 @@ def test_what_is_remembered_does_not_grow() -> None:
     # Twice what the model sees: the last frames, and those just behind the prompt, which a pass backward looks at.
     assert sizes[-1] <= memory.nbytes + 2 * (7 * memory.nbytes + 9 * 128 * 4)
     assert held.seen_from(200, reach, reverse=False).lengths == (7, 16)
-    assert held.seen_from(9, reach, reverse=True).lengths == (7, 16)
+    assert held.seen_from(9, reach, reverse=True).lengths == (6, 15)  # the prompt itself is the first frame back
 
 
 def test_known_masks_take_the_place_of_a_memory_that_is_lost(micro: str) -> None:
