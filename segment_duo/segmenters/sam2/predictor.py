@@ -78,7 +78,7 @@ class Predictor(PromptPredictor):
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         model = self.model
-        batch = _model_input(pixels, model.image_size).to(self.device)
+        batch = model_input(pixels, model.image_size).to(self.device)
         with self.precision():
             _, feats, _, sizes = model._prepare_backbone_features(model.forward_image(batch))
             if model.directly_add_no_mem_embed:
@@ -154,7 +154,7 @@ class Predictor(PromptPredictor):
     def _decode_group(
         self, embedding: Sam2Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        coords, labels = self._prompt_tensors(embedding, group)
+        coords, labels = self.prompt_tensors(group, embedding.height, embedding.width)
         mask_input = self._mask_inputs(group, self.low_size)
         sparse = self.decoder.embed_prompts(coords, labels)
         image = self.prepare(embedding, len(group))
@@ -176,7 +176,7 @@ class Predictor(PromptPredictor):
         )
 
 
-def _model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+def model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
     """float32 (1, 3, resolution, resolution): the operations of ``SAM2Transforms``, in their order.
 
     Without torchvision on purpose: its import takes as long as the encoder of a small model.

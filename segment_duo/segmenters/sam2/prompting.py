@@ -146,15 +146,15 @@ class PromptPredictor(PointModel):
                 answers[i] = self._finish(embedding, low_res, iou, preview_max_side)
         return [a for a in answers if a is not None]
 
-    def _prompt_tensors(self, embedding: Sam2Embedding, group: Sequence[PromptArrays]) -> tuple[Tensor, Tensor]:
-        """Coordinates (B, N, 2) in model-input pixels and labels (B, N); box corners come first, as SAM wants them."""
+    def prompt_tensors(self, group: Sequence[PromptArrays], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Coordinates (B, N, 2) in model-input pixels and labels (B, N) of prompts of equally many points; box corners come first."""
         points = np.stack([np.asarray(p.points, dtype=np.float32).reshape(-1, 2) for p in group])
         labels = np.stack([np.asarray(p.labels).reshape(-1) for p in group])
         if group[0].box is not None:
             corners = np.array([p.box for p in group], dtype=np.float32).reshape(-1, 2, 2)
             points = np.concatenate([corners, points], axis=1)
             labels = np.concatenate([np.tile([[2, 3]], (len(group), 1)), labels], axis=1)
-        coords = self.coordinates(torch.from_numpy(points).to(self.device), embedding.height, embedding.width)
+        coords = self.coordinates(torch.from_numpy(points).to(self.device), height, width)
         return coords, torch.from_numpy(labels.astype(np.int32)).to(self.device)
 
     def _mask_inputs(self, group: Sequence[PromptArrays], expected: tuple[int, int]) -> Tensor | None:
