@@ -233,7 +233,7 @@ class GridRun:
         return inside
 
     def embed(self, box: tuple[int, int, int, int]) -> Sam2Embedding:
-        """Sam2Embedding of a crop."""
+        """Embedding of a crop."""
         self.check()
         x0, y0, x1, y1 = box
         whole = box == (0, 0, self.width, self.height)
