@@ -39,7 +39,7 @@ def child(allocator: bool, screening: str = "", **asked: Any) -> dict[str, Any]:
 def compare(name: str, megapixels: int, points: int, rounds: int, modes: list[str]) -> None:
     """Stock and our modes in turn, ``rounds`` times: a row for each of ours and each round, beside that round's stock."""
     fields = child(False, mode="calibrate", model=name, megapixels=megapixels, points=points)["parameters"]
-    asked = {"model": name, "megapixels": megapixels}
+    asked: dict[str, Any] = {"model": name, "megapixels": megapixels}
     for _ in range(rounds):
         stock = child(False, mode="stock", parameters=fields, **asked)
         _stages(name, megapixels, "stock", stock)
@@ -94,7 +94,7 @@ def throughput(name: str, images: int, modes: list[str]) -> None:
     fields = child(False, mode="calibrate", model=name, megapixels=1, points=points)["parameters"]
     for mode in modes:
         extra, screening = OURS[mode]
-        asked = {"model": name, "megapixels": 1, "images": images, "parameters": {**fields, **extra}}
+        asked: dict[str, Any] = {"model": name, "megapixels": 1, "images": images, "parameters": {**fields, **extra}}
         run = child(True, screening, mode="throughput", **asked)
         hourly = [3600 * run["images"] / run[k] for k in ("wall", "cpu")]
         print(
@@ -127,11 +127,15 @@ def main() -> None:
         ).stdout
     )
     if chosen.throughput:
-        return [throughput(name, chosen.throughput, chosen.modes) for name in chosen.models][-1]
+        for name in chosen.models:
+            throughput(name, chosen.throughput, chosen.modes)
+        return None
     if chosen.clicks:
         return clicks(chosen.models)
     if chosen.growth:
-        return [growth(name, chosen.rounds) for name in chosen.models][-1]
+        for name in chosen.models:
+            growth(name, chosen.rounds)
+        return None
     models = ["nano", "tiny", "large"] if chosen.all else chosen.models
     sizes = list(SIZES) if chosen.all else chosen.megapixels
     print(

@@ -116,7 +116,7 @@ class ReassociatedDecoder(PromptDecoder):
         for s, part in keys:
             check()
             mine = rows[(rows >= s.start) & (rows < s.stop)]
-            for some in mine.split(step) if len(mine) else ():
+            for some in torch.split(mine, step) if len(mine) else ():
                 logits = self._logits(part[some - s.start], hyper[some], image.high_res)
                 # (row, column, then both halves of each, twice) to rows and columns; in two steps, which take a third of the time of one.
                 square = logits.float().view(-1, h, w, 2, 2, 2, 2, masks).permute(0, 1, 2, 3, 5, 4, 6, 7)

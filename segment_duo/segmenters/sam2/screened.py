@@ -145,7 +145,8 @@ def box_iou(box: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> np
     shared = (high - low).clip(min=0).prod(-1)
     areas = (box[..., 2:] - box[..., :2]).prod(-1) + (others[..., 2:] - others[..., :2]).prod(-1)
     union = areas - shared
-    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    iou: npt.NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    return iou
 
 
 def _measured(cheap: Sequence[GridCandidate], screen: Screen, least: float) -> Margins:
