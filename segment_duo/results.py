@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from segment_duo.types import Mask, ModelIdentity, Rle
 
+ROUTINE_NOTE = "screened: "
+"""Begins the notes of every ordinary run, which say how it was computed: for the set and JSON; on a screen they would bury the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

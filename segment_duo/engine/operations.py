@@ -317,13 +317,13 @@ class Operations:
             if self._models is None:
                 import torch
 
-                from segment_duo.engine.device import choose_device, device_name
+                from segment_duo.engine.device import allowed_threads, choose_device, device_name
                 from segment_duo.engine.loaded_models import LoadedModels
 
                 config = self._settings.config
                 device = choose_device(config.device)
-                if config.threads:
-                    torch.set_num_threads(config.threads)
+                threads = config.threads or min(torch.get_num_threads(), allowed_threads() or torch.get_num_threads())
+                torch.set_num_threads(threads)
                 self._threads = torch.get_num_threads()
                 self._device_name = device_name(device)
                 self._models = LoadedModels(device, self._threads, self._settings.paths)

@@ -67,9 +67,21 @@ class PointModel(ABC):
     def low_size(self) -> tuple[int, int]:
         """Height and width of the low-res logits."""
 
-    def fast(self) -> PointModel:
-        """The same model with announced approximations of its own, if it has any."""
+    @property
+    def reassociated(self) -> PointModel:
+        """The same model with rounding differences of its own, in less time, if there is such a one."""
         return self
+
+    @property
+    def screening(self) -> PointModel | None:
+        """The same model in lower precision, to judge many points by, if that pays."""
+        return None
+
+    def predicted_iou(
+        self, embedding: Sam2Embedding, points: Tensor, *, check: Callable[[], None] = unchecked
+    ) -> Tensor:
+        """Predicted IoU, float32 (N, K), of all candidates of points (N, 2)."""
+        return self.decode_points(embedding, points, multimask=True, check=check).iou
 
     @abstractmethod
     def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
@@ -102,6 +114,10 @@ class PointModel(ABC):
 
 class PromptPredictor(PointModel):
     """Answers prompts with one model. What the model is, is left to those who derive from it."""
+
+    @property
+    def reassociated(self) -> PromptPredictor:
+        return self
 
     @abstractmethod
     def coordinates(self, points: Tensor, height: int, width: int) -> Tensor:

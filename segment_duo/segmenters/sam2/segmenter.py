@@ -64,7 +64,7 @@ class SamSegmenter(Segmenter):
         preview_max_side: int | None = None,
         check: Callable[[], None] = unchecked,
     ) -> list[Prediction]:
-        return self.predictor.predict(embedding, prompts, preview_max_side=preview_max_side, check=check)
+        return self.predictor.reassociated.predict(embedding, prompts, preview_max_side=preview_max_side, check=check)
 
     def automatic(
         self,
