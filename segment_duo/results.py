@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segment_duo.types import Mask, ModelIdentity
+from segment_duo.types import Mask, ModelIdentity, Rle
+
+ROUTINE_NOTE = "screened: "
+"""Begins the notes of every ordinary run, which say how it was computed: for the set and JSON; on a screen they would bury the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,15 @@ class PredictedObject:
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedMask:
+    """An object on one frame, as the engine sends it; see :class:`~segment_duo.segmenters.tracking.TrackedObject`."""
+
+    id: int
+    rle: Rle
+    score: float
 
 
 @dataclass(frozen=True, slots=True)

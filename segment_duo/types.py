@@ -378,7 +378,8 @@ class AutoParameters:
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
     ``tile`` and
     ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the
-    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``fast`` allows announced
+    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``exact`` asks for stock's
+    very bits, else points are screened (``segmenters/sam2/screened.py``); ``fast`` screens and allows announced
     approximations. 0 for ``points_per_batch`` lets
     the engine choose by pixels and free memory, which does not change any result.
 
@@ -442,7 +443,12 @@ class AutoParameters:
     )
     tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
     halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
-    fast: bool = _parameter(False, "Allow approximations; the set records them.", shown="", group=LARGE)
+    exact: bool = _parameter(
+        True, "Stock sam2's masks to the last bit, or (no) judge points cheaply first.", shown="exact", group=LARGE
+    )
+    fast: bool = _parameter(
+        False, "Judge cheaply and skip points that masks explain already; the set records it.", shown="", group=LARGE
+    )
     text: str | None = _parameter(
         None, 'What to look for, in words such as "particle"; for models that take text.', group=WHAT
     )

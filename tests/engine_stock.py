@@ -41,7 +41,7 @@ def small_predictor(trained: bool = True) -> Predictor:
 def loose(trained: bool = True) -> AutoParameters:
     """Thresholds that leave a good third of the candidates, whatever the weights."""
     generous = AutoParameters(
-        points_per_side=5, pred_iou_thresh=0.0, stability_score_thresh=0.0, stability_score_offset=0.25
+        exact=True, points_per_side=5, pred_iou_thresh=0.0, stability_score_thresh=0.0, stability_score_offset=0.25
     )
     found = [
         c for c in GridRun(small_predictor(trained), generous, picture(200, 260)).decode_all() if c.measured is not None

@@ -33,6 +33,7 @@ from segment_duo.cli.options import (
 from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, emit_row, image_record, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
 from segment_duo.errors import NotFound, SavedToSpoolOnly
+from segment_duo.results import ROUTINE_NOTE
 from segment_duo.types import ImageRef
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ class _AutoCommand:
 
     def _tell_masks(self, outcome: Outcome) -> None:
         for line in outcome.notes:
-            note(f"{outcome.ref.label}: {line}")
+            if not line.startswith(ROUTINE_NOTE):
+                note(f"{outcome.ref.label}: {line}")
         if not outcome.masks:
             note(f"{outcome.ref.label}: no masks were left; {self._thresholds()}")
 

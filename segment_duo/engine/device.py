@@ -25,6 +25,15 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def allowed_threads(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """CPU threads that this container's quota pays for, at least 1; None without one. More would be stopped in turn, waiting for each other."""
+    try:
+        granted, period = quota.read_text(encoding="ascii").split()
+        return max(1, round(int(granted) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+        return None
+
+
 def device_name(device: torch.device) -> str:
     """What the device is called by its maker."""
     if device.type == "cuda":

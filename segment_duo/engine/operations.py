@@ -37,15 +37,18 @@ from segment_duo.engine.protocol import (
     PredictResponse,
     Q,
     ReleaseReport,
+    TrackEvent,
+    TrackRequest,
 )
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.tracks import Tracks, step_of, tracked_mask
 from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice, automatic_needs, needs
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
-from segment_duo.segmenters.base import Embedding
+from segment_duo.segmenters.base import Capability, Embedding
 from segment_duo.segmenters.plugins import SAM2
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
@@ -60,8 +63,9 @@ if TYPE_CHECKING:
 MIB = 2**20
 PIXELS_SHARE = 4
 LOGITS_SHARE = 32
-"""One part in so many of the memory cache is for pixels and for low-res logits (64 MiB of 2 GiB: 256 logits of an official model, the
-candidates of some 85 clicks); the rest is for embeddings and candidates."""
+TRACKS_SHARE = 8
+"""One part in so many of the memory cache is for pixels, for low-res logits (64 MiB of 2 GiB: 256 logits of an official model, the
+candidates of some 85 clicks) and for objects that are followed (256 MiB: 30 of them); the rest is for embeddings and candidates."""
 
 log = logging.getLogger("segduo.engine")
 
@@ -73,12 +77,13 @@ class Operations:
         config = settings.config
         memory = config.memory_cache_mib * MIB
         self._settings = settings
-        pixels, logits = memory // PIXELS_SHARE, memory // LOGITS_SHARE
+        pixels, logits, tracks = memory // PIXELS_SHARE, memory // LOGITS_SHARE, memory // TRACKS_SHARE
         self._memory_bound = memory
         self._pixels: BoundedLru[str, npt.NDArray[np.uint8]] = BoundedLru(pixels)
         self._logits = LogitsStore(logits)
+        self._tracks = Tracks(tracks)
         self._cache = EmbeddingCache(
-            memory - pixels - logits, settings.paths.embeddings_dir, config.disk_cache_mib * MIB
+            memory - pixels - logits - tracks, settings.paths.embeddings_dir, config.disk_cache_mib * MIB
         )
         self._making = threading.Lock()
         self._models: LoadedModels | None = None
@@ -110,6 +115,9 @@ class Operations:
         count = len(images) if image_id is None else int(image_id[:ID_DIGITS] in images)
         return ReleaseReport(images=count, memory_bytes=pixels + embeddings + logits, disk_bytes=on_disk)
 
+    def release_track(self, track: str) -> None:
+        self._tracks.release(track)
+
     def models(self) -> ModelList:
         paths, config = self._settings.paths, self._settings.config
         default = registry.resolve_model(config, paths).name
@@ -138,7 +146,9 @@ class Operations:
         names = {model.sha256: model.id for model in models.loaded()} if models else {}
         fields: dict[str, Any] = {
             "images": status.held_images(self._pixels, self._cache, names),
-            "memory_cache": status.memory_use(self._memory_bound, self._pixels, self._cache, self._logits.used),
+            "memory_cache": status.memory_use(
+                self._memory_bound, self._pixels, self._cache, self._logits.used + self._tracks.used
+            ),
             "disk_cache": self._cache.disk_use(),
         }
         if models is not None:
@@ -242,6 +252,31 @@ class Operations:
             model=model.identity,
         )
 
+    def track(self, job: Job, image_id: str, request: TrackRequest) -> TrackEvent:
+        started = time.monotonic()
+        choice = self._choose(request.model)
+        choice.require(Capability.TRACK)
+        self._tell_begin(job, image_id, choice)
+        model = self._load(job, choice)
+        pixels = self._pixels.get(image_id)
+        if pixels is None:
+            raise ImageMissing
+        with foreign(choice):
+            tracker = self._tracks.open(request, model)
+            found = tracker.step(pixels, step_of(request), on_progress=job.progress, check=job.check)
+        self._tracks.keep(request.track)
+        if self._cache.where(self._key(image_id, choice)) is None:
+            # Frames come by once: kept, they would push out the images that somebody works on. Clicked ones have an embedding.
+            self._pixels.drop(image_id)
+        height, width = pixels.shape[:2]
+        return TrackEvent(
+            "done",
+            seconds=time.monotonic() - started,
+            objects=tuple(tracked_mask(one, height, width) for one in found),
+            looks_back=tracker.looks_back,
+            model=model.identity,
+        )
+
     def _tell_begin(self, job: Job, image_id: str, choice: ModelChoice) -> None:
         """One line in the log: when the engine dies, its end tells over which work."""
         state = self._state(image_id, choice)
@@ -283,13 +318,13 @@ class Operations:
             if self._models is None:
                 import torch
 
-                from segment_duo.engine.device import choose_device, device_name
+                from segment_duo.engine.device import allowed_threads, choose_device, device_name
                 from segment_duo.engine.loaded_models import LoadedModels
 
                 config = self._settings.config
                 device = choose_device(config.device)
-                if config.threads:
-                    torch.set_num_threads(config.threads)
+                threads = config.threads or min(torch.get_num_threads(), allowed_threads() or torch.get_num_threads())
+                torch.set_num_threads(threads)
                 self._threads = torch.get_num_threads()
                 self._device_name = device_name(device)
                 self._models = LoadedModels(device, self._threads, self._settings.paths)

@@ -3,6 +3,7 @@
 GET    /v1/status                       PUT    /v1/images/{id}
 GET    /v1/models                       DELETE /v1/images/{id}, /v1/images
 GET    /v1/images/{id}                  POST   /v1/stop
+GET    /v1/tracks/{id}                  holds a track; it goes when the connection ends
 POST   /v1/images/{id}/NAME             for each operation of the table (``protocol.OPERATIONS``), some of them answered by a stream
 """
 
@@ -160,6 +161,10 @@ def create_app(service: EngineService) -> ASGIApp:
     async def release(image_id: str) -> Response:
         _check_id(image_id)
         return _json(await asyncio.to_thread(compute.release, image_id))
+
+    @app.get(f"{protocol.TRACKS}/{{track}}")
+    async def hold(track: str) -> Response:
+        return StreamingResponse(_held(service, track), media_type=protocol.NDJSON)
 
     @app.post(protocol.STOP)
     async def stop(body: StopRequest) -> Response:
@@ -323,6 +328,16 @@ async def _lines(service: EngineService, operation: Operation[Q, A], image_id: s
         yield operation.dump(last)
     finally:
         job.cancel()
+
+
+async def _held(service: EngineService, track: str) -> AsyncIterator[bytes]:
+    """Holds a track until the client closes the connection or dies. After the first line the track is held; the others find a dead client."""
+    try:
+        while not service.stopping:
+            yield b"{}\n"
+            await asyncio.sleep(protocol.HEARTBEAT_SECONDS)
+    finally:
+        service.compute.release_track(track)
 
 
 def _progress_event(made: type[StreamEvent], position: int, phase: str, done: int, total: int) -> StreamEvent:

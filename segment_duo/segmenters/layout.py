@@ -148,7 +148,7 @@ class LayoutPredictor(PromptPredictor):
     def _decode_group(
         self, embedding: Sam2Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        coords, labels = self._prompt_tensors(embedding, group)
+        coords, labels = self.prompt_tensors(group, embedding.height, embedding.width)
         mask_input = self._mask_inputs(group, self.low_size)
         masks: list[Tensor] = [torch.empty(0)] * len(group)
         ious: list[Tensor] = [torch.empty(0)] * len(group)

@@ -62,9 +62,9 @@ def test_films_are_told_with_their_frames(alone: Shell) -> None:
     shown = rows(alone.run("info", "a.avi").ok().stdout)
     assert shown["size"].startswith("64 x 48 pixels")
     assert shown["frames"] == "20 along T; 0.1 s a frame"
-    assert "embedding" not in shown
+    assert (shown["frame"], shown["embedding"]) == ("0", "not computed")  # what is computed and saved is its frames'
     record = json.loads(alone.run("info", "a.avi", "--json").ok().stdout)
-    assert (record["pages"], record["frames"]["axis"]) == (20, "T")
+    assert (record["pages"], record["frames"]["axis"], record["frame"]) == (20, "T", 0)
     (alone.folder / "b.mp4").write_bytes(b"nothing")
     broken = alone.run("info", "b.mp4")
     assert broken.code == 7

@@ -1,11 +1,10 @@
-"""The fast mode, above all adaptive prompting: no prompt is spent where confident masks already explain the grid point.
+"""The fast mode, adaptive prompting: no prompt is spent where confident masks already explain the grid point.
 
 The grid is decoded from coarse to fine: every fourth point of a row and column, every second, the rest. A point is skipped if it lies in
 a mask of an earlier level that passed the thresholds, that another prompt answered with nearly the same mask, and that is small against
 the image. A mask nobody confirmed may be a poor first answer: the exact mode would find the better one that a neighbouring point gives. And
 a large one (a plate, the ground) says little about what lies on it. So the saving is large where the model is sure, and small where it is
-not. The decoder takes its products in another order (:class:`~segment_duo.segmenters.sam2.reassociated.ReassociatedDecoder`), and in half precision
-where the device has it. All of it is written into the run's notes. Everything else is the exact mode's own code.
+not. It is written into the run's notes. Everything else is that of a screened run (:mod:`segment_duo.segmenters.sam2.screened`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,14 +28,6 @@ LARGE_SHARE = 0.1
 
 AGREEMENT = 0.9
 """IoU from which two prompts' masks confirm each other."""
-
-
-def half_precision(device: torch.device) -> torch.dtype | None:
-    """The decoder's dtype on a device; None where float32 is faster, as on a CPU without bfloat16 instructions (nine times)."""
-    if device.type == "cpu":
-        can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else None
-    return {"cuda": torch.bfloat16, "mps": torch.float16}.get(device.type)
 
 
 class Coverage:
@@ -108,12 +98,6 @@ def levels(points: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]
         done |= chosen
 
 
-def notes(decoded: int, total: int, dtype: torch.dtype | None) -> list[str]:
-    """What was changed against the exact mode."""
-    out = [
-        f"fast: {decoded} of {total} grid points were prompted; the others lay in masks that two prompts before agreed on",
-        "fast: the decoder's products were taken in another order (rounding differences of about 1e-6 in the logits)",
-    ]
-    if dtype is not None:
-        out.append(f"fast: the decoder ran in {str(dtype).removeprefix('torch.')}")
-    return out
+def note(decoded: int, total: int) -> str:
+    """What adaptive prompting changed."""
+    return f"fast: {decoded} of {total} grid points were prompted; the others lay in masks that two prompts before agreed on"

@@ -1,10 +1,10 @@
-"""Automatic mask generation: the records of stock ``SAM2AutomaticMaskGenerator``, to the bit, in a fraction of its time and memory.
+"""Automatic mask generation: stock ``SAM2AutomaticMaskGenerator``'s records, to the bit in exact mode, in a fraction of its time and memory.
 
     grid points --decoder, 64 at a time--> predicted IoU filter --up-scale survivors--> low-res logits, cut out   = Candidates
     Candidates --stability, box (their rectangle only)--> filters --NMS per crop, NMS across crops--> RLE of what is left
 
-Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, two scales in ``scales``; adaptive
-prompting is in ``adaptive``.
+Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, two scales in ``scales``; judging points
+cheaply first is in ``screened``, adaptive prompting in ``adaptive``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class AutomaticMaskGenerator:
         if self.parameters.tile:
             return generate_tiled(run, known)
         found = known or run.decode_all()
-        run.note_fast()
+        run.note_mode()
         masks = run.records(run.select(found))
         return run.result(masks, found if found.nbytes <= MAX_BYTES else None, reused=known is not None)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DECODER_FIELDS = frozenset(
     {
         "points_per_side", "crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor", "use_m2m", "multimask_output",
-        "point_grids", "region", "tile", "halo", "scale", "fast", "points_per_batch",
+        "point_grids", "region", "tile", "halo", "scale", "exact", "fast", "points_per_batch",
     }
 )  # fmt: skip
 """Parameters that decide which prompts are decoded and how. The others are thresholds, applied afterwards."""
@@ -37,6 +37,7 @@ class GridCandidate:
         predicted_iou: float32 (), as the decoder gave it.
         point: float32 (2,), the prompt in crop coordinates.
         measured: stability and box for ``measured_for`` = (mask_threshold, stability_score_offset), computed when first asked for.
+        token: which of its point's masks.
     """
 
     low_res: LowRes
@@ -44,16 +45,68 @@ class GridCandidate:
     point: Tensor
     measured: FilterValues | None = None
     measured_for: tuple[float, float] | None = None
+    token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """How far cheap numbers may be off. ``overlap``: of the box IoU of two masks; ``pixels``: of a box's sides."""
+
+    predicted_iou: float
+    stability: float = 0.0
+    overlap: float = 0.0
+    pixels: float = 0.0
+
+    def merged(self, other: Margins) -> Margins:
+        """The larger ones of both."""
+        return Margins(
+            max(self.predicted_iou, other.predicted_iou),
+            max(self.stability, other.stability),
+            max(self.overlap, other.overlap),
+            max(self.pixels, other.pixels),
+        )
+
+    def __str__(self) -> str:
+        return f"predicted IoU {self.predicted_iou:.2g}, stability {self.stability:.2g}, box IoU {self.overlap:.2g}"
+
+
+@dataclass(eq=False, slots=True)
+class Screen:
+    """What is known of a crop beside its cheap candidates.
+
+    Attributes:
+        margins: of this crop.
+        confirmed: by point, its candidates in float32.
+    """
+
+    margins: Margins
+    confirmed: dict[tuple[float, float], list[GridCandidate]] = field(default_factory=dict)
+
+    @property
+    def again(self) -> int:
+        """Points that were decoded twice."""
+        return len(self.confirmed)
+
+    @property
+    def candidates(self) -> list[GridCandidate]:
+        """All in float32."""
+        return [c for found in self.confirmed.values() for c in found]
 
 
 @dataclass(eq=False, slots=True)
 class CropCandidates:
-    """Candidates of one crop or tile window, in stock's order (point by point, token by token). ``box``: XYXY in image pixels."""
+    """Candidates of one crop or tile window, in stock's order (point by point, token by token).
+
+    Attributes:
+        box: XYXY in image pixels.
+        screen: if these candidates are cheap ones: what is known of them in float32.
+    """
 
     box: tuple[int, int, int, int]
     layer: int
     low_size: tuple[int, int]
     masks: list[GridCandidate] = field(default_factory=list)
+    screen: Screen | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -78,7 +131,8 @@ class Candidates:
     @property
     def nbytes(self) -> int:
         """Memory they hold: logits, and about 1 KiB for the rest of each."""
-        return sum(c.low_res.nbytes + 1024 for c in self)
+        again = (c for crop in self.crops if crop.screen is not None for c in crop.screen.candidates)
+        return sum(c.low_res.nbytes + 1024 for c in (*self, *again))
 
     def answers(self, parameters: AutoParameters) -> bool:
         """Whether a run with these parameters would give the same masks from here as from the decoder."""

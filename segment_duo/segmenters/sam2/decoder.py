@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segment_duo.segmenters.sam2.machine import image_chunk_bytes
+
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("segduo.engine")
 
-IMAGE_CHUNK_BYTES = 16 * 2**20
-"""Bytes of image tokens processed at once on a CPU: 4 prompts of an official model, which fit the last-level cache with their projections."""
+IMAGE_CHUNK_BYTES = image_chunk_bytes()
+"""Bytes of image tokens processed at once on a CPU."""
 
 Wanted = Callable[[Tensor], Tensor]
 """Given the predicted IoU of all masks, float (B, 4), says which prompts are up-scaled: bool (B,)."""
@@ -87,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 class PromptDecoder:
-    """Decodes prompts against an :class:`~segment_duo.segmenters.sam2.embedding.Embedding`.
+    """Decodes prompts against an :class:`~segment_duo.segmenters.sam2.embedding.Sam2Embedding`.
 
     Args:
         model: an unmodified ``SAM2Base`` in evaluation mode.

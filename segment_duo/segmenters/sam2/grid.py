@@ -14,8 +14,8 @@ from torch import Tensor
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
-from segment_duo.segmenters.sam2 import adaptive
-from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
+from segment_duo.segmenters.sam2 import adaptive, screened
+from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, Margins, lowest_level
 from segment_duo.segmenters.sam2.nms import suppress
 from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
@@ -66,7 +66,9 @@ class GridRun:
         should_cancel: Callable[[], bool] = never,
     ) -> None:
         self.predictor = predictor
-        self.decoding = predictor.fast() if parameters.fast else predictor
+        self.exact = parameters.exact and not parameters.fast
+        self.decoding = predictor if self.exact else predictor.reassociated
+        self.screening = None if self.exact else predictor.screening
         self.parameters = parameters
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
@@ -78,6 +80,9 @@ class GridRun:
         self.notes: list[str] = []
         self.points_decoded = 0
         self.points_done = 0
+        self.points_again = 0
+        self.margins: Margins | None = None
+        self._last: tuple[tuple[int, int, int, int], Sam2Embedding] | None = None
 
     def with_parameters(self, parameters: AutoParameters) -> GridRun:
         """A run over the same picture with other parameters, and with notes and counts of its own."""
@@ -96,19 +101,28 @@ class GridRun:
         for part in parts:
             self.points_decoded += part.points_decoded
             self.points_done += part.points_done
+            self.points_again += part.points_again
+            self._widen(part.margins)
             self.notes += [note for note in part.notes if note not in self.notes]
             for stage, seconds in part.clock.seconds.items():
                 self.clock.seconds[stage] = self.clock.seconds.get(stage, 0.0) + seconds
-        self.note_fast()
+        self.note_mode()
 
     def check(self) -> None:
         if self.should_cancel():
             raise Cancelled("automatic mask generation was cancelled")
 
-    def note_fast(self) -> None:
-        """Write down what the fast mode changed."""
+    def note_mode(self) -> None:
+        """Write down what was not done as in the exact mode."""
         if self.parameters.fast:
-            self.notes += adaptive.notes(self.points_decoded, self.points_done, self.decoding.half)
+            self.notes.append(adaptive.note(self.points_decoded, self.points_done))
+        if self.decoding is not self.predictor:
+            half = None if self.screening is None else self.screening.half
+            self.notes += screened.notes(self.points_again, self.points_decoded, self.margins, half)
+
+    def _widen(self, margins: Margins | None) -> None:
+        if margins is not None:
+            self.margins = margins if self.margins is None else self.margins.merged(margins)
 
     def result(self, masks: tuple[Mask, ...], kept: Reusable | None, *, reused: bool) -> AutomaticRun:
         """The answer, with what this run took and noted."""
@@ -128,6 +142,7 @@ class GridRun:
             crop = CropCandidates(box, layer, self.predictor.low_size)
             found.crops.append(crop)
             self._decode_grid(crop, grid, lambda: self.on_progress("points", self.points_done, total))
+            self.final(crop)
         return found
 
     def decode_window(
@@ -149,21 +164,60 @@ class GridRun:
         if not len(points):
             return
         embedding = self.embed(crop.box)
+        if self.screening is not None and len(points) >= screened.LEAST_POINTS:
+            start = time.perf_counter()
+            crop.screen = screened.calibrated(self.screening, self.decoding, embedding, points, self.check)
+            self.clock.add("decoder", start)
         if not self.parameters.fast:
-            for batch in batches(points, self.parameters.points_per_batch or STOCK_BATCH):
-                crop.masks += self.decode(embedding, batch)
+            for batch in self.batches(points):
+                crop.masks += self._first_pass(crop, embedding, batch)
                 self.points_done += len(batch)
                 report()
             return
         up = self.predictor.full_size(crop.low_size, embedding.height, embedding.width)
         coverage = adaptive.Coverage(self.parameters, crop.low_size, up.canvas)
         for level in adaptive.levels(points):
-            for batch in batches(coverage.unexplained(level), self.parameters.points_per_batch or STOCK_BATCH):
-                fresh = self.decode(embedding, batch)
+            for batch in self.batches(coverage.unexplained(level)):
+                fresh = self._first_pass(crop, embedding, batch)
                 crop.masks += fresh
                 coverage.add(fresh)
             self.points_done += len(level)
             report()
+
+    def batches(self, points: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float64]]:
+        size = self.parameters.points_per_batch or STOCK_BATCH
+        for i in range(0, len(points), size):
+            yield points[i : i + size]
+
+    def _first_pass(
+        self, crop: CropCandidates, embedding: Sam2Embedding, points: npt.NDArray[np.float64]
+    ) -> list[GridCandidate]:
+        self.points_decoded += len(points)
+        if crop.screen is None:
+            return self.decode(self.decoding, embedding, points)
+        assert self.screening is not None
+        return self.decode(self.screening, embedding, points, slack=crop.screen.margins.predicted_iou)
+
+    def final(self, crop: CropCandidates, *, drop_at_edge: bool = True) -> list[GridCandidate]:
+        """A crop's candidates in float32: those that its first pass made, or what the screen lets through, decoded again."""
+        screen = crop.screen
+        if screen is None:
+            return crop.masks
+
+        def decode(points: npt.NDArray[np.float64]) -> list[GridCandidate]:
+            embedding = self.embed(crop.box)
+            return [c for batch in self.batches(points) for c in self.decode(self.decoding, embedding, batch)]
+
+        def near_edge(boxes: npt.NDArray[np.float64], inwards: float) -> npt.NDArray[np.bool_]:
+            moved = torch.from_numpy(boxes + inwards * np.array([1, 1, -1, -1]))
+            return self._near_edge(crop, moved).numpy() if drop_at_edge else np.zeros(len(boxes), dtype=bool)
+
+        before = screen.again
+        self._measure_all(crop, crop.masks)
+        found = screened.confirm(screen, crop.masks, self.parameters, decode, near_edge)
+        self.points_again += screen.again - before
+        self._widen(screen.margins)
+        return found
 
     def crop_points(self, box: tuple[int, int, int, int], grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Grid points of a crop in crop pixels, (N, 2); only those inside ``region``."""
@@ -179,55 +233,70 @@ class GridRun:
         return inside
 
     def embed(self, box: tuple[int, int, int, int]) -> Sam2Embedding:
-        """Sam2Embedding of a crop."""
+        """Embedding of a crop."""
         self.check()
         x0, y0, x1, y1 = box
         whole = box == (0, 0, self.width, self.height)
         if whole and self.embedding is not None:
             return self.embedding
+        if self._last is not None and self._last[0] == box:
+            return self._last[1]
 
         def compute() -> Sam2Embedding:
             return self.predictor.embed(self.pixels[y0:y1, x0:x1])
 
         cache = self.embed_crop
-        return self.clock.run("encoder", compute if cache is None else lambda: cache(box, compute))
+        embedding = self.clock.run("encoder", compute if cache is None else lambda: cache(box, compute))
+        self._last = (box, embedding)
+        return embedding
 
-    def decode(self, embedding: Sam2Embedding, points: npt.NDArray[np.float64]) -> list[GridCandidate]:
-        """Candidates of one batch of points in crop pixels, in stock's order; filtered by predicted IoU only."""
+    def decode(
+        self, predictor: PointModel, embedding: Sam2Embedding, points: npt.NDArray[np.float64], *, slack: float = 0.0
+    ) -> list[GridCandidate]:
+        """Candidates of one batch of points in crop pixels, in stock's order; filtered by predicted IoU only.
+
+        Args:
+            predictor: decodes them.
+            slack: how far below the threshold predicted IoU may be.
+        """
         start = time.perf_counter()
-        predictor, p = self.predictor, self.parameters
+        p = self.parameters
+        limit = p.pred_iou_thresh - slack if p.pred_iou_thresh > 0.0 else None
         in_crop = torch.as_tensor(points, dtype=torch.float32, device=predictor.device)
         # Up-scaling masks that the filter drops would be wasted, unless a second pass is to improve them.
-        least = p.pred_iou_thresh if p.pred_iou_thresh > 0.0 and not p.use_m2m else None
-        found = self.decoding.decode_points(
+        least = None if p.use_m2m else limit
+        found = predictor.decode_points(
             embedding, in_crop, multimask=p.multimask_output, least_iou=least, check=self.check
         )
         masks, iou = found.masks, found.iou
         per_point = masks.shape[1]
         at = in_crop[found.rows].repeat_interleave(per_point, dim=0)
+        tokens = torch.arange(per_point, device=at.device).repeat(len(masks))
         masks, iou = masks.flatten(0, 1), iou.flatten()
         if p.use_m2m:
-            masks, iou = self._refine(embedding, at, masks)
-        if p.pred_iou_thresh > 0.0:
-            keep = (iou > p.pred_iou_thresh).nonzero().flatten()
-            masks, iou, at = masks[keep], iou[keep], at[keep]
-        self.points_decoded += len(points)
+            masks, iou = self._refine(predictor, embedding, at, masks)
+        if limit is not None:
+            keep = (iou > limit).nonzero().flatten()
+            masks, iou, at, tokens = masks[keep], iou[keep], at[keep], tokens[keep]
         start = self.clock.add("decoder", start)
         cuts = cut_out(masks, lowest_level(p))
-        out = [GridCandidate(c, i, q) for c, i, q in zip(cuts, iou.cpu(), at.cpu(), strict=True)]
-        up = predictor.full_size(predictor.low_size, embedding.height, embedding.width)
+        scores, at, tokens = iou.cpu(), at.cpu(), tokens.cpu()
+        out = [GridCandidate(cut, scores[i], at[i], token=int(tokens[i])) for i, cut in enumerate(cuts)]
+        up = self.predictor.full_size(self.predictor.low_size, embedding.height, embedding.width)
         for candidate in out:
             self.measure(up, candidate)
         self.clock.add("masks", start)
         return out
 
-    def _refine(self, embedding: Sam2Embedding, points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(
+        self, predictor: PointModel, embedding: Sam2Embedding, points: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Second pass with the first pass's logits as mask input (``use_m2m``)."""
         size = self.parameters.points_per_batch or STOCK_BATCH
         refined, scores = [], []
         for i in range(0, len(points), size):
             previous = masks[i : i + size, None].clamp(-32.0, 32.0)
-            found = self.decoding.decode_points(
+            found = predictor.decode_points(
                 embedding, points[i : i + size], multimask=False, mask_input=previous, check=self.check
             )
             refined.append(found.masks.squeeze(1))
@@ -262,18 +331,11 @@ class GridRun:
 
     def select_in_crop(self, crop: CropCandidates, *, drop_at_edge: bool = True) -> list[GridCandidate]:
         """Thresholds, the crop's edge, and NMS within the crop."""
-        from sam2.utils.amg import is_box_near_crop_edge
-
         p = self.parameters
-        x0, y0, x1, y1 = crop.box
-        up = self.predictor.full_size(crop.low_size, y1 - y0, x1 - x0)
-        masks = crop.masks
+        masks = self.final(crop, drop_at_edge=drop_at_edge)
         if p.pred_iou_thresh > 0.0:
             masks = [c for c in masks if bool(c.predicted_iou > p.pred_iou_thresh)]
-        for i, c in enumerate(masks):
-            if i % 64 == 0:
-                self.check()
-            self.measure(up, c)
+        self._measure_all(crop, masks)
         if p.stability_score_thresh > 0.0:
             # Compared as float32, as torch does: a Python float would be compared in double precision.
             masks = [
@@ -283,13 +345,27 @@ class GridRun:
             return []
         boxes = torch.stack([c.measured.box for c in masks if c.measured is not None])
         if drop_at_edge:
-            near = is_box_near_crop_edge(boxes, list(crop.box), [0, 0, self.width, self.height])
+            near = self._near_edge(crop, boxes)
             masks = [c for c, edge in zip(masks, near.tolist(), strict=True) if not edge]
             boxes = boxes[~near]
         if not masks:
             return []
         order = suppress(boxes, torch.stack([c.predicted_iou for c in masks]), p.box_nms_thresh)
         return [masks[i] for i in order]
+
+    def _near_edge(self, crop: CropCandidates, boxes: Tensor) -> Tensor:
+        """Which boxes (N, 4), XYXY in crop pixels, end at the crop's edge, and not at the image's."""
+        from sam2.utils.amg import is_box_near_crop_edge
+
+        return is_box_near_crop_edge(boxes, list(crop.box), [0, 0, self.width, self.height])  # type: ignore[no-any-return]
+
+    def _measure_all(self, crop: CropCandidates, masks: Sequence[GridCandidate]) -> None:
+        x0, y0, x1, y1 = crop.box
+        up = self.predictor.full_size(crop.low_size, y1 - y0, x1 - x0)
+        for i, c in enumerate(masks):
+            if i % 64 == 0:
+                self.check()
+            self.measure(up, c)
 
     def _across_crops(self, flat: Sequence[tuple[CropCandidates, GridCandidate]]) -> list[int]:
         """NMS across crops, which prefers the masks of smaller ones."""
@@ -359,8 +435,3 @@ def crop_boxes(height: int, width: int, p: AutoParameters) -> list[tuple[tuple[i
 
     boxes, layers = generate_crop_boxes((height, width), p.crop_n_layers, p.crop_overlap_ratio)
     return [((x0, y0, x1, y1), layer) for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True)]
-
-
-def batches(points: npt.NDArray[np.float64], size: int) -> Iterator[npt.NDArray[np.float64]]:
-    for i in range(0, len(points), size):
-        yield points[i : i + size]

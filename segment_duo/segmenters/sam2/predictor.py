@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +20,10 @@ from torch import Tensor
 
 from segment_duo.segmenters.allocator import trim
 from segment_duo.segmenters.base import PromptArrays, unchecked
-from segment_duo.segmenters.sam2.adaptive import half_precision
 from segment_duo.segmenters.sam2.catalogue import IMAGE_MEAN, IMAGE_STD
-from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, select_masks
+from segment_duo.segmenters.sam2.decoder import DecoderOutput, PreparedImage, PromptDecoder, Wanted, select_masks
 from segment_duo.segmenters.sam2.embedding import Sam2Embedding
+from segment_duo.segmenters.sam2.machine import screening_precision
 from segment_duo.segmenters.sam2.prompting import PointMasks, PromptPredictor
 from segment_duo.segmenters.sam2.reassociated import ReassociatedDecoder
 
@@ -40,8 +41,8 @@ class Predictor(PromptPredictor):
 
     Args:
         model: ``SAM2Base`` in evaluation mode, on its device.
-        half: the decoder computes in this dtype (fast mode): under autocast on an accelerator, on a CPU for the image tokens. None keeps float32.
-        reassociate: use :class:`~segment_duo.segmenters.sam2.reassociated.ReassociatedDecoder` (fast mode).
+        half: the decoder computes in this dtype: under autocast on an accelerator, on a CPU for the image tokens. None keeps float32.
+        reassociate: use :class:`~segment_duo.segmenters.sam2.reassociated.ReassociatedDecoder`.
     """
 
     def __init__(self, model: SAM2Base, *, half: torch.dtype | None = None, reassociate: bool = False) -> None:
@@ -53,12 +54,20 @@ class Predictor(PromptPredictor):
         self.decoder = ReassociatedDecoder(model, lowered) if reassociate else PromptDecoder(model)
         self._prepared: OrderedDict[tuple[int, bool], tuple[Sam2Embedding, PreparedImage]] = OrderedDict()
 
-    def fast(self) -> Predictor:
-        """The same model with a reassociated decoder, in half precision where the device gains from it.
+    @cached_property
+    def reassociated(self) -> Predictor:
+        """The same model in float32 with its products in another order: within some 1e-6 of this one's numbers, in half of its time.
 
         Embeddings always come from the exact predictor, so that cached ones are exact.
         """
-        return Predictor(self.model, half=half_precision(self.device), reassociate=True)
+        return Predictor(self.model, reassociate=True)
+
+    @cached_property
+    def screening(self) -> Predictor | None:
+        """The same model in lower precision, for a first pass over many prompts; None where that would not pay."""
+        size = self.model.sam_prompt_encoder.image_embedding_size
+        half = screening_precision(self.device, self.decoder.decoder.transformer_dim * size[0] * size[1])
+        return None if half is None else Predictor(self.model, half=half, reassociate=True)
 
     # -- images -------------------------------------------------------------------------------------------------------
 
@@ -78,7 +87,7 @@ class Predictor(PromptPredictor):
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         model = self.model
-        batch = _model_input(pixels, model.image_size).to(self.device)
+        batch = model_input(pixels, model.image_size).to(self.device)
         with self.precision():
             _, feats, _, sizes = model._prepare_backbone_features(model.forward_image(batch))
             if model.directly_add_no_mem_embed:
@@ -101,6 +110,10 @@ class Predictor(PromptPredictor):
         """Forget the projections of one image, or of all."""
         for key in [k for k, held in self._prepared.items() if embedding is None or held[0] is embedding]:
             del self._prepared[key]
+        for name in ("reassociated", "screening"):
+            derived = self.__dict__.get(name)
+            if derived is not None:
+                derived.release(embedding)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
@@ -140,21 +153,40 @@ class Predictor(PromptPredictor):
             assert least_iou is not None
             return ((iou[:, 1:] if multimask else iou) > least_iou).any(1)
 
+        decoded = self._decode(embedding, points, mask_input, None if least_iou is None else wanted, check)
+        masks, iou = select_masks(self.decoder.decoder, decoded.masks, decoded.iou[decoded.rows], multimask=multimask)
+        return PointMasks(decoded.rows, masks, iou)
+
+    def predicted_iou(
+        self, embedding: Sam2Embedding, points: Tensor, *, check: Callable[[], None] = unchecked
+    ) -> Tensor:
+        """See :class:`~segment_duo.segmenters.sam2.prompting.PointModel`; no mask is up-scaled."""
+
+        def none(iou: Tensor) -> Tensor:
+            return torch.zeros(len(iou), dtype=torch.bool, device=iou.device)
+
+        return self._decode(embedding, points, None, none, check).iou
+
+    def _decode(
+        self,
+        embedding: Sam2Embedding,
+        points: Tensor,
+        mask_input: Tensor | None,
+        wanted: Wanted | None,
+        check: Callable[[], None],
+    ) -> DecoderOutput:
+        """Decode points (N, 2) in image pixels, each a prompt of its own."""
         coords = self.coordinates(points, embedding.height, embedding.width)[:, None, :]
         labels = torch.ones(coords.shape[:2], dtype=torch.int, device=coords.device)
         sparse = self.decoder.embed_prompts(coords, labels)
         image = self.prepare(embedding, len(points))
         with self.precision():
-            decoded = self.decoder.decode(
-                image, sparse, mask_input=mask_input, wanted=None if least_iou is None else wanted, check=check
-            )
-        masks, iou = select_masks(self.decoder.decoder, decoded.masks, decoded.iou[decoded.rows], multimask=multimask)
-        return PointMasks(decoded.rows, masks, iou)
+            return self.decoder.decode(image, sparse, mask_input=mask_input, wanted=wanted, check=check)
 
     def _decode_group(
         self, embedding: Sam2Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        coords, labels = self._prompt_tensors(embedding, group)
+        coords, labels = self.prompt_tensors(group, embedding.height, embedding.width)
         mask_input = self._mask_inputs(group, self.low_size)
         sparse = self.decoder.embed_prompts(coords, labels)
         image = self.prepare(embedding, len(group))
@@ -176,7 +208,7 @@ class Predictor(PromptPredictor):
         )
 
 
-def _model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+def model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
     """float32 (1, 3, resolution, resolution): the operations of ``SAM2Transforms``, in their order.
 
     Without torchvision on purpose: its import takes as long as the encoder of a small model.

@@ -67,9 +67,21 @@ class PointModel(ABC):
     def low_size(self) -> tuple[int, int]:
         """Height and width of the low-res logits."""
 
-    def fast(self) -> PointModel:
-        """The same model with announced approximations of its own, if it has any."""
+    @property
+    def reassociated(self) -> PointModel:
+        """The same model with rounding differences of its own, in less time, if there is such a one."""
         return self
+
+    @property
+    def screening(self) -> PointModel | None:
+        """The same model in lower precision, to judge many points by, if that pays."""
+        return None
+
+    def predicted_iou(
+        self, embedding: Sam2Embedding, points: Tensor, *, check: Callable[[], None] = unchecked
+    ) -> Tensor:
+        """Predicted IoU, float32 (N, K), of all candidates of points (N, 2)."""
+        return self.decode_points(embedding, points, multimask=True, check=check).iou
 
     @abstractmethod
     def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
@@ -102,6 +114,10 @@ class PointModel(ABC):
 
 class PromptPredictor(PointModel):
     """Answers prompts with one model. What the model is, is left to those who derive from it."""
+
+    @property
+    def reassociated(self) -> PromptPredictor:
+        return self
 
     @abstractmethod
     def coordinates(self, points: Tensor, height: int, width: int) -> Tensor:
@@ -146,15 +162,15 @@ class PromptPredictor(PointModel):
                 answers[i] = self._finish(embedding, low_res, iou, preview_max_side)
         return [a for a in answers if a is not None]
 
-    def _prompt_tensors(self, embedding: Sam2Embedding, group: Sequence[PromptArrays]) -> tuple[Tensor, Tensor]:
-        """Coordinates (B, N, 2) in model-input pixels and labels (B, N); box corners come first, as SAM wants them."""
+    def prompt_tensors(self, group: Sequence[PromptArrays], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Coordinates (B, N, 2) in model-input pixels and labels (B, N) of prompts of equally many points; box corners come first."""
         points = np.stack([np.asarray(p.points, dtype=np.float32).reshape(-1, 2) for p in group])
         labels = np.stack([np.asarray(p.labels).reshape(-1) for p in group])
         if group[0].box is not None:
             corners = np.array([p.box for p in group], dtype=np.float32).reshape(-1, 2, 2)
             points = np.concatenate([corners, points], axis=1)
             labels = np.concatenate([np.tile([[2, 3]], (len(group), 1)), labels], axis=1)
-        coords = self.coordinates(torch.from_numpy(points).to(self.device), embedding.height, embedding.width)
+        coords = self.coordinates(torch.from_numpy(points).to(self.device), height, width)
         return coords, torch.from_numpy(labels.astype(np.int32)).to(self.device)
 
     def _mask_inputs(self, group: Sequence[PromptArrays], expected: tuple[int, int]) -> Tensor | None:

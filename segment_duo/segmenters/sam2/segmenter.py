@@ -30,6 +30,7 @@ from segment_duo.segmenters.sam2.catalogue import CAPABILITIES
 from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.segmenters.sam2.prompting import PromptPredictor
+from segment_duo.segmenters.tracking import Tracker
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class SamSegmenter(Segmenter):
         preview_max_side: int | None = None,
         check: Callable[[], None] = unchecked,
     ) -> list[Prediction]:
-        return self.predictor.predict(embedding, prompts, preview_max_side=preview_max_side, check=check)
+        return self.predictor.reassociated.predict(embedding, prompts, preview_max_side=preview_max_side, check=check)
 
     def automatic(
         self,
@@ -84,6 +85,13 @@ class SamSegmenter(Segmenter):
             should_cancel=should_cancel,
             candidates=candidates,
         )
+
+    def tracker(self, frames: int) -> Tracker:
+        if not isinstance(self.predictor, Predictor):  # an exported model has no memory
+            return super().tracker(frames)
+        from segment_duo.segmenters.sam2.tracker import Sam2Tracker
+
+        return Sam2Tracker(self.predictor, frames)
 
     def release(self) -> None:
         self.predictor.release()

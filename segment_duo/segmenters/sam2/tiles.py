@@ -112,7 +112,7 @@ def generate_tiled(run: GridRun, known: Candidates | None) -> AutomaticRun:
     """Segment window by window and merge. ``known``: candidates of an earlier run that can answer, else None."""
     p = run.parameters
     segments, kept, count = tiled_segments(run, known)
-    run.note_fast()
+    run.note_mode()
     run.notes.append(
         f"segmented in {count} tiles of up to {p.tile} pixels with a halo of {p.halo}; stock sam2 has no tiles"
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.errors import Cancelled, SegduoError
+from segment_duo.results import ROUTINE_NOTE
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
@@ -344,7 +345,8 @@ class Editing:
         text = f"{counted(len(result.masks), 'mask')} in {result.seconds:.1f} s"
         if removed:
             text += f", {removed} earlier ones replaced"
-        notes = f" Note: {'; '.join(result.notes)}" if result.notes else ""
+        told = [line for line in result.notes if not line.startswith(ROUTINE_NOTE)]
+        notes = f" Note: {'; '.join(told)}" if told else ""
         self.desk.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
         self.edited()
 

@@ -1,0 +1,1 @@
+"""Following objects: stock ``SAM2VideoPredictor`` beside ours."""
