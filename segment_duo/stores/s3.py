@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from segment_duo.errors import (
@@ -243,7 +243,7 @@ class S3Store:
             if size > limit:
                 answer["Body"].close()
                 raise too_large(_shown(path), size, limit)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # entering it gives the raw stream, without its checks
                 while piece := body.read(_PIECE_BYTES):
                     parts.append(piece)
                     received += len(piece)
@@ -306,7 +306,7 @@ def _explained(verb: str, path: str) -> Iterator[None]:
         raise S3Denied(f"the settings in ~/.aws cannot be used ({type(error).__name__})", _CREDENTIALS_HINT) from None
     except exceptions.ParamValidationError:
         raise UsageError(f"'{_shown(path)}' is no name of a bucket and an object", "s3://BUCKET/KEY") from None
-    except exceptions.HTTPClientError as error:
+    except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
         what = "did not answer in time" if "Timeout" in type(error).__name__ else "cannot be reached"
         raise S3Unavailable(
             f"the object store {what} to {verb} '{_shown(path)}' ({type(error).__name__})", _AWAY_HINT
