@@ -25,7 +25,8 @@ def parse_reference(text: str, *, cwd: Path | None = None) -> ImageRef:
     """What ``text`` means: a file or folder, on Drops or here. Nothing is looked up, and wildcards stay as they are.
 
     ``s3://bucket/key`` is an object's place. ``/drops/labdaq/a.tif``, ``drops:/labdaq/a.tif`` and ``drops:/drops/labdaq/a.tif`` are the server's
-    ``/labdaq/a.tif``; everything else is local, relative to ``cwd`` (the current folder), with ``~`` expanded. (A local file called ``drops:x`` is ``./drops:x``.)
+    ``/labdaq/a.tif``; everything else is local, relative to ``cwd`` (the current folder), with ``~`` expanded.
+    (A local file called ``drops:x`` is ``./drops:x``.)
 
     Raises:
         UsageError: empty text, a NUL character, or ``..`` on Drops.
