@@ -28,11 +28,13 @@ DROPS_PREFIX = "/drops/"
 class StoreKind(StrEnum):
     LOCAL = "local"
     DROPS = "drops"
+    S3 = "s3"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
+    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``), or ``/bucket/key`` in
+    an object store.
 
     ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; None where none was chosen.
     In a folder of frames it is the file that counts, and this stays None.
@@ -60,6 +62,8 @@ class ImageRef:
 
     def __str__(self) -> str:
         """The path as users type it."""
+        if self.store is StoreKind.S3:
+            return f"s3:/{self.path}"
         return DROPS_PREFIX.rstrip("/") + self.path if self.store is StoreKind.DROPS else self.path
 
     @property
