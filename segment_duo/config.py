@@ -73,6 +73,15 @@ class ExternalCommand(BaseModel):
         return value
 
 
+class ClassSettings(BaseModel):
+    """``[classes.NAME]``: a label to work with. See ``docs/tui.md``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    colour: str = Field("", pattern=r"^(#[0-9a-fA-F]{6})?$", description="As #rrggbb; by place without")
+    key: str = Field("", pattern=r"^[1-9]?$", description="Number key of the terminal UI; by place without")
+
+
 class Config(BaseModel):
     """Every setting, with its meaning as the field's description (``segduo config init`` and the docs print them)."""
 
@@ -117,11 +126,12 @@ class Config(BaseModel):
     content_cache_mib: int = Field(2048, ge=0, description="Bound of the cache of files read from Drops (0 = off)")
     max_pixels: int = Field(400_000_000, ge=1, description="Larger images are refused")
 
-    graphics: Literal["auto", "kitty", "sixel", "halfcell"] = Field(
+    graphics: Literal["auto", "kitty", "sixel", "halfcell", "quadrant", "sextant", "octant"] = Field(
         "auto", description="How the terminal shows pictures"
     )
     theme: str = Field("segduo-dark", description="Theme of the terminal UI")
     keys: Mapping[str, str] = Field({}, description="Rebound keys of the terminal UI: binding id = key")
+    classes: Mapping[str, ClassSettings] = Field({}, description="Labels to work with: their colours and number keys")
     external: Mapping[str, ExternalCommand] = Field({}, description="Commands of other programs, used as models")
 
     @field_validator("drops_url")
@@ -141,6 +151,18 @@ class Config(BaseModel):
                 raise ValueError(f"{name!r} is no name: letters, digits and . _ + - are")
         return value
 
+    @field_validator("classes")
+    @classmethod
+    def _good_classes(cls, value: Mapping[str, ClassSettings]) -> Mapping[str, ClassSettings]:
+        for name in value:
+            if not name or len(name) > 100 or not name.isprintable() or name != name.strip():
+                raise ValueError(f"{name!r} is no name: 1 to 100 printable characters, no spaces around them")
+        keys = [one.key for one in value.values() if one.key]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"the key {key} is given to two classes")
+        return value
+
     @field_validator("masks_root", "start_folder")
     @classmethod
     def _no_parent_steps(cls, value: str | None) -> str | None:
@@ -157,7 +179,7 @@ class Config(BaseModel):
         return value
 
 
-TABLES = frozenset({"keys", "external"})
+TABLES = frozenset({"keys", "classes", "external"})
 """What can be set in ``config.toml`` only."""
 
 SECRET_FIELDS = frozenset({"drops_password"})

@@ -12,16 +12,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.errors import ImageError, NotFound
+from segment_duo.errors import ImageError, NotFound, PromptError
 from segment_duo.library.versions import version_hint
 from segment_duo.paths import Paths
 from segment_duo.stores.locate import drops_path, open_store
-from segment_duo.types import ImageData, ImageFacts, ImageIdentity, ImageRef, PixelSize, StoreKind
+from segment_duo.types import Box, ImageData, ImageFacts, ImageIdentity, ImageRef, PixelSize, StoreKind
 from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
     from segment_duo.config import Config
     from segment_duo.images.sequences import FrameSequence
     from segment_duo.stores.base import Store
+    from segment_duo.types import Mask, Version
 
 _MOST_BYTES_A_PIXEL = 16
 """Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
+
+
+_PARTS = 8
+"""Parts of images that are kept for the engine, which may ask for their pixels again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,20 @@ class OpenImage:
         return ImageIdentity(str(self.ref), facts.sha256, facts.width, facts.height, facts.page)
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledImage:
+    """An image with the masks of one of its sets, to learn from.
+
+    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: of the uncut image, not decoded (a thousand decoded ones take gigabytes);
+    ``version``: the set they come from; ``sha256`` of the image file.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    masks: tuple[Mask, ...]
+    version: Version
+    sha256: str
+
+
 class Images:
     """The images of one session, and the stores they come from. Its methods may be called from several threads."""
 
@@ -62,6 +82,7 @@ class Images:
         self._stores: dict[StoreKind, Store] = {}
         # The engine may ask for the pixels of an image again; whoever works on it still holds it.
         self._held: weakref.WeakValueDictionary[str, OpenImage] = weakref.WeakValueDictionary()
+        self._parts: OrderedDict[tuple[str, Box], OpenImage] = OrderedDict()
         # The stack or film that was read last: going through its frames must not open it for each.
         self._sequence: tuple[object, FrameSequence] | None = None
         self._reading = threading.Lock()
@@ -116,6 +137,30 @@ class Images:
         image = OpenImage(ref, data, image_id(data.pixels))
         self._held[image.image_id] = image
         return image
+
+    def part(self, image: OpenImage, part: Box) -> OpenImage:
+        """A part of an image as the engine knows it: an image of its own, without banner. Whole pixels inside the cut image.
+
+        Raises:
+            PromptError: it does not lie on the image.
+        """
+        from segment_duo.engine.protocol import image_id
+        from segment_duo.masks.part import cut_pixels
+
+        facts = image.data.facts
+        if not (0 <= part.x0 <= part.x1 < facts.width and 0 <= part.y0 <= part.y1 < facts.cut_height):
+            raise PromptError(f"the part {part} is not on the image ({facts.width} x {facts.cut_height})")
+        key = (image.image_id, part)
+        with self._lock:
+            found = self._parts.pop(key, None)
+            if found is None:
+                pixels = cut_pixels(image.data.pixels, part)
+                found = OpenImage(image.ref, dataclasses.replace(image.data, pixels=pixels), image_id(pixels))
+            self._parts[key] = found
+            self._held[found.image_id] = found
+            while len(self._parts) > _PARTS:
+                self._parts.popitem(last=False)
+        return found
 
     def _whole(self, ref: ImageRef, page: int, banner: str | int, pixel_size: PixelSize | None) -> ImageData:
         from segment_duo.frames import sidecars_beside

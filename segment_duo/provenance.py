@@ -17,6 +17,7 @@ from typing import Any
 from segment_duo import __version__
 from segment_duo.types import (
     AutoParameters,
+    Box,
     ImageFacts,
     ImageIdentity,
     Mask,
@@ -46,17 +47,28 @@ def prompt_record(prompt: Prompt) -> dict[str, Any]:
 
 
 def auto_origin(
-    model: ModelIdentity, parameters: AutoParameters, preset: str = "", notices: Sequence[str] = ()
+    model: ModelIdentity,
+    parameters: AutoParameters,
+    preset: str = "",
+    notices: Sequence[str] = (),
+    part: Box | None = None,
 ) -> Origin:
-    """Of the masks of one automatic run."""
-    return Origin("auto", model, parameters_record(parameters, preset), __version__, tuple(notices))
+    """Of the masks of one automatic run. ``part``: what the model saw of the image, None for all."""
+    record = parameters_record(parameters, preset)
+    if part is not None:
+        record["part"] = list(dataclasses.astuple(part))
+    return Origin("auto", model, record, __version__, tuple(notices))
 
 
-def point_origin(model: ModelIdentity, prompt: Prompt, multimask_output: bool | None) -> Origin:
-    """Of a mask made from points and a box. The points themselves are in the mask's record."""
+def point_origin(
+    model: ModelIdentity, prompt: Prompt, multimask_output: bool | None, part: Box | None = None
+) -> Origin:
+    """Of a mask made from points and a box. The points themselves are in the mask's record; ``part``: what the model saw, None for all."""
     parameters: dict[str, Any] = {} if multimask_output is None else {"multimask_output": multimask_output}
     if prompt.box is not None:
         parameters["box"] = list(dataclasses.astuple(prompt.box))
+    if part is not None:
+        parameters["part"] = list(dataclasses.astuple(part))
     return Origin("point", model, parameters, __version__)
 
 

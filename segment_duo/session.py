@@ -15,7 +15,6 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import (
@@ -26,13 +25,14 @@ from segment_duo.errors import (
 )
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
 from segment_duo.library.versions import frame_of_series, frame_series
-from segment_duo.opening import Images, OpenImage
+from segment_duo.opening import Images, LabelledImage, OpenImage
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
 from segment_duo.stores.locate import parse_reference
 from segment_duo.types import (
     AutoParameters,
+    Box,
     Entry,
     ImageRef,
     Mask,
@@ -45,7 +45,6 @@ from segment_duo.types import (
 from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from segment_duo.config import Config, Resolved
@@ -58,20 +57,6 @@ if TYPE_CHECKING:
     from segment_duo.stores.base import Store
 
 __all__ = ["LabelledImage", "OpenImage", "Session"]
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImage:
-    """An image with the masks of one of its sets, to learn from.
-
-    ``pixels``: uint8, shape (cut_height, width, 3); ``masks``: of the uncut image, not decoded (a thousand decoded ones take gigabytes);
-    ``version``: the set they come from; ``sha256`` of the image file.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    masks: tuple[Mask, ...]
-    version: Version
-    sha256: str
 
 
 class Session:
@@ -236,8 +221,10 @@ class Session:
 
     # -- masks from the engine ----------------------------------------------------------------------------------------
 
-    def embed(self, image: OpenImage) -> ImageState:
-        """Make sure that the engine has the embedding of this image."""
+    def embed(self, image: OpenImage, part: Box | None = None) -> ImageState:
+        """Make sure that the engine has the embedding of this image, or of a part of it."""
+        if part is not None:
+            image = self._images.part(image, part)
         with self._at_work() as engine:
             return engine.ensure_image(image.data.pixels, image_id=image.image_id, model=self.model)
 
@@ -248,26 +235,35 @@ class Session:
         *,
         multimask_output: bool | None = None,
         preview_max_side: int | None = None,
+        part: Box | None = None,
     ) -> list[PredictedObject]:
         """Masks for prompts, one result for each; candidates of a result best first.
 
         Args:
             multimask_output: three candidates for each prompt or one; None follows SAM's advice (three for a single point).
             preview_max_side: ask for small masks, at most this many pixels a side, for a display; they keep the preview's size.
+            part: have the model look at this part of the image only, whose embedding must be there (:meth:`embed`) or can be made; corners are
+                whole pixels, both inside. Not with previews.
 
         Raises:
             PromptError: a prompt is not on the image.
             UsageError: the model does not take such prompts.
         """
+        from segment_duo.masks.part import cut_mask, into_part
         from segment_duo.models.registry import needs
 
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
         self.model.require(*needs(prompts))
+        cut = [cut_mask(prompt, facts) for prompt in prompts]
+        seen = self._images.part(image, part) if part is not None else image
+        if part is not None:
+            self.embed(image, part)
+            cut = [into_part(prompt, part) for prompt in cut]
         with self._at_work() as engine:
             found = engine.predict(
-                image.image_id,
-                prompts,
+                seen.image_id,
+                cut,
                 model=self.model,
                 multimask_output=multimask_output,
                 preview_max_side=preview_max_side,
@@ -275,8 +271,8 @@ class Session:
         preview = preview_max_side is not None
 
         def ours(candidate: Candidate, prompt: Prompt) -> Candidate:
-            mask = self._ours(candidate.mask, None if preview else image)
-            origin = point_origin(self.identity, prompt, multimask_output)
+            mask = self._ours(candidate.mask, None if preview else image, part)
+            origin = point_origin(self.identity, prompt, multimask_output, part)
             return dataclasses.replace(candidate, mask=dataclasses.replace(mask, origin=origin))
 
         return [
@@ -296,10 +292,12 @@ class Session:
         parameters: AutoParameters,
         *,
         preset: str = "",
+        part: Box | None = None,
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
-        """All masks of an image. ``preset``: the name of what ``parameters`` began with, for the masks' origin.
+        """All masks of an image. ``preset``: the name of what ``parameters`` began with, for the masks' origin. ``part``: as of
+        :meth:`predict`; ``parameters.region`` then counts inside it.
 
         Raises:
             Cancelled: ``cancelled`` said so.
@@ -313,16 +311,24 @@ class Session:
             facts = image.data.facts
             region = Prompt(box=parameters.region, object_id="region")
             check_prompts([region], width=facts.width, height=facts.height, banner=facts.banner.height)
+        seen, wanted = image, parameters
+        if part is not None:
+            from segment_duo.masks.part import into_part
+
+            seen = self._images.part(image, part)
+            self.embed(image, part)
+            inside = into_part(Prompt(box=parameters.region), part).box if parameters.region is not None else None
+            wanted = dataclasses.replace(parameters, region=inside)
         with self._at_work() as engine:
             result = engine.auto(
-                image.image_id,
-                parameters,
+                seen.image_id,
+                wanted,
                 model=self.model,
                 on_event=on_event,
                 cancelled=cancelled,
             )
-        origin = auto_origin(result.model or self.identity, parameters, preset, result.notes)
-        masks = (dataclasses.replace(self._ours(mask, image), origin=origin) for mask in result.masks)
+        origin = auto_origin(result.model or self.identity, parameters, preset, result.notes, part)
+        masks = (dataclasses.replace(self._ours(mask, image, part), origin=origin) for mask in result.masks)
         return dataclasses.replace(result, masks=tuple(masks))
 
     def track(
@@ -365,10 +371,13 @@ class Session:
         ).frames()  # fmt: skip
 
     @staticmethod
-    def _ours(mask: Mask, image: OpenImage | None) -> Mask:
+    def _ours(mask: Mask, image: OpenImage | None, part: Box | None = None) -> Mask:
         """The engine's mask with our box, and on the uncut image unless that is None (a preview)."""
+        from segment_duo.masks.part import out_of_part
         from segment_duo.masks.rle import bounding_box, resize_canvas
 
+        if image is not None and part is not None:
+            return out_of_part(mask, part, image.data.facts.height, image.data.facts.width)
         mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
         if image is None or image.data.facts.banner.height == 0:
             return mask

@@ -199,22 +199,26 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """What asks for one object. ``mask_input``: the engine's handle of the low-res logits to refine; ``object_id``: the user's name for it."""
-
-    points: tuple[Point, ...] = ()
-    box: Box | None = None
-    mask_input: str | None = None
-    object_id: str = "0"
-
-
-@dataclass(frozen=True, slots=True)
 class Rle:
     """COCO's compressed run-length encoding, column-major; the whole uncut image is ``width`` x ``height``."""
 
     height: int
     width: int
     counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What asks for one object. ``object_id``: the user's name for it.
+
+    ``mask_input``: the engine's handle of the low-res logits to refine; ``mask``: a mask of the image's size to refine where there are none.
+    """
+
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    mask_input: str | None = None
+    mask: Rle | None = None
+    object_id: str = "0"
 
 
 @dataclass(frozen=True, slots=True)

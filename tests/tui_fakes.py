@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from segment_duo.config import ClassSettings
 from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
@@ -20,6 +21,7 @@ from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
     AutoParameters,
     Banner,
+    Box,
     Entry,
     ImageData,
     ImageFacts,
@@ -63,11 +65,13 @@ class FakeImage:
 class FakeModel:
     id: str = "nano"
     capabilities: frozenset[str] = frozenset({"points", "box", "mask input", "automatic"})
+    input_size: int = 512
 
 
 @dataclass(frozen=True)
 class FakeConfig:
     start_folder: str = "/pictures"
+    classes: Mapping[str, ClassSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class FakeSession:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     slow: dict[str, float] = field(default_factory=dict)
     spool: bool = False
+    parts: list[Box | None] = field(default_factory=list)
     pages: int = 1
     gate: threading.Event | None = None
     config: FakeConfig = FakeConfig()
@@ -165,7 +170,7 @@ class FakeSession:
         )  # fmt: skip
         return FakeImage(ref, ImageData(np.repeat(rows[..., None], 3, axis=2), rows, facts))
 
-    def embed(self, image: FakeImage) -> None:
+    def embed(self, image: FakeImage, part: Box | None = None) -> None:
         self._enter("embed", image.ref.path)
 
     def predict(
@@ -175,8 +180,10 @@ class FakeSession:
         *,
         multimask_output: bool | None = None,
         preview_max_side: int | None = None,
+        part: Box | None = None,
     ) -> list[PredictedObject]:
         self._enter("predict", (prompts[0], multimask_output))
+        self.parts.append(part)
         if self.gate is not None:
             self.gate.wait(10)
         prompt = prompts[0]
@@ -206,10 +213,12 @@ class FakeSession:
         parameters: AutoParameters,
         *,
         preset: str = "",
+        part: Box | None = None,
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:
         self._enter("auto", parameters)
+        self.parts.append(part)
         height, width = image.data.facts.height, image.data.facts.width
         masks = []
         centres = [(x, y) for y in range(40, height, 80) for x in range(40, width, 80)]

@@ -106,6 +106,7 @@ def init() -> None:
         if name not in TABLES:
             lines += [f"# {field.description}", f"# {name} = {_toml(field.default)}", ""]
     lines += [f"# {Config.model_fields['keys'].description}", "# [keys]", '# include = "space"', ""]
+    lines += [f"# {Config.model_fields['classes'].description}", "# [classes.pore]", '# colour = "#e69f00"', ""]
     lines += [f"# {Config.model_fields['external'].description}", "# [external.mine]"]
     lines += ['# command = ["python3", "/home/me/mine.py", "{image}", "{output}"]', ""]
     try:

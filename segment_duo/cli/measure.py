@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +61,7 @@ def measure(
             help="Size histogram and outlines with a scale bar (one image): .png, .svg, .jpg, .tif or .pdf; - for a PNG on stdout.",
         ),
     ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Write the masks' ids into the plot.")] = False,
     frame: FramesOption = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
@@ -81,6 +82,7 @@ def measure(
       segduo measure film.tif --frame all --csv sizes.csv
     """
     from segment_duo.masks import measure as measuring
+    from segment_duo.masks.classes import classes_of, colours
     from segment_duo.masks.plot import plot_format
 
     csv = None if csv is None or str(csv) == "-" else csv
@@ -91,6 +93,8 @@ def measure(
         )
     if plot is not None:
         plot_format(plot.name)
+    elif ids:
+        raise UsageError("--ids is for the plot", "Name it: --plot FILE.")
     if csv is not None:
         check_extension("csv", csv)
     for target in (csv, plot):
@@ -103,11 +107,13 @@ def measure(
         if plot is not None and len(sets) > 1:
             raise UsageError("--plot draws one image at a time")
 
+        drawn = None if plot is None else _Plot(plot, colours(classes_of(session.config.classes)), ids)
+
         def work(item: Choice) -> None:
             scale = pixel_size_value(pixel_size)
             loaded, opened = load_with_image(session, item, banner=banner, pixel_size=scale)
             tell_taken(session, item, loaded)
-            measured.append(_measure(item.name(loaded), loaded, opened, wanted, scale, plot))
+            measured.append(_measure(item.name(loaded), loaded, opened, wanted, scale, drawn))
             if as_json:
                 emit_json(measured[-1].record(rows=not summary))
 
@@ -131,6 +137,15 @@ def measure(
             _print_summary(f"all {len(measured)} images", measuring.summarize_images(together), say)
     if problem is not None:
         raise problem
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plot:
+    """What to draw: the file, label -> RGB, and whether with ids."""
+
+    file: Path
+    colours: Mapping[str, tuple[int, int, int]]
+    ids: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +176,7 @@ def _measure(
     opened: OpenImage | None,
     wanted: MaskFilter,
     given: PixelSize | None,
-    plot: Path | None,
+    plot: _Plot | None,
 ) -> _Measured:
     """Measure what meets the conditions. ``given``: the pixel size of the command line."""
     from segment_duo.masks import filters
@@ -181,7 +196,7 @@ def _measure(
 
 
 def _draw(
-    plot: Path,
+    plot: _Plot,
     name: str,
     opened: OpenImage | None,
     kept: Sequence[Mask],
@@ -194,13 +209,22 @@ def _draw(
 
     if opened is None:
         raise UsageError(f"{name}: the plot is drawn on the image, which is not at hand")
-    fmt = plot_format(plot.name)
-    drawn = draw(opened.data, kept, found, total, pixel_size=scale, title=opened.ref.name, fmt=fmt)
-    if str(plot) == "-":
+    drawn = draw(
+        opened.data,
+        kept,
+        found,
+        total,
+        pixel_size=scale,
+        title=opened.ref.name,
+        fmt=plot_format(plot.file.name),
+        colours=plot.colours,
+        ids=plot.ids,
+    )
+    if str(plot.file) == "-":
         emit_bytes(drawn)
         return
-    write_new(plot, drawn)
-    note(f"plot: {plot}")
+    write_new(plot.file, drawn)
+    note(f"plot: {plot.file}")
 
 
 def _print_summary(name: str, total: Summary, say: Callable[[object], None]) -> None:

@@ -37,6 +37,7 @@ def show(
         ),
     ],
     masks: Annotated[bool, typer.Option("--masks", "-M", help="Draw the latest set of masks over it.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Write the masks' ids into the picture.")] = False,
     columns: Annotated[
         int | None, typer.Option("--width", "-w", min=4, max=290, help="Columns to use (default: the terminal's).")
     ] = None,
@@ -49,13 +50,15 @@ def show(
 ) -> None:
     """Print an image, and its masks, straight into the terminal: real pixels with kitty and sixel, else half cells.
 
+    Masks are green, or have the colours of their classes (\\[classes] in config.toml).
+
     In a pipe, or with NO_COLOR, it prints characters of increasing brightness.
 
     [bold]Examples[/bold]
 
       segduo show examples/particles.tif
 
-      segduo show examples/particles.tif@1
+      segduo show examples/particles.tif@1 --ids
 
       segduo show examples/masks/particles.pkl
 
@@ -72,8 +75,9 @@ def show(
         opened = session.open_image(ref, page=recorded.page if recorded else page, banner=banner)
         if loaded:
             loaded = session.sets.refit(ref, loaded, opened.data.facts)
-        elif masks or choice.version is not None:
+        elif masks or ids or choice.version is not None:
             loaded = session.sets.load(ref, choice.version, opened.data.facts)
+        from segment_duo.masks.classes import classes_of, colours
         from segment_duo.terminal.still import render_still
 
         emit_raw(
@@ -83,6 +87,8 @@ def show(
                 method=session.config.graphics,
                 columns=columns,
                 forced=graphics is not None,
+                ids=ids,
+                colours=colours(classes_of(session.config.classes)),
             )
         )
     if loaded:

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 GraphicsOption = Annotated[
     str | None,
-    typer.Option("--graphics", "-g", help="How to show pictures: auto, kitty, sixel or halfcell.", show_default="auto"),
+    typer.Option(
+        "--graphics",
+        "-g",
+        help="How to show pictures: auto, kitty, sixel, halfcell, quadrant, sextant or octant.",
+        show_default="auto",
+    ),
 ]
 
 
@@ -65,6 +70,8 @@ def tui(
       WezTerm, foot, iTerm2, Konsole, xterm -ti vt340, tmux 3.4+ with sixel: sixel, real pixels.
 
       Every other terminal with colours, and everything with NO_COLOR: half cells, two dots a character.
+
+      quadrant, sextant, octant: 4, 6, 8 dots a character, for fonts that have them; P in the UI tries them.
 
     The choice is the terminal's own answer; --graphics overrides it, `segduo doctor` explains it.
 

@@ -21,6 +21,7 @@ from segment_duo.engine import status
 from segment_duo.engine.answers import check_predictions, check_run, foreign
 from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
 from segment_duo.engine.lru import BoundedLru, LogitsStore
+from segment_duo.engine.mask_prompt import mask_logits
 from segment_duo.engine.protocol import (
     A,
     AutoEvent,
@@ -192,7 +193,7 @@ class Operations:
         model = self._load(job, choice)
         embedding = self._embedding(job, image_id, model)
         scope = self._scope(image_id, model.choice)
-        arrays, lost = self._prompt_arrays(request, scope, embedding)
+        arrays, lost = self._prompt_arrays(request, scope, embedding, model.segmenter.info.input_size)
         job.progress("decoder", 0, len(arrays))
         with foreign(choice):
             answers = model.segmenter.predict(
@@ -379,7 +380,7 @@ class Operations:
     # -- prompts ------------------------------------------------------------------------------------------------------
 
     def _prompt_arrays(
-        self, request: PredictRequest, scope: str, embedding: Embedding
+        self, request: PredictRequest, scope: str, embedding: Embedding, input_size: int
     ) -> tuple[list[PromptArrays], list[bool]]:
         import numpy as np
 
@@ -390,6 +391,8 @@ class Operations:
             _check_inside(prompt, embedding.width, embedding.height)
             mask_input = self._logits.get(scope, prompt.mask_input) if prompt.mask_input else None
             lost.append(prompt.mask_input is not None and mask_input is None)
+            if mask_input is None and prompt.mask is not None:
+                mask_input = mask_logits(prompt.mask, embedding.height, embedding.width, input_size)
             box = prompt.box
             arrays.append(
                 PromptArrays(

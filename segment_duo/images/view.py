@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 OUTSIDE = (24, 24, 28)
 """RGB of what lies beyond the image."""
 
-CONTRAST_PERCENTILES = (1.0, 99.0)
 _SMALLEST_LEVEL = 256
 _SHARP_ZOOM = 2.5  # from here on, single pixels are shown as squares
 _STRIP_ROWS = 1024
@@ -34,7 +33,7 @@ class Pyramid:
         self._levels = [pixels]
         while min(self._levels[-1].shape[:2]) >= 2 and max(self._levels[-1].shape[:2]) > 2 * _SMALLEST_LEVEL:
             self._levels.append(_halved(self._levels[-1]))
-        self._table: npt.NDArray[np.uint8] | None = None
+        self._tables: dict[float, npt.NDArray[np.uint8]] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,12 +42,13 @@ class Pyramid:
         return width, height
 
     def render(
-        self, x0: float, y0: float, x1: float, y1: float, out_w: int, out_h: int, contrast: bool = False
+        self, x0: float, y0: float, x1: float, y1: float, out_w: int, out_h: int, contrast: float = 0.0
     ) -> npt.NDArray[np.uint8]:
         """Draw the rectangle x0..x1, y0..y1 (edges, may reach beyond the image) as uint8 (out_h, out_w, 3).
 
-        Reduced views are averaged; from 2.5 times enlargement on, pixels are squares. With ``contrast`` the levels between the
-        1st and 99th percentile of the whole image are spread over 0..255, so that panning does not change the brightness.
+        Reduced views are averaged; from 2.5 times enlargement on, pixels are squares. With ``contrast`` C, a
+        percentage below 50, the levels between the percentiles C and 100 - C of the whole image are spread over 0..255, so that panning does not
+        change the brightness.
 
         Raises:
             ValueError: an empty rectangle or output.
@@ -67,7 +67,7 @@ class Pyramid:
         left, right, low_x, high_x = columns
         top, bottom, low_y, high_y = rows
         part = self._scaled((low_x, low_y, high_x, high_y), right - left, bottom - top)
-        out[top:bottom, left:right] = self._contrast_table()[part] if contrast else part
+        out[top:bottom, left:right] = self._contrast_table(contrast)[part] if contrast else part
         return out
 
     def _scaled(self, box: tuple[float, float, float, float], out_w: int, out_h: int) -> npt.NDArray[np.uint8]:
@@ -93,16 +93,16 @@ class Pyramid:
         )
         return np.asarray(piece.resize((out_w, out_h), how, box=inner))
 
-    def _contrast_table(self) -> npt.NDArray[np.uint8]:
-        """256 levels, computed once from an overview of the image."""
+    def _contrast_table(self, cut: float) -> npt.NDArray[np.uint8]:
+        """256 levels, computed once for each window from an overview of the image."""
         import numpy as np
 
-        if self._table is None:
+        if cut not in self._tables:
             overview = next((level for level in self._levels if level.size <= 3 * 2**20), self._levels[-1])
-            low, high = (float(v) for v in np.percentile(overview, CONTRAST_PERCENTILES))
+            low, high = (float(v) for v in np.percentile(overview, (cut, 100 - cut)))
             spread = (np.arange(256) - low) * (255 / max(1.0, high - low))
-            self._table = np.clip(np.rint(spread), 0, 255).astype(np.uint8)
-        return self._table
+            self._tables[cut] = np.clip(np.rint(spread), 0, 255).astype(np.uint8)
+        return self._tables[cut]
 
 
 def _covered(low: float, high: float, size: int, out: int) -> tuple[int, int, float, float] | None:

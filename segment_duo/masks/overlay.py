@@ -6,7 +6,7 @@ Colours are those of Okabe and Ito (2008), told apart with any common colour vis
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segment_duo.types import Mask, PixelSize, Point
@@ -33,9 +33,9 @@ FILL, FILL_SELECTED = 0.35, 0.6
 _NICE = (1.0, 2.0, 5.0)
 
 
-def colour_of(mask: Mask) -> tuple[int, int, int]:
-    """RGB of a mask, by its id."""
-    return PALETTE[mask.id % len(PALETTE)]
+def colour_of(mask: Mask, colours: Mapping[str, tuple[int, int, int]] | None = None) -> tuple[int, int, int]:
+    """RGB of a mask: that of its label, or else by its id. ``colours``: label -> RGB."""
+    return (colours or {}).get(mask.label) or PALETTE[mask.id % len(PALETTE)]
 
 
 def overlay(
@@ -46,6 +46,8 @@ def overlay(
     points: Iterable[Point] = (),
     scale_bar: PixelSize | None = None,
     fill: bool = True,
+    colours: Mapping[str, tuple[int, int, int]] | None = None,
+    ids: bool = False,
 ) -> Pixels:
     """Image with masks, outlines, prompt points and a scale bar.
 
@@ -56,6 +58,8 @@ def overlay(
         points: prompt points: a disc for include, a cross for exclude.
         scale_bar: draw a bar of a round length.
         fill: False draws outlines only.
+        colours: label -> RGB, for masks that are to be coloured by their label.
+        ids: write each mask's id in its middle.
 
     Returns:
         uint8, shape (H, W, 3), a new array.
@@ -66,12 +70,14 @@ def overlay(
     width = line_width(out.shape[0], out.shape[1])
     chosen = frozenset(selected or ())
     for mask in sorted(masks, key=lambda mask: (mask.id in chosen, -mask.area)):
-        _paint(out, mask, selected=mask.id in chosen, width=width, fill=fill)
+        _paint(out, mask, colour_of(mask, colours), selected=mask.id in chosen, width=width, fill=fill)
     marks = tuple(points)
-    if marks or scale_bar is not None:
+    if marks or ids or scale_bar is not None:
         from PIL import Image
 
         picture = Image.fromarray(out)
+        if ids:
+            draw_ids(picture, masks)
         _draw_points(picture, marks, width)
         if scale_bar is not None:
             draw_scale_bar(picture, scale_bar)
@@ -95,7 +101,7 @@ def inner_outline(crop: npt.NDArray[np.bool_], width: int = 1) -> npt.NDArray[np
     return np.asarray(crop & ~inside[1:-1, 1:-1])
 
 
-def _paint(out: Pixels, mask: Mask, *, selected: bool, width: int, fill: bool) -> None:
+def _paint(out: Pixels, mask: Mask, ink: tuple[int, int, int], *, selected: bool, width: int, fill: bool) -> None:
     import numpy as np
 
     from segment_duo.masks.rle import decode_crop
@@ -108,11 +114,50 @@ def _paint(out: Pixels, mask: Mask, *, selected: bool, width: int, fill: bool) -
     border = inner_outline(crop, width + selected)[:shown_h, :shown_w]
     crop = crop[:shown_h, :shown_w]
     window = out[y : y + shown_h, x : x + shown_w]
-    colour = np.array(colour_of(mask), dtype=np.float32)
+    colour = np.array(ink, dtype=np.float32)
     if fill:
         share = FILL_SELECTED if selected else FILL
         window[crop] = (window[crop] * (1 - share) + colour * share).astype(np.uint8)
     window[border] = SELECTED if selected else colour.astype(np.uint8)
+
+
+def draw_ids(
+    picture: Image.Image,
+    masks: Sequence[Mask],
+    *,
+    scale: float = 1.0,
+    origin: tuple[float, float] = (0.0, 0.0),
+    size: int | None = None,
+) -> None:
+    """Write ids, white with a dark rim, each in the middle of its mask's box; where two would touch, the larger mask's stays.
+
+    Args:
+        scale: pixels of the picture for one of the image.
+        origin: place of the picture's corner in the image.
+        size: of the font, in pixels.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    draw = ImageDraw.Draw(picture)
+    size = size or max(10, round(picture.height / 50))
+    font = ImageFont.load_default(size)
+    taken: list[tuple[float, float, float, float]] = []
+    for mask in sorted(masks, key=lambda mask: -mask.area):
+        x, y, w, h = mask.bbox
+        middle = ((x + w / 2 - origin[0]) * scale, (y + h / 2 - origin[1]) * scale)
+        left, top, right, bottom = draw.textbbox(middle, str(mask.id), font=font, anchor="mm")
+        if any(left < x1 and x0 < right and top < y1 and y0 < bottom for x0, y0, x1, y1 in taken):
+            continue
+        taken.append((left, top, right, bottom))
+        draw.text(
+            middle,
+            str(mask.id),
+            font=font,
+            anchor="mm",
+            fill=SELECTED,
+            stroke_width=max(1, size // 8),
+            stroke_fill=(0, 0, 0),
+        )
 
 
 def _draw_points(picture: Image.Image, points: Sequence[Point], width: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 from xml.sax.saxutils import escape
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from segment_duo.errors import UsageError
 from segment_duo.masks.measure import Measures, Summary
 from segment_duo.masks.outlines import outline_parts
-from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, format_length, overlay
+from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, draw_ids, format_length, overlay
 from segment_duo.text import safe
 from segment_duo.types import ImageData, Mask, PixelSize
 
@@ -62,12 +62,16 @@ def plot(
     pixel_size: PixelSize | None = None,
     title: str = "",
     fmt: str = "PNG",
+    colours: Mapping[str, Colour] | None = None,
+    ids: bool = False,
 ) -> bytes:
     """The image with the outlines of ``masks`` beside the histogram of the equivalent diameters of ``measures``.
 
     Args:
         summary: of the same measures; its unit labels the axis, D10, D50 and D90 are drawn.
         pixel_size: draws the scale bar.
+        colours: label -> RGB, for masks that are to be coloured by their label.
+        ids: write each mask's id in its middle.
         fmt: a value of :data:`FORMATS`. SVG holds outlines, histogram and text as such, the image as PNG.
     """
     from PIL import Image
@@ -77,17 +81,21 @@ def plot(
     shown_width = min(max(200, round(width * _PANEL / height)), 3 * _PANEL)
     shown_height = max(1, round(height * shown_width / width))
     vector = fmt == "SVG"
-    picture = image.pixels if vector else overlay(image.pixels, masks, fill=False, scale_bar=size)
+    picture = image.pixels if vector else overlay(image.pixels, masks, fill=False, scale_bar=size, colours=colours)
     shown = Image.fromarray(picture).resize((shown_width, shown_height), Image.Resampling.LANCZOS)
     sheet: _Sheet
     sheet_size = (shown_width + _PANEL + 60, max(_PANEL, shown_height) + 80)
     if vector:
         sheet = _Svg(*sheet_size)
         sheet.picture(shown)
-        sheet.outlines(masks, shown_width / width)
+        sheet.outlines(masks, shown_width / width, colours)
+        if ids:
+            sheet.ids(masks, shown_width / width)
         if size is not None:
             sheet.scale_bar(width, size, shown_width, shown_height)
     else:
+        if ids:
+            draw_ids(shown, masks, scale=shown_width / width)
         sheet = _Raster(*sheet_size, fmt)
         sheet.picture(shown)
     values = [
@@ -152,7 +160,7 @@ class _Svg:
             f'<image x="{_LEFT}" y="{_TOP}" width="{shown.width}" height="{shown.height}" href="data:image/png;base64,{data}"/>'
         )
 
-    def outlines(self, masks: Sequence[Mask], scale: float) -> None:
+    def outlines(self, masks: Sequence[Mask], scale: float, colours: Mapping[str, Colour] | None) -> None:
         self._lines.append(
             f'<g transform="translate({_LEFT} {_TOP}) scale({scale:.8g})" fill="none" stroke-width="{_STROKE / scale:.6g}" '
             'stroke-linejoin="round">'
@@ -160,7 +168,18 @@ class _Svg:
         for mask in masks:
             rings = [ring.tolist() for part in outline_parts(mask.rle) for ring in part]
             path = "".join("M" + "L".join(f"{x},{y}" for x, y in ring) + "Z" for ring in rings)
-            self._lines.append(f'<path id="mask-{mask.id}" stroke="{_hex(colour_of(mask))}" d="{path}"/>')
+            self._lines.append(f'<path id="mask-{mask.id}" stroke="{_hex(colour_of(mask, colours))}" d="{path}"/>')
+        self._lines.append("</g>")
+
+    def ids(self, masks: Sequence[Mask], scale: float) -> None:
+        self._lines.append(
+            '<g font-size="18" fill="#ffffff" stroke="#000000" stroke-width="3" paint-order="stroke" text-anchor="middle">'
+        )
+        for mask in masks:
+            x, y, w, h = mask.bbox
+            self._lines.append(
+                f'<text x="{_LEFT + (x + w / 2) * scale:.6g}" y="{_TOP + (y + h / 2) * scale + 6:.6g}">{mask.id}</text>'
+            )
         self._lines.append("</g>")
 
     def scale_bar(self, width: int, size: PixelSize, shown_width: int, shown_height: int) -> None:

@@ -244,6 +244,7 @@ def needs(prompts: Iterable[Prompt]) -> set[Capability]:
     for prompt in prompts:
         found |= {Capability.POINTS} if prompt.points else set()
         found |= {Capability.BOX} if prompt.box is not None else set()
+        found |= {Capability.MASK_INPUT} if prompt.mask is not None else set()
     return found
 
 

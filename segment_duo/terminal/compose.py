@@ -11,6 +11,7 @@ information by shape. Masks are drawn at the screen's resolution from crops of t
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ INCLUDE = (0, 158, 115)
 EXCLUDE = (213, 94, 0)
 
 _UNTICKED, _TICKED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
+_MOST_CLASSES = 100
+"""That have a colour on the screen; the layers have room for so many."""
 _TINT = {_UNTICKED: (BLUE, 0.14), _TICKED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
 # Unselected outlines let the image through: many small masks would hide it on half cells.
 _OUTLINE = {_UNTICKED: (BLUE, 0.6), _TICKED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
@@ -46,6 +49,8 @@ class Overlay:
         burn_points: draw the points into the picture, for sixel, which text would erase.
         tint: how strong the tints are: 1 as designed, 0 none (outlines only).
         plain: for screens without colours.
+        colours: label -> RGB of the outline and the tint of masks with that label.
+        ids: write each mask's id into the picture, for sixel.
     """
 
     masks: tuple[Mask, ...] = ()
@@ -57,6 +62,8 @@ class Overlay:
     burn_points: bool = False
     tint: float = 1.0
     plain: bool = False
+    colours: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    ids: bool = False
 
 
 class MaskCrops:
@@ -70,6 +77,8 @@ class MaskCrops:
         self._bound = bound
         self._used = 0
         self._crops: OrderedDict[Rle, tuple[int, int, Bits]] = OrderedDict()
+        self.drawn: tuple[object, npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
+        """What was drawn last with these masks: what of, the layer of tints, the layer of outlines."""
 
     def get(self, rle: Rle) -> tuple[int, int, Bits]:
         """x, y and the crop, bool, shape (h, w)."""
@@ -99,54 +108,93 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
     """
     import numpy as np
 
-    fill = np.zeros(base.shape[:2], np.uint8)
-    edge = np.zeros(base.shape[:2], np.uint8)
-    width = 1 if view.cell_height <= 2 else 2
-    layers = _Layers(view, fill, edge, width)
+    width = 1 if view.cell_height <= 4 else 2
+    inks = _Inks(overlay)
     # Larger ones first, so that a small mask on a large one stays visible.
     ordered = sorted(overlay.masks, key=lambda mask: -mask.area)
-    current = [mask for mask in ordered if mask.id == overlay.current]
-    plain = [(mask, _TICKED if mask.id in overlay.ticked else _UNTICKED) for mask in ordered]
-    plain.sort(key=lambda item: item[1] == _TICKED)
-    for mask, kind in plain:
-        _draw(layers, crops.get(mask.rle), kind, kind)
-    for mask in current:
+    # Going from mask to mask changes the current one only: what all the others look like is kept.
+    key = (view, overlay.masks, overlay.ticked, overlay.colours)
+    if crops.drawn is None or crops.drawn[0] != key:
+        fill, edge = np.zeros(base.shape[:2], np.uint8), np.zeros(base.shape[:2], np.uint8)
+        layers = _Layers(view, fill, edge, width)
+        plain = [(mask, mask.id in overlay.ticked) for mask in ordered]
+        plain.sort(key=lambda item: item[1])
+        for mask, ticked in plain:
+            _draw(layers, crops.get(mask.rle), *inks.kinds(mask, ticked=ticked))
+        crops.drawn = (key, fill, edge)
+    fill, edge = crops.drawn[1].copy(), crops.drawn[2].copy()
+    layers = _Layers(view, fill, edge, width)
+    for mask in (mask for mask in ordered if mask.id == overlay.current):
         _draw(layers, crops.get(mask.rle), 0, _CURRENT)
     if overlay.candidate is not None:
         _draw(layers, crops.get(overlay.candidate.rle), _CANDIDATE, _CANDIDATE)
-    for kind, (colour, strength) in _TINT.items():
+    for kind, (colour, strength) in inks.tints.items():
         where = fill == kind
         if overlay.tint and where.any():
             share = min(strength * overlay.tint, 0.9)
             ink = WHITE if overlay.plain else colour
             base[where] = (base[where] * (1 - share) + np.array(ink) * share).astype(np.uint8)
     if overlay.plain:
-        _plain_outlines(base, edge)
+        _plain_outlines(base, edge, inks)
     else:
-        for kind, (colour, strength) in _OUTLINE.items():
+        for kind, (colour, strength) in inks.outlines.items():
             where = edge == kind
             if where.any():
                 base[where] = (base[where] * (1 - strength) + np.array(colour) * strength).astype(np.uint8)
     if overlay.box is not None:
         _draw_box(base, view, overlay.box, width)
+    if overlay.ids:
+        _draw_ids(base, view, overlay.masks)
     if overlay.burn_points:
         for point in overlay.points:
             _draw_point(base, view, point)
     return base
 
 
-def _plain_outlines(base: Pixels, edge: npt.NDArray[np.uint8]) -> None:
+class _Inks:
+    """Which number in the layers stands for which colour: the fixed ones, and for every labelled class an unselected and a selected one."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self.tints = dict(_TINT)
+        self.outlines = dict(_OUTLINE)
+        self._first: dict[str, int] = {}
+        for place, (label, colour) in enumerate(overlay.colours[:_MOST_CLASSES]):
+            number = _CANDIDATE + 1 + 2 * place
+            self._first[label] = number
+            self.tints |= {number: (colour, 0.2), number + 1: (colour, 0.5)}
+            self.outlines |= {number: (colour, 0.9), number + 1: (GREEN, 1.0)}
+
+    def kinds(self, mask: Mask, *, ticked: bool) -> tuple[int, int]:
+        """Numbers of a mask's tint and outline."""
+        own = self._first.get(mask.label)
+        kind = (_TICKED if ticked else _UNTICKED) if own is None else own + ticked
+        return kind, kind
+
+
+def _plain_outlines(base: Pixels, edge: npt.NDArray[np.uint8], inks: _Inks) -> None:
     """Outlines that are seen without colours: the opposite of their ground, a faint line half-way to it, the current one dotted."""
     import numpy as np
 
     opposite = np.where(base.mean(axis=2) > 110, 0, 255)
     rows, columns = np.ogrid[: edge.shape[0], : edge.shape[1]]
     dots = (rows // 2 + columns) % 2 * 255
-    for kind in _OUTLINE:
+    for kind in inks.outlines:
         where = edge == kind
         if where.any():
             ink = dots[where] if kind == _CURRENT else opposite[where]
             base[where] = ink[:, None]
+
+
+def _draw_ids(base: Pixels, view: Viewport, masks: Sequence[Mask]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from segment_duo.masks.overlay import draw_ids
+
+    picture = Image.fromarray(base)
+    size = max(10, round(0.7 * view.cell_height))
+    draw_ids(picture, masks, scale=view.magnification, origin=(view.left, view.top), size=size)
+    base[:] = np.asarray(picture)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 
+from segment_duo.terminal.cells import DOTS, fine_cells
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -46,6 +48,23 @@ class Method(StrEnum):
     KITTY = "kitty"
     SIXEL = "sixel"
     HALFCELL = "halfcell"
+    QUADRANT = "quadrant"
+    SEXTANT = "sextant"
+    OCTANT = "octant"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the picture is made of characters."""
+        return self not in (Method.KITTY, Method.SIXEL)
+
+    @property
+    def rows_of_dots(self) -> int:
+        """Dots of a cell, from top to bottom, of the finer characters; 0 for everything else."""
+        return {Method.QUADRANT: 2, Method.SEXTANT: 3, Method.OCTANT: 4}.get(self, 0)
+
+
+TEXT_METHODS = (Method.HALFCELL, Method.QUADRANT, Method.SEXTANT, Method.OCTANT)
+"""From the coarsest to the finest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,8 @@ class Terminal:
     @property
     def screen_pixels(self) -> tuple[int, int]:
         """Screen pixels of a cell with this method."""
+        if self.method.rows_of_dots:
+            return DOTS
         return HALF_CELL if self.method is Method.HALFCELL else self.cell
 
 
@@ -67,7 +88,7 @@ def detect(wanted: str = "auto") -> Terminal:
     """Choose the method. Asks the terminal, which must not be Textual's yet.
 
     Args:
-        wanted: ``auto``, ``kitty``, ``sixel`` or ``halfcell``.
+        wanted: ``auto`` or a :class:`Method`. Finer characters are never chosen by themselves: no terminal tells which its font has.
     """
     tmux = bool(os.environ.get("TMUX"))
     cell = cell_size() or UNKNOWN_CELL
@@ -136,7 +157,12 @@ def terminal_report(wanted: str = "auto") -> list[tuple[str, str, str]]:
     ]
 
 
-# Half cells
+# Characters
+
+
+def text_cells(pixels: Pixels, method: Method) -> list[list[Segment]]:
+    """Picture -> one segment a cell, row by row. ``pixels``: uint8, of the screen pixels of a method that is text."""
+    return fine_cells(pixels, method.rows_of_dots) if method.rows_of_dots else half_cells(pixels)
 
 
 def half_cells(pixels: Pixels) -> list[list[Segment]]:

@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.segment import Segment
@@ -14,7 +14,8 @@ from rich.style import Style
 
 from segment_duo.terminal import graphics
 from segment_duo.terminal.compose import MaskCrops, Overlay, compose
-from segment_duo.terminal.graphics import HALF_CELL, Method, Terminal
+from segment_duo.terminal.graphics import Method, Terminal
+from segment_duo.terminal.marks import Cells, Marks
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Mask
 
@@ -33,14 +34,18 @@ def render_still(
     method: str = "auto",
     columns: int | None = None,
     forced: bool = False,
+    ids: bool = False,
+    colours: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> str:
     """The text to write to stdout, with a line break at its end.
 
     Args:
         pixels: uint8, shape (H, W, 3).
-        masks: drawn in green over the image.
-        method: ``auto``, ``kitty``, ``sixel`` or ``halfcell``.
+        masks: drawn in green over the image, or in the colour of their label.
+        method: ``auto`` or a :class:`Method`.
         columns: width in cells; None: the terminal's, at most so that the picture fits its height.
+        ids: write each mask's id in its middle.
+        colours: label -> RGB.
         forced: use the method even when stdout is no terminal.
     """
     plain = os.environ.get("NO_COLOR") is not None or not (sys.stdout.isatty() or forced)
@@ -49,16 +54,33 @@ def render_still(
     from segment_duo.images.view import Pyramid
 
     base = Pyramid(pixels).render(*view.edges(), view.pixel_columns, view.pixel_rows)
-    overlay = Overlay(tuple(masks), frozenset(mask.id for mask in masks))
+    inks = dict(colours or {})
+    overlay = Overlay(
+        tuple(masks),
+        frozenset(mask.id for mask in masks if mask.label not in inks),
+        colours=tuple(inks.items()),
+        ids=ids and terminal.method is Method.SIXEL,
+    )
     drawn = compose(base, view, overlay, MaskCrops())
     if plain:
-        return _characters(drawn)
-    return _escape_sequences(drawn, view, terminal)
+        return _characters(drawn, _numbers(view, masks) if ids else {})
+    return _escape_sequences(drawn, view, terminal, masks if ids else ())
+
+
+def _numbers(view: Viewport, masks: Sequence[Mask], ground: Sequence[Sequence[Segment]] = ()) -> Cells:
+    """The ids as cells of text."""
+    marks = Marks(view, ground, {})
+    marks.numbers(masks)
+    return marks.cells
+
+
+def _with_cells(rows: list[list[Segment]], cells: Cells) -> list[list[Segment]]:
+    return [[cells.get((column, row), segment) for column, segment in enumerate(line)] for row, line in enumerate(rows)]
 
 
 def _view(width: int, height: int, terminal: Terminal, columns: int | None) -> Viewport:
     size = shutil.get_terminal_size()
-    cell = HALF_CELL if terminal.method is Method.HALFCELL else terminal.cell
+    cell = terminal.screen_pixels
     most_columns = columns or size.columns
     most_rows = 10_000 if columns else max(2, size.lines - 2)  # the prompt's line stays visible
     scale = max(width / (most_columns * cell[0]), height / (most_rows * cell[1]))
@@ -67,14 +89,18 @@ def _view(width: int, height: int, terminal: Terminal, columns: int | None) -> V
     return Viewport.fitted((width, height), (used_columns, used_rows), cell)
 
 
-def _escape_sequences(pixels: npt.NDArray[np.uint8], view: Viewport, terminal: Terminal) -> str:
+def _escape_sequences(
+    pixels: npt.NDArray[np.uint8], view: Viewport, terminal: Terminal, numbered: Sequence[Mask]
+) -> str:
     if terminal.method is Method.SIXEL:
         return graphics.sixel(pixels) + "\n"
     if terminal.method is Method.KITTY:
         number = graphics.next_image_id()
         placed = graphics.kitty_transmit(pixels, number, view.columns, view.rows, tmux=terminal.tmux)
-        return placed + _ansi(graphics.kitty_rows(number, view.columns, view.rows))
-    return _ansi(graphics.half_cells(pixels))
+        rows = graphics.kitty_rows(number, view.columns, view.rows)
+        return placed + _ansi(_with_cells(rows, _numbers(view, numbered)))
+    rows = graphics.text_cells(pixels, terminal.method)
+    return _ansi(_with_cells(rows, _numbers(view, numbered, rows)))
 
 
 def _ansi(rows: list[list[Segment]]) -> str:
@@ -91,9 +117,12 @@ def _ansi(rows: list[list[Segment]]) -> str:
     return text.getvalue()
 
 
-def _characters(pixels: npt.NDArray[np.uint8]) -> str:
+def _characters(pixels: npt.NDArray[np.uint8], numbers: Cells) -> str:
     import numpy as np
 
     grey = pixels.astype(np.float64).mean(axis=2).reshape(pixels.shape[0] // 2, 2, -1).mean(axis=1)
     index = np.minimum((grey / 256 * len(RAMP)).astype(int), len(RAMP) - 1)
-    return "\n".join("".join(RAMP[i] for i in row).rstrip() for row in index) + "\n"
+    lines = [[RAMP[i] for i in row] for row in index]
+    for (column, row), segment in numbers.items():
+        lines[row][column] = segment.text
+    return "\n".join("".join(line).rstrip() for line in lines) + "\n"

@@ -53,7 +53,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, pid: int | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._pid = os.getpid() if pid is None else pid
         self._lock: int | None = None
         self._busy = threading.Lock()
@@ -85,7 +85,7 @@ class Journal:
             if unless():
                 return target
             self._hold()
-            handle, name = tempfile.mkstemp(prefix=".draft-", dir=self._folder)
+            handle, name = tempfile.mkstemp(prefix=".draft-", dir=self.folder)
             try:
                 with os.fdopen(handle, "w", encoding="ascii") as file:
                     json.dump(body, file)
@@ -106,7 +106,7 @@ class Journal:
     def left_behind(self) -> list[Draft]:
         """Drafts of processes that are gone, newest first; what cannot be read is skipped, and kept on disk."""
         drafts = []
-        for path in self._folder.glob("*.json") if self._folder.is_dir() else ():
+        for path in self.folder.glob("*.json") if self.folder.is_dir() else ():
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if path.stat().st_size > _LARGEST:
                     continue
@@ -125,7 +125,7 @@ class Journal:
         if pid == self._pid:
             return self._lock is not None
         try:
-            handle = os.open(self._folder / f"{pid}.lock", os.O_RDWR)
+            handle = os.open(self.folder / f"{pid}.lock", os.O_RDWR)
         except OSError:
             return False
         try:
@@ -138,8 +138,8 @@ class Journal:
 
     def _hold(self) -> None:
         if self._lock is None:
-            make_private_folders(self._folder)
-            self._lock = os.open(self._folder / f"{self._pid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_private_folders(self.folder)
+            self._lock = os.open(self.folder / f"{self._pid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
@@ -147,11 +147,11 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-            (self._folder / f"{self._pid}.lock").unlink(missing_ok=True)
+            (self.folder / f"{self._pid}.lock").unlink(missing_ok=True)
 
     def _file(self, ref: ImageRef) -> Path:
         key = hashlib.sha256(f"{ref.store.value}:{ref.path}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        return self._folder / f"{key}-{self._pid}.json"
+        return self.folder / f"{key}-{self._pid}.json"
 
 
 def _draft(body: dict[str, Any], path: Path) -> Draft:

@@ -17,7 +17,18 @@ from segment_duo.errors import ConfigError
 
 Place = Literal["anywhere", "workspace", "canvas", "masks", "explorer"]
 
-GROUPS = ("Making a mask", "Correcting masks", "The masks", "Cross-hair", "Image", "Saving", "Folders", "Program")
+CLASSES = "Classes"
+GROUPS = (
+    "Making a mask",
+    "Correcting masks",
+    "The masks",
+    CLASSES,
+    "Cross-hair",
+    "Image",
+    "Saving",
+    "Folders",
+    "Program",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Command:
     palette: bool = True
 
 
+_CLASS = "The class with this key; again: no label"
 COMMANDS: tuple[Command, ...] = (
     Command("choose", "enter,right", "choose", "Open", "Open the image or the folder", "explorer", "Folders", footer=True, palette=False),
     Command("folder-up", "left", "up", "Folder above", "To the folder above", "explorer", "Folders", footer=True, palette=False),
@@ -79,12 +91,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("loupe", "z", "loupe", "Loupe", "Loupe: large pixels, small pixels, off", "workspace", "Cross-hair"),
     Command("zoom-out", "minus,underscore", "zoom(-1)", "Zoom out", "Reduce", "workspace", "Image"),
     Command("fit", "0,home", "fit", "Fit", "Show the whole image", "workspace", "Image"),
-    Command("one-to-one", "1", "one_to_one", "1:1", "One image pixel on one screen pixel", "workspace", "Image"),
+    Command("one-to-one", "end", "one_to_one", "1:1", "One image pixel on one screen pixel", "workspace", "Image"),
     Command("pan-left", "ctrl+left,H", "pan(-1, 0)", "Pan left", "Move the view left", "workspace", "Image", palette=False),
     Command("pan-right", "ctrl+right,L", "pan(1, 0)", "Pan right", "Move the view right", "workspace", "Image", palette=False),
     Command("pan-up", "ctrl+up,K", "pan(0, -1)", "Pan up", "Move the view up", "workspace", "Image", palette=False),
     Command("pan-down", "ctrl+down,J", "pan(0, 1)", "Pan down", "Move the view down", "workspace", "Image", palette=False),
     Command("contrast", "c", "contrast", "Contrast", "Stretch the contrast, or not", "workspace", "Image"),
+    Command("narrower", "right_parenthesis", "window(1)", "More contrast", "A narrower contrast window", "workspace", "Image"),
+    Command("wider", "left_parenthesis", "window(-1)", "Less contrast", "A wider contrast window", "workspace", "Image"),
     Command("refine", "R", "refine", "Refine", "Correct the current mask by further points", "workspace", "Correcting masks", footer=True),
     Command("brush", "e", "brush(0)", "Brush", "Brush on the current mask; again: put it away", "workspace", "Correcting masks", footer=True),
     Command("eraser", "E", "brush(1)", "Eraser", "Eraser on the current mask", "workspace", "Correcting masks", footer=True),
@@ -100,8 +114,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("smooth", "M", "smooth", "Smooth", "Round the outline; thin spurs vanish", "workspace", "Correcting masks"),
     Command("grow", "greater_than_sign", "grow(1)", "Grow", "Larger by a pixel all around", "workspace", "Correcting masks"),
     Command("shrink", "less_than_sign", "grow(-1)", "Shrink", "Smaller by a pixel all around", "workspace", "Correcting masks"),
+    Command("closer", "Y", "closer", "Part in view", "Zoomed in: the model sees the part in view, or all", "workspace", "Making a mask"),
     Command("overlay", "h", "overlay", "Hide masks", "Hide the masks in the picture, or show them", "workspace", "Image"),
     Command("tint", "i", "tint", "Tint", "Tints of the masks: as designed, strong, outlines only", "workspace", "Image"),
+    Command("cells", "P", "cells", "Finer characters", "Half cells, quadrants, sextants or octants", "workspace", "Image"),
     Command("ids", "number_sign", "ids", "Ids", "The masks' ids in the picture, or not", "workspace", "Image"),
     Command("scale-bar", "Q", "scale_bar", "Scale bar", "Scale bar in the picture, or not", "workspace", "Image"),
     Command("measure", "X", "measure", "Measure", "Distance from here to the cross-hair; again: end", "workspace", "Cross-hair"),
@@ -119,6 +135,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("delete-rejected", "D", "delete_rejected", "Delete rejected", "Delete all rejected masks", "workspace", "The masks"),
     Command("sort", "V", "sort", "Sort", "Sort the list: id, certainty, odd sizes, area, label", "workspace", "The masks"),
     Command("label", "l", "label", "Label", "Label the selected masks, or the current one", "workspace", "The masks"),
+    *(Command(f"class-{n}", f"{n}", f"classify('{n}')", f"Class {n}", _CLASS, "workspace", CLASSES, palette=False) for n in range(1, 10)),
     Command("filter", "f", "filter", "Filter", "Show only masks of a certain size, score or label", "workspace", "The masks"),
     Command("redo", "U", "redo", "Redo", "Do it again", "workspace", "The masks"),
     Command("save-as", "S", "save_as", "Save with suffix", "Save under a name of its own: IMAGE_suffix", "workspace", "Saving"),
@@ -126,9 +143,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("versions", "v", "versions", "Versions", "Load a saved version", "workspace", "Saving"),
     Command("image-next", "right_square_bracket", "image(1)", "Next image", "The next image of the list", "workspace", "Folders", footer=True),
     Command("image-previous", "left_square_bracket", "image(-1)", "Previous image", "The image before", "workspace", "Folders"),
-    Command("undone-next", "right_curly_bracket", "undone(1)", "Next not done", "The next image without saved masks", "workspace", "Folders"),
-    Command("undone-previous", "left_curly_bracket", "undone(-1)", "Previous not done", "The one before without saved masks", "workspace", "Folders"),
-    Command("only-undone", "f4", "only_undone", "Only not done", "List only images without saved masks, or all", "anywhere", "Folders"),
+    Command("undone-next", "right_curly_bracket", "undone(1)", "Next not done", "The next image that is not done", "workspace", "Folders"),
+    Command("undone-previous", "left_curly_bracket", "undone(-1)", "Previous not done", "The one before that is not done", "workspace", "Folders"),
+    Command("done", "C", "done", "Done", "Mark the image as done, or as not done", "workspace", "Folders"),
+    Command("only-undone", "f4", "only_undone", "Only not done", "List only images that are not done, or all", "anywhere", "Folders"),
     Command("open-path", "ctrl+o", "open_path", "Open a path", "Type a path, local or /drops/...", "anywhere", "Folders"),
     Command("reload", "f5", "reload", "Read again", "Read the folder again", "anywhere", "Folders"),
     Command("help", "f1,question_mark", "help", "Help", "All keys", "anywhere", "Program", footer=True),
@@ -206,7 +224,23 @@ def _pretty(key: str) -> str:
     return "+".join([*(modifier.capitalize() for modifier in modifiers), name or format_key(last)])
 
 
-def help_rows(keymap: Mapping[str, str]) -> Iterable[tuple[str, list[tuple[str, str]]]]:
-    """Group by group: the keys and what they do. Arrow commands are listed as they are, one a line."""
+def help_rows(
+    keymap: Mapping[str, str], classes: Mapping[str, str] | None = None
+) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """Group by group: the keys and what they do. Arrow commands are listed as they are, one a line.
+
+    Args:
+        classes: number key -> name of the class; without, one line stands for all nine.
+    """
     for group in GROUPS:
-        yield group, [(shown_keys(command, keymap), command.help) for command in COMMANDS if command.group == group]
+        rows = [(shown_keys(command, keymap), command.help) for command in COMMANDS if command.group == group]
+        if group == CLASSES:
+            first, last = rows[0][0], rows[-1][0]
+            named = {
+                command.id.removeprefix("class-"): shown_keys(command, keymap)
+                for command in COMMANDS
+                if command.group == CLASSES
+            }
+            rows = [(named[key], name) for key, name in (classes or {}).items() if key]
+            rows = rows or [(f"{first} … {last}", _CLASS)]
+        yield group, rows

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from segment_duo.types import (
     AutoParameters,
+    Box,
     Entry,
     ImageData,
     ImageFacts,
@@ -75,8 +76,12 @@ class Saved(Protocol):
 
 
 class ChosenModel(Protocol):
+    """``input_size``: pixels a side that an image is shrunk to, 0 if it is taken as it is."""
+
     @property
     def id(self) -> str: ...
+    @property
+    def input_size(self) -> int: ...
     @property
     def capabilities(self) -> frozenset[str]: ...
 
@@ -103,7 +108,7 @@ class SessionPort(Protocol):
     def open_image(
         self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
     ) -> Any: ...
-    def embed(self, image: Any) -> Any: ...
+    def embed(self, image: Any, part: Box | None = None) -> Any: ...
     def predict(
         self,
         image: Any,
@@ -111,6 +116,7 @@ class SessionPort(Protocol):
         *,
         multimask_output: bool | None = None,
         preview_max_side: int | None = None,
+        part: Box | None = None,
     ) -> list[PredictedObject]: ...
     def auto(
         self,
@@ -118,6 +124,7 @@ class SessionPort(Protocol):
         parameters: AutoParameters,
         *,
         preset: str = "",
+        part: Box | None = None,
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult: ...

@@ -1,6 +1,6 @@
 """The document the user edits: masks, ticks, points, and the way back through every edit.
 
-    Snapshot   everything an edit can change, frozen
+    Snapshot   everything an edit can change, frozen (snapshot.py)
     Document   the present snapshot, the past and the future ones, the mask candidates of the present points
 
 Where a mask comes from is in the mask itself (``origin``, from the session); a correction notes itself there.
@@ -10,13 +10,14 @@ Every edit replaces the snapshot as a whole, so undo cannot miss a field. Pure d
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from segment_duo.masks.part import holds
 from segment_duo.provenance import edited
+from segment_duo.tui.listing import ORDERS, SizeFilter, sort_key
+from segment_duo.tui.snapshot import Logits, Snapshot
 from segment_duo.tui.wording import counted
 from segment_duo.types import Box, Mask, Point, Prompt
 
@@ -28,87 +29,6 @@ UNDO_STEPS = 500
 
 Addition = Literal["replace-auto", "add", "replace-all"]
 """What becomes of the masks that are there when automatic ones come: only automatic ones go, none goes, all go."""
-
-
-ORDERS = ("in order of ids", "least certain first", "odd sizes first", "largest first", "by label")
-"""Orders of the list."""
-
-
-def sort_key(order: str, masks: Sequence[Mask]) -> Callable[[Mask], tuple[float | str, ...]]:
-    """The key by which the list is sorted.
-
-    *Certain* is a mask by the lower of its predicted IoU and its stability score; those without scores come last. *Odd* is a size by how many
-    times it is larger or smaller than the median.
-    """
-    if order == "least certain first":
-        return lambda mask: (
-            min((s for s in (mask.predicted_iou, mask.stability_score) if s is not None), default=2.0),
-            mask.id,
-        )
-    if order == "odd sizes first":
-        middle = math.log(max(1.0, statistics.median(mask.area for mask in masks)))
-        return lambda mask: (-abs(math.log(max(1, mask.area)) - middle), mask.id)
-    if order == "largest first":
-        return lambda mask: (-mask.area, mask.id)
-    return lambda mask: (mask.label == "", mask.label, mask.id)
-
-
-@dataclass(frozen=True, slots=True)
-class SizeFilter:
-    """Which masks are shown: bounds of the area in pixels, an upper bound of the predicted IoU, a label. None and "" = no bound."""
-
-    smallest: int | None = None
-    largest: int | None = None
-    iou_most: float | None = None
-    label: str = ""
-
-    def __bool__(self) -> bool:
-        return self != SizeFilter()
-
-    def accepts(self, mask: Mask) -> bool:
-        return (
-            (self.smallest is None or mask.area >= self.smallest)
-            and (self.largest is None or mask.area <= self.largest)
-            and (self.iou_most is None or (mask.predicted_iou is not None and mask.predicted_iou <= self.iou_most))
-            and self.label.casefold() in mask.label.casefold()
-        )
-
-    def __str__(self) -> str:
-        parts = [self._size()] if self.smallest is not None or self.largest is not None else []
-        if self.iou_most is not None:
-            parts.append(f"IoU ≤ {self.iou_most:g}")
-        if self.label:
-            parts.append(f"“{self.label}”")
-        return ", ".join(parts)
-
-    def _size(self) -> str:
-        if self.smallest is not None and self.largest is not None:
-            return f"{self.smallest:,} to {self.largest:,} px"
-        return f"from {self.smallest:,} px" if self.smallest is not None else f"up to {self.largest or 0:,} px"
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One state of the document.
-
-    Attributes:
-        masks: in list order.
-        ticked: ids of the selected masks.
-        points, box: the prompt of the mask being made.
-        mask_input: the engine's handle of the low-res logits that this prompt refines.
-        refines: id of the mask that the prompt corrects; accepting replaces it.
-        verdicts: mask id -> accepted or rejected.
-        logits: mask id -> the engine's handle of the low-res logits it was made with.
-    """
-
-    masks: tuple[Mask, ...] = ()
-    ticked: frozenset[int] = frozenset()
-    points: tuple[Point, ...] = ()
-    box: Box | None = None
-    mask_input: str | None = None
-    refines: int | None = None
-    logits: Mapping[int, str] = field(default_factory=dict)
-    verdicts: Mapping[int, bool] = field(default_factory=dict)
 
 
 @dataclass
@@ -177,36 +97,50 @@ class Document:
     def mask(self, mask_id: int | None) -> Mask | None:
         return next((mask for mask in self.masks if mask.id == mask_id), None)
 
-    def prompt(self) -> Prompt | None:
-        """What to ask the engine for the present points, or None without any."""
+    def prompt(self, *, as_mask: bool = False) -> Prompt | None:
+        """What to ask the engine for the present points, or None without any. ``as_mask``: the model takes a mask to go on with."""
         if not self.pointing:
             return None
         found = self.present
         points, box = found.points, found.box
         mask = self.refining
         if mask is not None and found.mask_input is None:
-            # Without logits to go on with, the mask's box says which object is meant.
+            # Without logits to go on with, the mask itself says which object is meant, and its box, grown to what is to be added.
             x, y, width, height = mask.bbox
-            box = box or Box(x, y, x + max(width - 1, 1), y + max(height - 1, 1))
+            xs = [x, x + max(width - 1, 1), *(point.x for point in points if point.label)]
+            ys = [y, y + max(height - 1, 1), *(point.y for point in points if point.label)]
+            box = box or Box(min(xs), min(ys), max(xs), max(ys))
+            return Prompt(points=points, box=box, mask=mask.rle if as_mask else None)
         return Prompt(points=points, box=box, mask_input=found.mask_input)
 
     # Edits: each is one undo step
 
-    def add_point(self, point: Point) -> None:
-        """A further point refines the mask that is shown."""
+    def add_point(self, point: Point, part: Box | None = None) -> None:
+        """A further point refines the mask that is shown. ``part``: what the model is to see, for a first point and where the part before ends."""
         name = "include point" if point.label else "exclude point"
-        self._edit(name, replace(self.present, points=(*self.present.points, point), mask_input=self._shown_logits()))
+        self._ask(name, replace(self.present, points=(*self.present.points, point)), part)
 
-    def set_box(self, box: Box) -> None:
+    def set_box(self, box: Box, part: Box | None = None) -> None:
+        """A box for the mask that is being made; ``part`` as of :meth:`add_point`."""
         self.corner = None
-        self._edit("box", replace(self.present, box=box, mask_input=self._shown_logits()))
+        self._ask("box", replace(self.present, box=box), part)
+
+    def _ask(self, name: str, asked: Snapshot, part: Box | None) -> None:
+        """Go on with the logits of the mask that is shown, as long as the prompt stays in the part of the image they are of."""
+        stays = asked.part is None or holds(asked.part, Prompt(asked.points, asked.box))
+        if stays and (self.pointing or asked.mask_input is not None):
+            self._edit(name, replace(asked, mask_input=self._shown_logits()))
+        else:
+            self._edit(name, replace(asked, mask_input=None, part=part))
 
     def drop_prompt(self) -> bool:
         """Forget points and box; False when there were none."""
         self.corner = None
         if not self.pointing and self.present.refines is None:
             return False
-        self._edit("points removed", replace(self.present, points=(), box=None, mask_input=None, refines=None))
+        self._edit(
+            "points removed", replace(self.present, points=(), box=None, mask_input=None, part=None, refines=None)
+        )
         return True
 
     def refine(self, mask_id: int) -> bool:
@@ -218,8 +152,14 @@ class Document:
             Point(x, y, 1 if label else 0) for (x, y), label in zip(mask.point_coords, mask.point_labels, strict=False)
         )
         points = own if mask.source == "prompt" else ()
+        known = self.present.logits.get(mask_id)
         new = replace(
-            self.present, points=points, box=None, mask_input=self.present.logits.get(mask_id), refines=mask_id
+            self.present,
+            points=points,
+            box=None,
+            mask_input=known.handle if known else None,
+            part=known.part if known else None,
+            refines=mask_id,
         )
         self._edit(f"refine mask {mask_id}", new)
         self.current = mask_id
@@ -244,7 +184,10 @@ class Document:
             mask = replace(mask, origin=edited(old.origin, "points"))
         masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
         new = Snapshot(
-            masks, self.ticked, logits={**prompt.logits, mask.id: candidate.logits}, verdicts=prompt.verdicts
+            masks,
+            self.ticked,
+            logits={**prompt.logits, mask.id: Logits(candidate.logits, prompt.part)},
+            verdicts=prompt.verdicts,
         )
         self._edit(f"mask {mask.id}", new)
         self.current = mask.id

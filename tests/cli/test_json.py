@@ -93,6 +93,8 @@ def test_every_command_writes_what_the_schema_says(shell: Shell) -> None:
     one("masks show", "masks", "show", "a.png@1")
     one("masks keep", "masks", "keep", "a.png@1", "0", "1")
     one("masks rm-mask", "masks", "rm-mask", "a.png@1", "0")
+    one("masks label", "masks", "label", "a.png@1", "0", "pore")
+    one("masks label --dry-run", "masks", "label", "a.png@1", "0", "pore", "--dry-run")
     one("masks filter", "masks", "filter", "a.png@1", "--min-area", "10")
     one("masks filter --dry-run", "masks", "filter", "a.png@1", "--min-area", "10", "--dry-run")
     one("masks diff", "masks", "diff", "a.png@1", "@2")

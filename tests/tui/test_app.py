@@ -162,7 +162,7 @@ async def test_zoom_pan_fit_and_one_to_one(tmp_path: Path) -> None:
         await ui.press("L")
         assert picture.view.left > left
         assert picture.view.contains(*picture.cross_hair)
-        await ui.press("1")
+        await ui.press("end")
         assert picture.view.scale == 1
         await ui.press("0")
         assert picture.view == fitted
@@ -261,7 +261,7 @@ async def test_odd_images(tmp_path: Path, shape: tuple[int, int]) -> None:
     session = pictures()
     session.images[PARTICLES] = np.full(shape, 90, np.uint8)
     async with running(tmp_path, session) as ui:
-        await ui.press("plus", "right", "down", "plus", "shift+right", "1", "0", "minus", "space")
+        await ui.press("plus", "right", "down", "plus", "shift+right", "end", "0", "minus", "space")
         await ui.until(lambda: ui.work.doc.candidate)
         await ui.press("enter")
         await ui.painted()
@@ -772,7 +772,7 @@ async def test_missing_image_is_a_message(tmp_path: Path) -> None:
 async def test_help_lists_every_command(tmp_path: Path) -> None:
     from segment_duo.tui.keys import COMMANDS
 
-    async with running(tmp_path, size=(100, 130)) as ui:
+    async with running(tmp_path, size=(100, 160)) as ui:
         await ui.press("f1")
         await ui.dialog(HelpScreen)
         text = ui.text()

@@ -250,7 +250,8 @@ async def test_the_dialog_has_tiles_and_the_view(tmp_path: Path) -> None:
         await ui.until(lambda: ui.session.count("auto"))
         parameters = next(detail for name, detail in ui.session.calls if name == "auto")
         assert parameters.tile == 100
-        box = parameters.region
+        assert parameters.region is None
+        box = ui.session.parts[-1]
         assert 0 < box.x0 < 160 < box.x1 < 319
         view = ui.work.picture.view
         assert view.contains(box.x0 + 1, box.y0 + 1)

@@ -54,6 +54,7 @@ def test_every_action_exists() -> None:
     from segment_duo.tui.workspace.editing import Editing
     from segment_duo.tui.workspace.files import Files
     from segment_duo.tui.workspace.folders import Folders
+    from segment_duo.tui.workspace.labelling import Labelling
     from segment_duo.tui.workspace.review import Review
     from segment_duo.tui.workspace.saving import Saving
     from segment_duo.tui.workspace.screen import Workspace
@@ -62,7 +63,7 @@ def test_every_action_exists() -> None:
 
     for command in COMMANDS:
         name = "action_" + command.action.split("(")[0]
-        parts = (Workspace, SegduoApp, Correcting, Editing, Files, Folders, Review, Saving, Series, Viewing)
+        parts = (Workspace, SegduoApp, Correcting, Editing, Files, Folders, Labelling, Review, Saving, Series, Viewing)
         owners = [part for part in parts if name in vars(part)]
         assert len(owners) == 1 or hasattr(SegduoApp, name), (command.id, owners)
 

@@ -144,6 +144,7 @@ def test_annotate_save_and_reopen(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("Starts the search")
     for meaning in (
         "What becomes",
+        "Windows find",
         "How far tiles",
         "Search tiles",
         "Fill smaller",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from textual.widgets import Input
 
+from segment_duo.tui.listing import ORDERS, SizeFilter
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
-from segment_duo.tui.state import ORDERS, Document, SizeFilter
+from segment_duo.tui.state import Document
 from segment_duo.types import Mask
 from tests.tui_fakes import disc
 from tests.tui_pilot import colours, running

@@ -24,7 +24,7 @@ async def test_the_scale_bar_has_the_length_it_says(tmp_path: Path, method: Meth
             await ui.painted()
             await ui.pilot.pause(0.05)
             (bar,) = re.findall("├─+┤", ui.text())
-            (length,) = re.findall(r"(\d+) nm(?!/px)", ui.text())
+            (length,) = re.findall(r"(\d+) nm(?!/px)", "\n".join(ui.lines()[:-3]))
             view = ui.work.picture.view
             # 3.37 nm a pixel, true to half a cell at either end
             assert len(bar) * view.cell_width * view.scale * 3.37 == pytest.approx(
@@ -65,3 +65,27 @@ def test_distance() -> None:
     assert distance((0, 0), (3, 4), None) == "distance 5.0 px"
     assert distance((0, 0), (300, 400), PixelSize(10, 10, "test")) == "distance 500.0 px = 5 um"
     assert distance((0, 0), (0, 10), PixelSize(1, 2, "test")) == "distance 10.0 px = 20 nm"
+
+
+async def test_finer_characters_and_a_contrast_window_by_keys(tmp_path: Path) -> None:
+    async with running(tmp_path) as ui:
+        picture = ui.work.picture
+        visible = picture.view.visible()
+        halves = {cell.text for row in picture._painted.cells for cell in row}
+        assert halves <= {"▀", " "}
+        for method in ("quadrant", "sextant", "octant"):
+            await ui.press("P")
+            assert picture.terminal.method == method
+            await ui.painted()
+            signs = {cell.text for row in picture._painted.cells for cell in row}
+            assert signs - halves
+            assert picture.view.visible() == visible
+        await ui.press("right")
+        assert picture.cross_hair[0] > 160
+        await ui.press("P")
+        assert picture.terminal.method == "halfcell"
+        await ui.press("right_parenthesis", "right_parenthesis")
+        assert "contrast stretched 2–98 %" in ui.work.status.text
+        await ui.press("left_parenthesis", "left_parenthesis", "left_parenthesis")
+        assert "contrast" not in ui.work.status.text
+        assert "nm, " in ui.work.status.text  # where the cross-hair is

@@ -11,10 +11,11 @@ from segment_duo.cli.tui import _meant
 from segment_duo.config import load_config
 from segment_duo.errors import NotFound
 from segment_duo.session import Session
+from segment_duo.tui.done import DoneMarks
 from segment_duo.tui.screens.ask import Choose
 from segment_duo.types import ImageRef, MaskSet, Provenance, StoreKind, Version
-from tests.tui_fakes import FakeSession, disc, micrograph
-from tests.tui_pilot import colours, running
+from tests.tui_fakes import FakeSession, disc, micrograph, pictures
+from tests.tui_pilot import PARTICLES, colours, running
 
 __all__ = ["colours"]
 
@@ -126,3 +127,34 @@ def test_what_the_command_line_means(empty_home: Path, monkeypatch: pytest.Monke
     assert [ref.name for ref in _meant(session, None, "list")[1]] == ["b.png"]
     with pytest.raises(NotFound):
         _meant(session, ["*.jpg"], None)
+
+
+async def test_done_is_what_the_user_says(tmp_path: Path) -> None:
+    session = pictures()
+    async with running(tmp_path, session) as ui:
+        images = ui.work.explorer.list
+        await ui.keep_mask()
+        await ui.press("s")
+        await ui.until(lambda: not ui.work.doc.unsaved and not ui.work.jobs.busy("folder"))
+        await ui.until(lambda: "1 done" in ui.lines()[0])
+        await ui.press("C")  # saved, and not done
+        await ui.until(lambda: "0 done" in ui.lines()[0])
+        assert "○ particles" in ui.text()
+        await ui.press("f4")
+        assert any(item.target == PARTICLES for item in images.items)
+        await ui.press("f4", "C")
+        await ui.until(lambda: "1 done" in ui.lines()[0])
+        assert "✓ particles" in ui.text()
+    file = tmp_path / "done.ndjson"
+    with file.open("ab") as broken:
+        broken.write(b'{"image": "/pictures/ban')  # a crash in the middle of a line
+    async with running(tmp_path, session) as ui:
+        await ui.until(lambda: "1 done" in ui.lines()[0])
+        await ui.press("C")
+        await ui.until(lambda: "0 done" in ui.lines()[0])
+    assert DoneMarks(file).read() == {PARTICLES: False}
+    file.unlink()
+    file.mkdir()
+    async with running(tmp_path, session) as ui:
+        await ui.press("C")
+        await ui.until(lambda: "could not be kept" in ui.work.message.text)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_duo.results import Candidate
-from segment_duo.tui.state import Document, SizeFilter
+from segment_duo.tui.listing import SizeFilter
+from segment_duo.tui.state import Document
 from segment_duo.types import Box, Mask, Origin, Point, Prompt, Rle
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from segment_duo.cli.sets import diff, edit, exchange, listing, push
+from segment_duo.cli.sets import diff, edit, exchange, label, listing, push
 
 app = typer.Typer(
     help="Saved mask sets: list, show, edit into new versions, compare, export and import.", no_args_is_help=True
 )
-for part in (listing, edit, diff, exchange, push):
+for part in (listing, edit, label, diff, exchange, push):
     part.register(app)

@@ -100,24 +100,26 @@ def filter_masks(
             counts = {"masks": len(masks), "before": len(loaded.mask_set.masks)}
             emit_json(counts) if as_json else emit(f"{counts['masks']} of {counts['before']}")
             return
-        _save_edit(session, choice, loaded, masks, "filter", parameters, suffix, as_json)
+        save_edit(session, choice, loaded, masks, "filter", parameters, suffix, as_json)
 
 
 def _select(image: str, ids: list[int], *, keep: bool, suffix: str | None, as_json: bool, out: str | None) -> None:
     with open_session(out=out) as session:
         loaded, choice = load_one(session, image)
-        known = {mask.id for mask in loaded.mask_set.masks}
-        unknown = sorted(set(ids) - known)
-        if unknown:
-            raise InputError(
-                f"set {loaded.version.name} has no mask {unknown[0]}", "`segduo masks show` gives the ids."
-            )
+        check_ids(loaded, ids)
         masks = [mask for mask in loaded.mask_set.masks if (mask.id in ids) is keep]
         operation = "keep" if keep else "rm-mask"
-        _save_edit(session, choice, loaded, masks, operation, {"ids": sorted(set(ids))}, suffix, as_json)
+        save_edit(session, choice, loaded, masks, operation, {"ids": sorted(set(ids))}, suffix, as_json)
 
 
-def _save_edit(
+def check_ids(loaded: LoadedSet, ids: list[int]) -> None:
+    """Raise InputError for an id that the set has not."""
+    unknown = sorted(set(ids) - {mask.id for mask in loaded.mask_set.masks})
+    if unknown:
+        raise InputError(f"set {loaded.version.name} has no mask {unknown[0]}", "`segduo masks show` gives the ids.")
+
+
+def save_edit(
     session: Session,
     choice: Choice,
     loaded: LoadedSet,
@@ -126,7 +128,10 @@ def _save_edit(
     parameters: dict[str, Any],
     suffix: str | None,
     as_json: bool,
+    *,
+    more: dict[str, Any] | None = None,
 ) -> None:
+    """Save what was made of a set as its image's next version, and tell of it; ``more``: further fields of the JSON record."""
     ref = image_of(session, choice, loaded)
     deliver_waiting(session, [ref])
     if suffix is None:
@@ -138,4 +143,4 @@ def _save_edit(
         "before": len(loaded.mask_set.masks),
         "parent": loaded.version.name,
     }
-    finish_saved(saved, record, as_json=as_json)
+    finish_saved(saved, record | (more or {}), as_json=as_json)

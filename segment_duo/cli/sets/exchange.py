@@ -54,6 +54,7 @@ def export(
             autocompletion=completion.overlap_rules,
         ),
     ] = "small-on-top",
+    ids: Annotated[bool, typer.Option("--ids", help="Write the masks' ids into the picture (overlay).")] = False,
     banner: BannerOption = "auto",
     pixel_size: PixelSizeOption = None,
     max_pixels: MaxPixelsOption = None,
@@ -63,6 +64,8 @@ def export(
 
     Formats: coco, coco-rle, sam1, labels-tiff, labels-png, png, npz, imagej, geojson, labelme, yolo, svg, overlay, csv.
 
+    Classes of config.toml, \\[classes], give colours (overlay, svg, geojson, imagej) and the order of numbered classes (coco, yolo).
+
     docs/formats.md tells what each of them cannot hold. A set is named with @VERSION or by its file; else the latest is taken, and told on stderr.
 
     [bold]Examples[/bold]
@@ -71,12 +74,15 @@ def export(
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
     """
+    from segment_duo.masks.classes import classes_of
     from segment_duo.masks.formats.export import FORMATS, render
     from segment_duo.masks.formats.export import export as write
 
     form = FORMATS.get(fmt)
     if form is None:
         raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
+    if ids and fmt != "overlay":
+        raise UsageError(f"--ids is for pictures, and {fmt} is none", "Use --format overlay.")
     to_stdout = str(destination) == "-"
     if to_stdout and form.layout == "folder":
         raise UsageError(f"the format {fmt} is a folder of files and does not go to stdout", "Name a folder with --to.")
@@ -98,16 +104,18 @@ def export(
             tell_taken(session, choice, loaded)
             sets.append((loaded.mask_set, opened.data if opened else None))
 
+        classes = classes_of(session.config.classes)
         problem: SomeInputsFailed | None = None
         try:
             run_batch(wanted, take, as_json=False, failures=failures)
         except SomeInputsFailed as error:  # the others are still written
             problem = error
         if to_stdout:
-            content = render(sets, fmt, overlap=overlap)
+            content = render(sets, fmt, overlap=overlap, classes=classes, ids=ids)
             emit_raw(content.decode()) if form.is_text else emit_bytes(content)
         else:
-            for file in write(sets, fmt, destination, overlap=overlap, several=several):
+            written = write(sets, fmt, destination, overlap=overlap, several=several, classes=classes, ids=ids)
+            for file in written:
                 emit_path(file)
         if problem is not None:
             raise problem

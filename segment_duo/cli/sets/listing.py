@@ -88,7 +88,7 @@ def _listed_row(found: ListedSet) -> dict[str, Any]:
 
 
 def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None) -> None:
-    """Show the masks of a set: id, label, area, box, scores.
+    """Show the masks of a set: id, label, area, box, scores; and on stderr how many masks have each label.
 
     [bold]Examples[/bold]
 
@@ -96,11 +96,13 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
 
       segduo masks show examples/particles.tif@2 --json | jq '.records[].area'
     """
+    from segment_duo.masks.classes import counts
     from segment_duo.masks.formats.native import set_records
 
     with open_session(out=out) as session:
         loaded, _ = load_one(session, image)
     mask_set = loaded.mask_set
+    labels = counts(mask_set.masks)
     if as_json:
         records, provenance = set_records(mask_set)
         emit_json(
@@ -108,12 +110,15 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
                 "version": loaded.version.name,
                 "provenance": provenance,
                 "masks": len(records),
+                "labels": labels,
                 "records": records,
             }
         )
         return
     columns = ("id", "label", "area", "x", "y", "width", "height", "predicted_iou", "stability", "source")
     emit_table(columns, [_mask_row(mask) for mask in mask_set.masks], right=columns[2:9])
+    if any(labels):
+        note(", ".join(f"{label or 'no label'}: {count}" for label, count in labels.items()))
 
 
 def _mask_row(mask: Mask) -> list[object]:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from segment_duo.errors import MaskFileError
+from segment_duo.masks.classes import MaskClass, ordered_labels
 from segment_duo.masks.formats.common import (
     DEFAULT_LABEL,
     Gathered,
     bare_name,
     canvas,
     check_stated_size,
-    distinct_labels,
     extras,
     file_name,
     is_numbers,
@@ -30,9 +30,12 @@ from segment_duo.masks.formats.native import to_record
 from segment_duo.types import Mask, MaskSet, Rle
 
 
-def dump_dataset(sets: Sequence[MaskSet]) -> bytes:
-    """A COCO dataset of several images. Scores, points and ids ride along as extra keys of the annotations (``segduo``), which readers ignore."""
-    labels = distinct_labels(sets)
+def dump_dataset(sets: Sequence[MaskSet], classes: Sequence[MaskClass] = ()) -> bytes:
+    """A COCO dataset of several images. Scores, points and ids ride along as extra keys of the annotations (``segduo``), which readers ignore.
+
+    ``classes`` are the first categories, used or not, so that their numbers are the same in every file.
+    """
+    labels = ordered_labels(sets, classes, DEFAULT_LABEL)
     category = {label: number for number, label in enumerate(labels, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

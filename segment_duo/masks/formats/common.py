@@ -6,7 +6,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -294,8 +294,3 @@ def check_size(found: tuple[int, int], height: int, width: int) -> None:
     """Raise MaskFileError unless ``found`` (height, width) is the image's size."""
     if found != (height, width):
         raise MaskFileError(f"is for an image of {found[1]} x {found[0]}, the image is {width} x {height}")
-
-
-def distinct_labels(sets: Iterable[MaskSet]) -> list[str]:
-    """Labels in use, sorted, "object" for none; at least one."""
-    return sorted({mask.label or DEFAULT_LABEL for mask_set in sets for mask in mask_set.masks}) or [DEFAULT_LABEL]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segment_duo.durable import create_file, make_folders
 from segment_duo.errors import AlreadyExists, InputError, OutOfSpace, StoreError, UsageError
+from segment_duo.masks.classes import Colour, MaskClass, colours, ordered_labels
 from segment_duo.masks.overlap import OVERLAP_RULES
 from segment_duo.types import MaskSet
 
@@ -95,7 +96,7 @@ FORMATS: dict[str, ExportFormat] = {
             "YOLO segmentation text",
             ".txt",
             "one",
-            f"empty masks, labels' names (classes are numbered by their sorted names), {_NO_SCORES}",
+            f"empty masks, labels' names (classes are numbered, see below), {_NO_SCORES}",
             "yolo",
         ),
         ExportFormat("svg", "outlines as SVG", ".svg", "one", "it is a drawing and is not read back", ""),
@@ -120,6 +121,8 @@ def export(
     *,
     overlap: str = "small-on-top",
     several: bool | None = None,
+    classes: Sequence[MaskClass] = (),
+    ids: bool = False,
 ) -> list[Path]:
     """Write mask sets, each with its image where there is one.
 
@@ -129,6 +132,8 @@ def export(
     Args:
         overlap: a key of ``OVERLAP_RULES``, for label images.
         several: whether ``destination`` is the folder of several sets, even if only one of them could be had.
+        classes: the user's: their colours, and their order where classes are numbered.
+        ids: write the masks' ids into pictures.
 
     Returns:
         what was written: files, and folders of folder formats.
@@ -155,10 +160,12 @@ def export(
     if form.layout == "joint":
         target = destination / f"{'masks' if several else stems[0]}{form.extension}"
         target = target if destination.is_dir() else destination
-        write_new(target, _JOINT[fmt](sets))
+        write_new(target, _JOINT[fmt](sets, classes))
         return [target]
-    labels = _labels([mask_set for mask_set, _ in sets])
-    jobs = [_SetToWrite(*pair, stem, overlap, labels) for pair, stem in zip(sets, stems, strict=True)]
+    labels = _labels([mask_set for mask_set, _ in sets], classes)
+    jobs = [
+        _SetToWrite(*pair, stem, overlap, labels, colours(classes), ids) for pair, stem in zip(sets, stems, strict=True)
+    ]
     if form.layout == "folder":
         return [_write_folder(destination / job.stem, _FOLDER[fmt](job)) for job in jobs]
     written = []
@@ -170,15 +177,23 @@ def export(
     return written
 
 
-def render(sets: Sequence[Pair], fmt: str, *, overlap: str = "small-on-top") -> bytes:
+def render(
+    sets: Sequence[Pair],
+    fmt: str,
+    *,
+    overlap: str = "small-on-top",
+    classes: Sequence[MaskClass] = (),
+    ids: bool = False,
+) -> bytes:
     """What :func:`export` would write, for the formats that are one file: one set, or several in a joint format."""
     form = FORMATS[fmt]
     if form.layout == "folder" or not sets or (form.layout != "joint" and len(sets) > 1):
         raise UsageError(f"the format {fmt} is not one file")
     if form.layout == "joint":
-        return _JOINT[fmt](sets)
+        return _JOINT[fmt](sets, classes)
     mask_set, image = sets[0]
-    return _ONE[fmt](_SetToWrite(mask_set, image, _stems([mask_set])[0], overlap, _labels([mask_set])))
+    labels = _labels([mask_set], classes)
+    return _ONE[fmt](_SetToWrite(mask_set, image, _stems([mask_set])[0], overlap, labels, colours(classes), ids))
 
 
 _ALSO = {".tif": {".tiff"}, ".geojson": {".json"}, ".csv": {".txt"}}
@@ -245,33 +260,35 @@ def _stems(sets: Sequence[MaskSet]) -> list[str]:
     return out
 
 
-def _labels(sets: Sequence[MaskSet]) -> list[str]:
-    from segment_duo.masks.formats.common import distinct_labels
+def _labels(sets: Sequence[MaskSet], classes: Sequence[MaskClass]) -> list[str]:
+    from segment_duo.masks.formats.common import DEFAULT_LABEL
 
-    return distinct_labels(sets)
+    return ordered_labels(sets, classes, DEFAULT_LABEL)
 
 
 @dataclass(frozen=True, slots=True)
 class _SetToWrite:
-    """One set to be written; ``labels`` are those of all sets of the run."""
+    """One set to be written; ``labels`` are those of all sets of the run, ``colours`` label -> RGB."""
 
     mask_set: MaskSet
     image: ImageData | None
     stem: str
     overlap: str
     labels: list[str]
+    colours: Mapping[str, Colour]
+    ids: bool
 
 
 # --- the formats ------------------------------------------------------------------------------------------------------------
 
 
-def _coco(sets: Sequence[Pair]) -> bytes:
+def _coco(sets: Sequence[Pair], classes: Sequence[MaskClass]) -> bytes:
     from segment_duo.masks.formats import coco
 
-    return coco.dump_dataset([mask_set for mask_set, _ in sets])
+    return coco.dump_dataset([mask_set for mask_set, _ in sets], classes)
 
 
-def _csv(sets: Sequence[Pair]) -> bytes:
+def _csv(sets: Sequence[Pair], _: Sequence[MaskClass]) -> bytes:
     from segment_duo.masks.formats.common import file_name
     from segment_duo.masks.measure import measure, measures_csv
 
@@ -312,13 +329,13 @@ def _npz(job: _SetToWrite) -> bytes:
 def _imagej(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import imagej
 
-    return imagej.dump(job.mask_set)
+    return imagej.dump(job.mask_set, job.colours)
 
 
 def _geojson(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import geojson
 
-    return geojson.dump(job.mask_set)
+    return geojson.dump(job.mask_set, job.colours)
 
 
 def _labelme(job: _SetToWrite) -> bytes:
@@ -336,7 +353,7 @@ def _yolo(job: _SetToWrite) -> bytes:
 def _svg(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import svg
 
-    return svg.dump(job.mask_set)
+    return svg.dump(job.mask_set, job.colours)
 
 
 def _overlay(job: _SetToWrite) -> bytes:
@@ -351,7 +368,8 @@ def _overlay(job: _SetToWrite) -> bytes:
         raise UsageError("an overlay needs the image")
     size = image.facts.pixel_size or mask_set.provenance.pixel_size
     out = io.BytesIO()
-    Image.fromarray(overlay(image.pixels, mask_set.masks, scale_bar=size)).save(out, format="PNG")
+    drawn = overlay(image.pixels, mask_set.masks, scale_bar=size, colours=job.colours, ids=job.ids)
+    Image.fromarray(drawn).save(out, format="PNG")
     return out.getvalue()
 
 
@@ -367,7 +385,7 @@ def _sam1_folder(job: _SetToWrite) -> Mapping[str, bytes]:
     return label_images.dump_sam1(job.mask_set)
 
 
-_JOINT: dict[str, Callable[[Sequence[Pair]], bytes]] = {"coco": _coco, "csv": _csv}
+_JOINT: dict[str, Callable[[Sequence[Pair], Sequence[MaskClass]], bytes]] = {"coco": _coco, "csv": _csv}
 _FOLDER: dict[str, Callable[[_SetToWrite], Mapping[str, bytes]]] = {"png": _png_folder, "sam1": _sam1_folder}
 _ONE: dict[str, Callable[[_SetToWrite], bytes]] = {
     "coco-rle": _coco_rle,

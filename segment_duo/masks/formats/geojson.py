@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import Gathered, extras, only_dicts, read_json, ring_array, whole, write_json
 from segment_duo.masks.outlines import outline_parts, rle_of_polygons
-from segment_duo.masks.overlay import colour_of
+from segment_duo.masks.overlay import PALETTE
 from segment_duo.types import Mask, MaskSet, Rle
 
 _DEPTH = 20
 """Collections inside collections that are looked into."""
 
 
-def dump(mask_set: MaskSet) -> bytes:
-    """A FeatureCollection of valid (Multi)Polygons; measurements hold the scores, ``segduo`` the rest. Empty masks are left out."""
+def dump(mask_set: MaskSet, colours: Mapping[str, tuple[int, int, int]] | None = None) -> bytes:
+    """A FeatureCollection of valid (Multi)Polygons; measurements hold the scores, ``segduo`` the rest. Empty masks are left out.
+
+    ``colours``: label -> RGB; a label without one has the same colour on all its masks.
+    """
     image = mask_set.provenance.image
+    labels = sorted({mask.label for mask in mask_set.masks if mask.label})
+    inks = {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)} | dict(colours or {})
     features = []
     for mask in mask_set.masks:
         polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in part] for part in outline_parts(mask.rle)]
@@ -37,7 +43,7 @@ def dump(mask_set: MaskSet) -> bytes:
             "segduo": extras(mask) | {"label": mask.label},
         }
         if mask.label:
-            properties["classification"] = {"name": mask.label, "color": list(colour_of(mask))}
+            properties["classification"] = {"name": mask.label, "color": list(inks[mask.label])}
         # QuPath wants a UUID; one made from the content keeps the file the same each time.
         name = f"{image.sha256 if image else ''}/{mask.id}/{mask.rle.counts}"
         features.append(

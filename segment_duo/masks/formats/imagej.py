@@ -10,6 +10,7 @@ import logging
 import re
 import struct
 import zipfile
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ _STEPS = 16
 """Straight pieces of a curve from one corner to the next."""
 
 
-def dump(mask_set: MaskSet) -> bytes:
+def dump(mask_set: MaskSet, colours: Mapping[str, tuple[int, int, int]] | None = None) -> bytes:
     """A ZIP of one ROI per mask, named ``0001-label.roi``; the ROI's name is the mask's label, or its number.
+
+    Args:
+        colours: label -> RGB of its outlines; ImageJ's own colour without.
 
     Raises:
         MaskFileError: the image is larger than ROI coordinates can say.
@@ -49,6 +53,8 @@ def dump(mask_set: MaskSet) -> bytes:
             roi = _roi(mask, mask.label or f"{number:04d}")
             if roi is None:
                 continue
+            if colours and mask.label in colours:
+                roi.stroke_color = bytes((255, *colours[mask.label]))
             plain = re.sub(r"[^\w.-]+", "_", mask.label)[:60]
             entry = zipfile.ZipInfo(f"{number:04d}{'-' + plain if plain else ''}.roi", (1980, 1, 1, 0, 0, 0))
             archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)

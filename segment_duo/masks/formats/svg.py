@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from segment_duo.masks.formats.common import canvas, file_name
@@ -10,8 +11,8 @@ from segment_duo.masks.overlay import colour_of, line_width
 from segment_duo.types import MaskSet
 
 
-def dump(mask_set: MaskSet) -> bytes:
-    """An SVG document of the image's size in pixels; paths carry ``id="mask-N"`` and the label as title."""
+def dump(mask_set: MaskSet, colours: Mapping[str, tuple[int, int, int]] | None = None) -> bytes:
+    """An SVG document of the image's size in pixels; paths carry ``id="mask-N"`` and the label as title. ``colours``: label -> RGB."""
     height, width = canvas(mask_set)
     stroke = line_width(height, width)
     lines = [
@@ -25,7 +26,7 @@ def dump(mask_set: MaskSet) -> bytes:
         if not rings:
             continue
         path = "".join("M" + "L".join(f"{x},{y}" for x, y in ring) + "Z" for ring in rings)
-        colour = "#{:02x}{:02x}{:02x}".format(*colour_of(mask))
+        colour = "#{:02x}{:02x}{:02x}".format(*colour_of(mask, colours))
         title = f"<title>{escape(_printable(mask.label))}</title>" if mask.label else ""
         lines.append(
             f"<path id={quoteattr(f'mask-{mask.id}')} fill={quoteattr(colour)} stroke={quoteattr(colour)} d={quoteattr(path)}>{title}</path>"

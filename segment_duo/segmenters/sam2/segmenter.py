@@ -109,4 +109,5 @@ def load(request: LoadRequest) -> SamSegmenter:
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryFull(str(error)) from None
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    return SamSegmenter(Predictor(model), SegmenterInfo(request.id, "", CAPABILITIES), parameters)
+    info = SegmenterInfo(request.id, "", CAPABILITIES, input_size=int(model.image_size))
+    return SamSegmenter(Predictor(model), info, parameters)

@@ -9,12 +9,9 @@ With sixel no text may stand on the picture (it would erase it), so the cross-ha
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from rich.color import Color
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.geometry import Region
 from textual.message import Message
@@ -22,42 +19,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from segment_duo.terminal import graphics
-from segment_duo.terminal.compose import EXCLUDE, INCLUDE, MaskCrops, Overlay, compose
+from segment_duo.terminal.compose import MaskCrops, Overlay
 from segment_duo.terminal.graphics import Method, Terminal
+from segment_duo.terminal.marks import Cells, Marks
 from segment_duo.terminal.viewport import Viewport
-from segment_duo.types import PixelSize, Point
+from segment_duo.tui.canvas.painter import Painted, Wish, paint
+from segment_duo.types import PixelSize
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from segment_duo.images.view import Pyramid
-
-_BRIGHT = Color.from_rgb(255, 190, 60)
-_DARK = Color.from_rgb(120, 40, 0)
-_MARKS = {
-    1: Segment("+", Style(color=Color.from_rgb(255, 255, 255), bgcolor=Color.from_rgb(*INCLUDE), bold=True)),
-    0: Segment("×", Style(color=Color.from_rgb(255, 255, 255), bgcolor=Color.from_rgb(*EXCLUDE), bold=True)),
-}
-
-
-@dataclass(frozen=True)
-class _Wish:
-    pyramid: Pyramid
-    view: Viewport
-    overlay: Overlay
-    stretch: bool
-
-
-@dataclass(frozen=True)
-class _Painted:
-    """A finished picture. ``cells``: one segment a cell; ``plain``: the same as half cells, for when a dialog covers the screen."""
-
-    wish: _Wish
-    cells: list[list[Segment]]
-    plain: list[list[Segment]]
-    sequence: str
-    image_id: int
 
 
 class PictureView(Widget, can_focus=False):
@@ -87,7 +57,7 @@ class PictureView(Widget, can_focus=False):
     class _Ready(Message):
         bubble = False
 
-        def __init__(self, painted: _Painted | None, error: Exception | None) -> None:
+        def __init__(self, painted: Painted | None, error: Exception | None) -> None:
             super().__init__()
             self.painted = painted
             self.error = error
@@ -102,17 +72,17 @@ class PictureView(Widget, can_focus=False):
         self.terminal = terminal
         self.view: Viewport | None = None
         self.cross_hair: tuple[int, int] | None = None
-        self.stretch = False
+        self.stretch = 0.0
         self.sent_pictures = 0
         self.sent_bytes = 0
         self._pyramid: Pyramid | None = None
         self._overlay = Overlay()
         self._corner: tuple[int, int] | None = None
         self._crops = MaskCrops()
-        self._wanted: _Wish | None = None
+        self._wanted: Wish | None = None
         self._painting = False
-        self._painted: _Painted | None = None
-        self._marks: dict[tuple[int, int], Segment] = {}
+        self._painted: Painted | None = None
+        self._marks: Cells = {}
         self._drag: tuple[float, float] | None = None
         self._dragged = False
         self.painting = False
@@ -147,7 +117,8 @@ class PictureView(Widget, can_focus=False):
         """Draw these masks and points from now on."""
         self._corner = corner
         colourless = self.app.console.color_system is None or self.app.no_color
-        overlay = replace(overlay, burn_points=self.terminal.method is Method.SIXEL, plain=colourless)
+        sixel = self.terminal.method is Method.SIXEL
+        overlay = replace(overlay, burn_points=sixel, ids=sixel and self.numbered, plain=colourless)
         before, self._overlay = self._overlay, overlay
         # Points are text on top of the picture and need no new one, unless they are part of it (sixel).
         if overlay != before and (overlay.burn_points or replace(overlay, points=()) != replace(before, points=())):
@@ -159,8 +130,16 @@ class PictureView(Widget, can_focus=False):
             self.view = view
             self._view_changed()
 
-    def set_stretch(self, on: bool) -> None:
-        self.stretch = on
+    def set_method(self, method: Method) -> None:
+        """Show pictures by other means from now on."""
+        self.terminal = replace(self.terminal, method=method, reason="as chosen by key")
+        if self.view is not None:
+            self.view = self.view.resized(*self._cells(), self.terminal.screen_pixels)
+            self._view_changed()
+
+    def set_stretch(self, cut: float) -> None:
+        """Percent of the grey values that are cut at either end; 0 shows them as they are."""
+        self.stretch = cut
         self._paint()
 
     def move_cross_hair(self, x: float, y: float) -> bool:
@@ -203,33 +182,18 @@ class PictureView(Widget, can_focus=False):
     def _paint(self) -> None:
         if self._pyramid is None or self.view is None or not self.size:
             return
-        self._wanted = _Wish(self._pyramid, self.view, self._overlay, self.stretch)
+        self._wanted = Wish(self._pyramid, self.view, self._overlay, self.stretch)
         if not self._painting:
             self._painting = True
             threading.Thread(target=self._paint_wanted, args=(self._wanted,), name="segduo-paint", daemon=True).start()
 
-    def _paint_wanted(self, wish: _Wish) -> None:
+    def _paint_wanted(self, wish: Wish) -> None:
         try:
-            self.post_message(self._Ready(self._make(wish), None))
+            few_colours = self.app.console.color_system in (None, "standard", "windows")
+            painted = paint(wish, self.terminal, self._crops, few_colours=few_colours)
+            self.post_message(self._Ready(painted, None))
         except Exception as error:
             self.post_message(self._Ready(None, error))
-
-    def _make(self, wish: _Wish) -> _Painted:
-        view, method = wish.view, self.terminal.method
-        base = wish.pyramid.render(*view.edges(), view.pixel_columns, view.pixel_rows, wish.stretch)
-        pixels = compose(base, view, wish.overlay, self._crops)
-        plain_pixels = pixels if method is Method.HALFCELL else _reduced(pixels, view)
-        if method is Method.HALFCELL and self.app.console.color_system in (None, "standard", "windows"):
-            plain_pixels = graphics.dithered(pixels)
-        plain = graphics.half_cells(plain_pixels)
-        if method is Method.KITTY:
-            image_id = graphics.next_image_id()
-            sequence = graphics.kitty_transmit(pixels, image_id, view.columns, view.rows, tmux=self.terminal.tmux)
-            return _Painted(wish, graphics.kitty_rows(image_id, view.columns, view.rows), plain, sequence, image_id)
-        if method is Method.SIXEL:
-            blank = [[Segment(" ")] * view.columns for _ in range(view.rows)]
-            return _Painted(wish, blank, plain, graphics.sixel(pixels), 0)
-        return _Painted(wish, plain, plain, "", 0)
 
     def on_picture_view__ready(self, message: _Ready) -> None:
         self._painting = False
@@ -248,7 +212,7 @@ class PictureView(Widget, can_focus=False):
         if wanted is painted.wish:
             self._wanted = None
 
-    def _show(self, painted: _Painted) -> None:
+    def _show(self, painted: Painted) -> None:
         old = self._painted
         self._painted = painted
         self.sent_pictures += 1
@@ -261,10 +225,10 @@ class PictureView(Widget, can_focus=False):
             # After the new placeholders are out, or the picture would flicker.
             self.call_after_refresh(lambda: self._write(graphics.kitty_delete(old_id, tmux=self.terminal.tmux)))
 
-    def _refresh_changed(self, old: _Painted | None, new: _Painted) -> None:
+    def _refresh_changed(self, old: Painted | None, new: Painted) -> None:
         """Redraw the cells that differ from the last picture, row by row: a brush stroke touches few."""
         rows = list(zip(old.cells, new.cells, strict=False)) if old else []
-        if self.terminal.method is not Method.HALFCELL or len(rows) != len(new.cells) or not self.screen.is_active:
+        if not self.terminal.method.is_text or len(rows) != len(new.cells) or not self.screen.is_active:
             self.refresh()
             return
         regions = []
@@ -301,96 +265,21 @@ class PictureView(Widget, can_focus=False):
         if rows:
             self.refresh(*(Region(min(cs), row, max(cs) - min(cs) + 1, 1) for row, cs in rows.items()))
 
-    def _text_cells(self) -> dict[tuple[int, int], Segment]:
+    def _text_cells(self) -> Cells:
         view, painted = self.view, self._painted
         if view is None or painted is None or self.terminal.method is Method.SIXEL:
             return {}
-        marks: dict[tuple[int, int], Segment] = {}
-        for point in self._overlay.points:
-            cell = self._cell_of(view, point)
-            if cell is not None:
-                marks[cell] = _MARKS[point.label]
+        marks = Marks(view, painted.plain, {})
+        marks.points(self._overlay.points)
         if self.numbered:
-            self._numbers(view, marks)
+            marks.numbers(self._overlay.masks)
         if self.pixel_size is not None:
-            self._scale_bar(view, self.pixel_size, marks)
+            marks.scale_bar(self.pixel_size, self.cross_hair)
         if self._corner is not None:
-            cell = self._cell_of(view, Point(*self._corner))
-            if cell is not None:
-                marks[cell] = Segment("┌", Style(color=_BRIGHT, bold=True) + self._ground(cell))
+            marks.corner(*self._corner)
         if self.cross_hair is not None:
-            self._cross(view, marks)
-        return marks
-
-    def _cross(self, view: Viewport, marks: dict[tuple[int, int], Segment]) -> None:
-        assert self.cross_hair is not None
-        x, y = view.to_cell(*self.cross_hair)
-        column, row = int(x), int(y)
-        arms = [((column + d, row), "─") for d in (-3, -2, 2, 3)] + [((column, row + d), "│") for d in (-1, 1)]
-        for cell, sign in [*arms, ((column - 1, row), "─"), ((column + 1, row), "─")]:
-            if 0 <= cell[0] < view.columns and 0 <= cell[1] < view.rows and cell not in marks:
-                ground = self._ground(cell)
-                marks[cell] = Segment(sign, Style(color=_contrast(ground), bold=True) + ground)
-        if self.terminal.method is Method.HALFCELL and 0 <= column < view.columns and 0 <= row < view.rows:
-            # The very dot: the upper or the lower half of its cell.
-            upper, lower = self._halves(column, row)
-            lit = _contrast(Style(bgcolor=lower))
-            if (column, row) not in marks:
-                top = y - row < 0.5
-                marks[column, row] = Segment("▀" if top else "▄", Style(color=lit, bgcolor=lower if top else upper))
-
-    def _write_text(self, column: int, row: int, text: str, marks: dict[tuple[int, int], Segment]) -> None:
-        for offset, sign in enumerate(text):
-            cell = (column + offset, row)
-            ground = self._ground(cell)
-            marks[cell] = Segment(sign, Style(color=_contrast(ground), bold=True) + ground)
-
-    def _numbers(self, view: Viewport, marks: dict[tuple[int, int], Segment]) -> None:
-        """The ids, each in the middle of its mask; where two would touch, the larger mask's stays."""
-        for mask in sorted(self._overlay.masks, key=lambda mask: -mask.area):
-            x, y, width, height = mask.bbox
-            column, row = (int(value) for value in view.to_cell(x + (width - 1) / 2, y + (height - 1) / 2))
-            text = str(mask.id)
-            column -= len(text) // 2
-            cells = [(column + offset, row) for offset in range(-1, len(text) + 1)]
-            inside = 0 <= row < view.rows and column >= 0 and column + len(text) <= view.columns
-            if inside and mask.id >= 0 and not any(cell in marks for cell in cells):
-                self._write_text(column, row, text, marks)
-
-    def _scale_bar(self, view: Viewport, pixel_size: PixelSize, marks: dict[tuple[int, int], Segment]) -> None:
-        """A bar of a round length in a lower corner, true to a cell."""
-        from segment_duo.masks.overlay import bar_length
-
-        x0, _, x1, y1 = view.visible()
-        length, text = bar_length(max(1, int(x1 - x0)), pixel_size)
-        cells = max(1, round(length / view.scale / view.cell_width))
-        right = min(view.columns, int(view.to_cell(x1 - 1, 0)[0]) + 1) - 1
-        row = min(view.rows, int(view.to_cell(0, y1 - 1)[1]) + 1) - 2
-        bar = "├" + "─" * (cells - 2) + "┤" if cells > 1 else "│"
-        left = right - max(len(bar), len(text))
-        near = view.to_cell(*self.cross_hair) if self.cross_hair is not None else (0.0, 0.0)
-        if near[0] > left - 8 and near[1] > row - 4:
-            # Out of the cross-hair's way, into the other corner.
-            right = max(0, int(view.to_cell(x0, 0)[0])) + 1 + max(len(bar), len(text))
-            left = right - max(len(bar), len(text))
-        if row >= 1 and left >= 0 and right <= view.columns:
-            self._write_text(right - len(text), row - 1, text, marks)
-            self._write_text(right - len(bar), row, bar, marks)
-
-    def _cell_of(self, view: Viewport, point: Point) -> tuple[int, int] | None:
-        column, row = view.to_cell(point.x, point.y)
-        return (int(column), int(row)) if view.contains(point.x, point.y) else None
-
-    def _halves(self, column: int, row: int) -> tuple[Color | None, Color | None]:
-        plain = self._painted.plain if self._painted else []
-        if row >= len(plain) or column >= len(plain[row]):
-            return None, None
-        style = plain[row][column].style or Style()
-        return (style.color or style.bgcolor), style.bgcolor
-
-    def _ground(self, cell: tuple[int, int]) -> Style:
-        """Background that lets a sign on top of the picture blend in."""
-        return Style(bgcolor=self._halves(*cell)[1])
+            marks.cross(self.cross_hair, dot=self.terminal.method.is_text)
+        return marks.cells
 
     # Drawing
 
@@ -497,20 +386,3 @@ class PictureView(Widget, can_focus=False):
         at = self._image_at(event)
         if at is not None and self.view is not None:
             self.set_view(self.view.zoomed(ZOOM_STEP**direction, *at))
-
-
-def _contrast(ground: Style) -> Color:
-    """Bright on dark, dark on bright."""
-    colour = ground.bgcolor
-    if colour is None or colour.triplet is None:
-        return _BRIGHT
-    red, green, blue = colour.triplet
-    return _DARK if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else _BRIGHT
-
-
-def _reduced(pixels: npt.NDArray[np.uint8], view: Viewport) -> npt.NDArray[np.uint8]:
-    """A picture of real pixels at half-cell resolution."""
-    import numpy as np
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(pixels).resize((view.columns, 2 * view.rows), Image.Resampling.BOX))

@@ -7,6 +7,7 @@ costs no more than one of ten.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -78,6 +79,7 @@ class FolderList(ScrollView, can_focus=True):
         self.opened = ""
         self._hint = ""
         self.only_undone = False
+        self.marks: dict[str, bool] = {}
         self._images: tuple[Item, ...] = ()
         self._place: dict[str, int] = {}
         self._done = 0
@@ -87,7 +89,7 @@ class FolderList(ScrollView, can_focus=True):
         self._all, self._hint, self.filter = items, hint, ""
         self._images = tuple(item for item in items if not item.is_folder and item.target)
         self._place = {item.target: place for place, item in enumerate(self._images)}
-        self._done = sum(item.saved for item in self._images)
+        self._done = sum(map(self.is_done, self._images))
         self._narrow(at)
 
     def set_filter(self, text: str) -> None:
@@ -101,10 +103,27 @@ class FolderList(ScrollView, can_focus=True):
         return None if place is None else (place + 1, len(self._images), self._done)
 
     def neighbour(self, target: str, by: int, *, undone: bool = False) -> str | None:
-        """The next (1) or the previous (-1) image; from an image that is not in the list: the first or the last. ``undone``: without sets."""
+        """The next (1) or the previous (-1) image; from an image that is not in the list: the first or the last. ``undone``: what is not done."""
         place = self._place.get(target, -1 if by > 0 else len(self._images))
         rest = self._images[place + 1 :] if by > 0 else self._images[:place][::-1] if place > 0 else ()
-        return next((item.target for item in rest if not (undone and item.saved)), None)
+        return next((item.target for item in rest if not (undone and self.is_done(item))), None)
+
+    def is_done(self, item: Item) -> bool:
+        """By the user's mark, or else by saved sets."""
+        return self.marks.get(item.target, item.saved)
+
+    def set_marks(self, marks: Mapping[str, bool]) -> None:
+        """Target -> what the user says of it."""
+        self.marks = dict(marks)
+        self._done = sum(map(self.is_done, self._images))
+        self.set_only_undone(self.only_undone)
+
+    def _sign(self, item: Item) -> str:
+        if item.is_folder:
+            return "▸ "
+        if item.target in self.marks:
+            return "✓ " if self.marks[item.target] else "○ "
+        return "● " if item.saved else "  "
 
     def set_only_undone(self, on: bool) -> None:
         self.only_undone = on
@@ -119,7 +138,8 @@ class FolderList(ScrollView, can_focus=True):
         self.items = tuple(
             item
             for item in self._all
-            if wanted in item.name.casefold() and not (self.only_undone and item.saved and item.target != self.opened)
+            if wanted in item.name.casefold()
+            and not (self.only_undone and self.is_done(item) and item.target != self.opened)
         )
         # Folders come first; the cursor begins at the newest image.
         images = next((row for row, item in enumerate(self.items) if not item.is_folder), 0)
@@ -150,8 +170,8 @@ class FolderList(ScrollView, can_focus=True):
         right = item.note or (_age(item.modified) if item.modified else "")
         line = Text(style=style, no_wrap=True)
         line.append(
-            "● " if item.saved else "▸ " if item.is_folder else "  ",
-            "" if not item.saved else _foreground(self.get_component_rich_style("folder-list--saved")),
+            self._sign(item),
+            "" if not self.is_done(item) else _foreground(self.get_component_rich_style("folder-list--saved")),
         )
         room = max(4, width - 3 - len(right))
         name = Text(middle_cut(self._shown(item), room))

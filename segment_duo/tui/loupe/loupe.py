@@ -38,7 +38,7 @@ class Loupe(Widget, can_focus=False):
         self.zoom = ZOOMS[0]
         self._pyramid: Pyramid | None = None
         self._at: tuple[int, int] | None = None
-        self._stretch = False
+        self._stretch = 0.0
         self._mask: Mask | None = None
         self._points: tuple[Point, ...] = ()
         self._crops = MaskCrops(16 * 2**20)
@@ -49,7 +49,7 @@ class Loupe(Widget, can_focus=False):
         pyramid: Pyramid | None,
         at: tuple[int, int] | None,
         *,
-        stretch: bool,
+        stretch: float,
         mask: Mask | None,
         points: tuple[Point, ...],
     ) -> None:

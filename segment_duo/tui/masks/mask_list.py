@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -48,6 +49,7 @@ class MaskList(ScrollView, can_focus=True):
         self._ticked: frozenset[int] = frozenset()
         self._current: int | None = None
         self._verdicts: Mapping[int, bool] = {}
+        self._inks: dict[str, tuple[int, int, int]] = {}
         self.border_title = "masks"
 
     def show(
@@ -57,8 +59,11 @@ class MaskList(ScrollView, can_focus=True):
         current: int | None,
         title: str,
         verdicts: Mapping[int, bool],
+        inks: tuple[tuple[str, tuple[int, int, int]], ...] = (),
     ) -> None:
+        """``inks``: label -> RGB, as pairs."""
         self.border_title = title
+        self._inks = dict(inks)
         moved = current != self._current
         self._masks, self._ticked, self._current, self._verdicts = masks, ticked, current, verdicts
         self.virtual_size = Size(0, len(masks) + 1)  # the heading stays at the top
@@ -98,6 +103,8 @@ class MaskList(ScrollView, can_focus=True):
         area = f"{mask.area:,}"
         room = width - line.cell_len - len(area) - len(score) - 3
         label = Text(safe(mask.label, limit=100))
+        if mask.label in self._inks:
+            label.stylize(Style(color=Color.from_rgb(*self._inks[mask.label])))
         label.truncate(max(0, room), overflow="ellipsis", pad=True)
         line.append_text(label)
         line.append(f" {area} ")

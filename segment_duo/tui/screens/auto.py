@@ -31,10 +31,14 @@ ADDITIONS: Mapping[Addition, str] = {
     "add": "add to all masks",
     "replace-all": "replace all masks",
 }
+SCALES: Mapping[str, str] = {
+    "whole": "one scale: the picture as a whole",
+    "both": "both scales: also windows of the model's own size",
+}
 PLACES: Mapping[str, str] = {
     "box": "in the box that is drawn",
     "all": "in the whole image",
-    "view": "in what the view shows",
+    "view": "in this view, and the model sees nothing else",
 }
 Kind = Literal["integer", "number"]
 FIELDS: tuple[tuple[str, str, Kind, float, float, str], ...] = (
@@ -49,6 +53,7 @@ FIELDS: tuple[tuple[str, str, Kind, float, float, str], ...] = (
 )  # fmt: skip
 """Field of :class:`AutoParameters`, label, kind, least and greatest value, what it is for."""
 _MEANINGS = {name: meaning for name, *_, meaning in FIELDS} | {
+    "scale": "Windows find small objects in a picture that the model shrinks.",
     "where": "Which part of the image is searched.",
     "text": "Words for the object that is looked for; the model takes them.",
     "preset": "A preset fills in the fields below.",
@@ -63,6 +68,8 @@ class AutoChoice:
     parameters: AutoParameters
     addition: Addition
     preset: str
+    part: Box | None = None
+    """What the model is shown of the image; None for all of it."""
 
 
 class AutoDialog(Dialog[AutoChoice]):
@@ -85,21 +92,21 @@ class AutoDialog(Dialog[AutoChoice]):
         has_masks: bool,
         box: Box | None,
         view: Box | None = None,
-        advised_tile: int | None = None,
+        advice: str = "",
         takes_text: bool = False,
     ) -> None:
         """Args:
         has_masks: ask what becomes of them.
         box: the one that is drawn.
         view: the part of the image that is shown; None when it is all.
-        advised_tile: pixels; None when the image needs no tiles.
+        advice: what to say of the image's scale.
         takes_text: ask for words to look for; the model takes them.
         """
         super().__init__("Find all objects", "Enter starts · Tab goes on · F1 helps · Esc goes back")
         self._presets = presets
         self._has_masks = has_masks
         self._places = {"box": box, "view": view}
-        self._advised = advised_tile
+        self._advice = advice
         self._takes_text = takes_text
         self._wrong = line("", classes="wrong", id="wrong")
         self._meaning = line("", classes="hint", id="meaning")
@@ -119,6 +126,12 @@ class AutoDialog(Dialog[AutoChoice]):
                 id="preset",
             ),
             Grid(*cells),
+            Select(
+                [(text, name) for name, text in SCALES.items()],
+                value=self._presets[first].scale,
+                allow_blank=False,
+                id="scale",
+            ),
         ]
         if self._takes_text:
             widgets.insert(0, Input(placeholder="what to look for, such as: particle", id="text"))
@@ -134,10 +147,8 @@ class AutoDialog(Dialog[AutoChoice]):
         places = [(text, name) for name, text in PLACES.items() if name == "all" or self._places[name] is not None]
         if len(places) > 1:
             widgets.append(Select(places, value=places[0][1], allow_blank=False, id="where"))
-        if self._advised is not None:
-            widgets.append(
-                line(f"A large image: tiles of {self._advised:,} px find small objects in it.", classes="hint")
-            )
+        if self._advice:
+            widgets.append(line(self._advice, classes="hint"))
         widgets += [
             self._meaning,
             self._wrong,
@@ -164,6 +175,7 @@ class AutoDialog(Dialog[AutoChoice]):
             parameters = self._presets[self._filled_from]
             for name, *_ in FIELDS:
                 self.query_one(f"#{name}", Input).value = f"{getattr(parameters, name):g}"
+            self.query_one("#scale", Select).value = parameters.scale
 
     def on_input_submitted(self) -> None:
         self._start()
@@ -193,12 +205,13 @@ class AutoDialog(Dialog[AutoChoice]):
             where = str(select.value)
         for words in self.query("#text").results(Input):
             values["text"] = words.value.strip() or None
-        region = self._places.get(where)
-        parameters = replace(self._presets[preset], **values, region=region)  # type: ignore[arg-type]
+        scale = cast(Literal["whole", "both"], self.query_one("#scale", Select).value)
+        region = self._places["box"] if where == "box" else None
+        parameters = replace(self._presets[preset], **values, scale=scale, region=region)  # type: ignore[arg-type]
         addition: Addition = "add"
         for select in self.query("#addition").results(Select):
             addition = cast(Addition, select.value)
-        self.dismiss(AutoChoice(parameters, addition, preset))
+        self.dismiss(AutoChoice(parameters, addition, preset, self._places["view"] if where == "view" else None))
 
 
 class AutoProgress(Dialog[bool]):

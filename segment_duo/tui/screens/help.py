@@ -26,16 +26,17 @@ class HelpScreen(Dialog[None]):
     """
     BINDINGS = [("f1,question_mark,q", "leave", "Back")]  # noqa: RUF012 - Textual's convention
 
-    def __init__(self, keymap: Mapping[str, str], picture: str, first: str = "") -> None:
-        """``picture``: how pictures are shown here, for the last line; ``first``: the group of the pane in focus."""
+    def __init__(self, keymap: Mapping[str, str], picture: str, first: str, classes: Mapping[str, str]) -> None:
+        """``picture``: how pictures are shown here, for the last line; ``first``: the group of the pane in focus; ``classes``: key -> name."""
         super().__init__("Help", "↑ ↓ scroll · Esc goes back")
         self._first = first
+        self._named = classes
         self._keymap = keymap
         self._picture = picture
 
     def body(self) -> list[Widget]:
         text = Text(INTRODUCTION + "\n")
-        for group, rows in sorted(help_rows(self._keymap), key=lambda item: item[0] != self._first):
+        for group, rows in sorted(help_rows(self._keymap, self._named), key=lambda item: item[0] != self._first):
             text.append(f"\n{group}\n", "bold")
             for keys, meaning in rows:
                 text.append(f"  {keys:<18}", self.app.theme_variables["accent"])

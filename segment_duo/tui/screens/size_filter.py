@@ -10,8 +10,8 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label
 
+from segment_duo.tui.listing import SizeFilter
 from segment_duo.tui.screens.dialog import Dialog, line
-from segment_duo.tui.state import SizeFilter
 from segment_duo.tui.wording import counted
 from segment_duo.types import Mask
 

@@ -3,6 +3,7 @@
     desk.py     what the parts share: panes, document, session, messages
     viewing.py  zoom, pan, cross-hair, loupe      editing.py  points, masks, automatic masks
     folders.py  the explorer                      files.py    opening, versions, saving
+    labelling.py  labels and classes
     drafts.py   unsaved work                      engine_line.py  the model and the engine's state
     screen.py   owns the parts; joins them with the panes and with each other
 

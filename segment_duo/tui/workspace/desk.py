@@ -16,20 +16,24 @@ from textual.timer import Timer
 
 from segment_duo.errors import SegduoError
 from segment_duo.lengths import describe_nm
+from segment_duo.masks.classes import classes_of, colours, counts
 from segment_duo.terminal.compose import MaskCrops, Overlay
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
 from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.closer import part_in_view, side_text
 from segment_duo.tui.explorer.explorer import Explorer
 from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
+from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.loupe.loupe import Loupe
+from segment_duo.tui.masks.class_list import ClassList
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import ChosenModel, OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
-from segment_duo.tui.state import ORDERS, Document
+from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
-from segment_duo.types import Mask, PixelSize
+from segment_duo.types import Box, Mask, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.images.view import Pyramid
@@ -78,13 +82,19 @@ class Desk:
         self.tint = 1.0
         self.model: ChosenModel | None = None
         """Known a moment after the start."""
+        self.looks_closer = True
+        """Whether the model is shown the part in view, where one has zoomed in."""
         self.ahead = ""
         """The image that is being prepared while another one is open; what the session tells of it is not for the user."""
+        self._counted: tuple[Mask, ...] | None = None
         self._hit_crops = MaskCrops(64 * 2**20)
+        self.classes = classes_of(getattr(getattr(session, "config", None), "classes", {}))
+        self._inks = tuple(colours(self.classes).items())
         self.jobs = Jobs(screen, self.report)
         self.canvas = Canvas(terminal)
         self.explorer = Explorer()
         self.mask_list = MaskList()
+        self.class_list = ClassList()
         self.loupe = Loupe()
         self.header = HeaderLine()
         self.status = StatusLine()
@@ -141,13 +151,28 @@ class Desk:
                 points=doc.present.points,
                 box=doc.present.box,
                 tint=self.tint,
+                colours=self._inks,
             ),
             self.cut_from or doc.corner or self.measure_from,
         )
-        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts)
+        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts, self._inks)
+        self._show_classes()
         self.show_header()
         self.show_cross_hair()
         self.screen.refresh_bindings()
+
+    def _show_classes(self) -> None:
+        """Labels change with the masks only; a thousand are not counted at every key."""
+        if self._counted is not self.doc.masks:
+            self._counted = self.doc.masks
+            self.class_list.show(self.classes, counts(self.doc.masks))
+
+    def part_in_view(self, *points: tuple[float, float]) -> Box | None:
+        """What the model is shown for this view; None for the whole image. ``points`` must lie in it."""
+        view = self.picture.view
+        if view is None or self.model is None or not self.looks_closer:
+            return None
+        return part_in_view(view, self.model.input_size, *points)
 
     def _drawn(self) -> tuple[Mask, ...]:
         if not (self.live or self.replaced):
@@ -231,11 +256,15 @@ class Desk:
             parts.append(f"page {facts.page} of 0–{facts.pages - 1}")
         size = facts.pixel_size
         if size is not None:
+            parts[0] += f" ({describe_nm(x * size.x_nm)}, {describe_nm(y * size.y_nm)})"
             parts.append(f"{size.x_nm:.4g} nm/px")
+        part = self.doc.present.part if self.doc.pointing else self.part_in_view(at)
+        if part is not None:
+            parts.append(f"model sees {side_text(part)}")
         if not self.overlay_on:
             parts.append("masks hidden")
         if self.picture.stretch:
-            parts.append("contrast stretched")
+            parts.append(f"contrast stretched {self.picture.stretch:g}–{100 - self.picture.stretch:g} %")
         if self.tool_text:
             parts.insert(1, self.tool_text)
         if self.measure_from is not None:

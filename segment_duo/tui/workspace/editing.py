@@ -10,12 +10,14 @@ from segment_duo.results import ROUTINE_NOTE
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.closer import side_text
 from segment_duo.tui.jobs import Job
+from segment_duo.tui.listing import SizeFilter
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.screens.ask import TypeLine
+from segment_duo.tui.ports import ChosenModel
 from segment_duo.tui.screens.auto import PRESETS, AutoChoice, AutoDialog, AutoProgress
 from segment_duo.tui.screens.size_filter import SizeFilterDialog
-from segment_duo.tui.state import Document, SizeFilter
+from segment_duo.tui.state import Document
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import AutoParameters, Box, Point
@@ -53,9 +55,17 @@ class Editing:
         if not label and not self.doc.pointing and self.doc.refining is None:
             self.desk.say("Begin with an include point (Space); exclude points correct a mask that is shown.")
             return
-        self.doc.add_point(Point(float(x), float(y), label))
+        self.doc.add_point(Point(float(x), float(y), label), self._part((x, y)))
         self.edited()
         self.ask_for_mask()
+
+    def _part(self, *points: tuple[float, float]) -> Box | None:
+        """What the model is shown for a prompt with these points: it holds the earlier ones and the mask that is corrected as well."""
+        mask = self.doc.refining
+        if mask is not None:
+            x, y, width, height = mask.bbox
+            points = (*points, (x, y), (x + width - 1, y + height - 1))
+        return self.desk.part_in_view(*points, *((point.x, point.y) for point in self.doc.present.points))
 
     def action_corner(self) -> None:
         if not self.desk.need_image() or self.desk.picture.cross_hair is None:
@@ -70,7 +80,7 @@ class Editing:
         if x0 == x or y0 == y:
             self.desk.say("The box has no area yet: move to the opposite corner, then r.", "warning")
             return
-        self.doc.set_box(Box(min(x0, x), min(y0, y), max(x0, x), max(y0, y)))
+        self.doc.set_box(Box(min(x0, x), min(y0, y), max(x0, x), max(y0, y)), self._part((x0, y0), (x, y)))
         self.edited()
         self.ask_for_mask()
 
@@ -86,7 +96,8 @@ class Editing:
 
     def ask_for_mask(self, *, multimask: bool | None = None, then_next: bool = False) -> None:
         """Ask the engine for the mask of the present points; an earlier question is superseded."""
-        prompt, image = self.doc.prompt(), self.desk.image
+        takes_masks = self.desk.model is not None and Capability.MASK_INPUT in self.desk.model.capabilities
+        prompt, image, part = self.doc.prompt(as_mask=takes_masks), self.desk.image, self.doc.present.part
         if prompt is None or image is None:
             self.desk.jobs.stop("predict")
             return
@@ -95,7 +106,7 @@ class Editing:
             with self.desk.engine_lock:
                 if job.superseded():
                     raise Cancelled("superseded")
-                return self.desk.session.predict(image, [prompt], multimask_output=multimask)
+                return self.desk.session.predict(image, [prompt], multimask_output=multimask, part=part)
 
         def done(objects: list[PredictedObject]) -> None:
             self.doc.offer(objects[0].candidates if objects else ())
@@ -112,7 +123,8 @@ class Editing:
             if not isinstance(error, Cancelled):
                 self.desk.report(error)
 
-        self.desk.say("Asking the engine for the mask …")
+        closer = f" It looks at {side_text(part)} around the view." if part is not None else ""
+        self.desk.say(f"Asking the engine for the mask …{closer}")
         self.desk.jobs.start("predict", work, done, what="Making the mask", failed=failed)
 
     def _say_candidate(self) -> None:
@@ -199,30 +211,6 @@ class Editing:
         self.desk.say(f"{counted(count, 'mask')} deleted; u brings {'them' if count > 1 else 'it'} back.")
         self.edited()
 
-    def action_label(self) -> None:
-        ids = self.doc.ticked or ({self.doc.current} if self.doc.current is not None else set())
-        if not ids:
-            self.desk.say("No mask to label yet.")
-            return
-        first = self.doc.mask(min(ids))
-        known = sorted({mask.label for mask in self.doc.masks if mask.label})
-
-        def take(text: str | None) -> None:
-            if text is not None:
-                count = self.doc.label(ids, text.strip())
-                self.desk.say(f"Label set for {counted(count, 'mask')}.")
-                self.edited()
-
-        what = f"mask {min(ids)}" if len(ids) == 1 else f"the {len(ids)} selected masks"
-        dialog = TypeLine(
-            "Label",
-            f"Label of {what}; empty removes it.",
-            value=first.label if first else "",
-            check=lambda text: "At most 100 characters, please." if len(text) > 100 else "",
-            suggestions=known,
-        )
-        self.desk.ask(dialog, take)
-
     def action_filter(self) -> None:
         def take(bounds: SizeFilter | None) -> None:
             if bounds is not None:
@@ -282,8 +270,6 @@ class Editing:
             return {name: self.desk.session.auto_defaults(name) for name in PRESETS}
 
         def ask(presets: dict[str, AutoParameters]) -> None:
-            from segment_duo.segmenters.advice import tile_advice
-
             view = self.desk.picture.view
             size = self.desk.pyramid.size if self.desk.pyramid else (0, 0)
             dialog = AutoDialog(
@@ -291,7 +277,7 @@ class Editing:
                 has_masks=bool(self.doc.masks),
                 box=self.doc.present.box,
                 view=visible_box(view) if view else None,
-                advised_tile=tile_advice(*size),
+                advice=advice(size, self.desk.model),
                 takes_text=self.desk.model is not None and Capability.TEXT in self.desk.model.capabilities,
             )
             self.desk.ask(dialog, self._run_auto)
@@ -316,7 +302,12 @@ class Editing:
         def work(job: Job) -> AutoResult:
             with self.desk.engine_lock:
                 return self.desk.session.auto(
-                    image, choice.parameters, preset=choice.preset, on_event=on_event, cancelled=job.superseded
+                    image,
+                    choice.parameters,
+                    preset=choice.preset,
+                    part=choice.part,
+                    on_event=on_event,
+                    cancelled=job.superseded,
                 )
 
         def close() -> None:
@@ -358,6 +349,19 @@ class Editing:
         notes = f" Note: {'; '.join(told)}" if told else ""
         self.desk.say(f"{text}. s saves, Tab goes to the list, u takes them back.{notes}", "good")
         self.edited()
+
+
+def advice(size: tuple[int, int], model: ChosenModel | None) -> str:
+    """What to say of the scale of an image of this width and height in pixels, as the command line does; empty for nothing."""
+    from segment_duo.segmenters.advice import scale_advice, tile_advice
+
+    if model is None or not model.input_size:
+        return ""
+    if tile := tile_advice(*size):
+        return f"A large image: tiles of {tile:,} px find small objects in it."
+    if scale_advice(*size, model.input_size):
+        return f"{model.id} shrinks this image to {model.input_size:,} px; if small objects are missed, look at both scales."
+    return ""
 
 
 def visible_box(view: Viewport) -> Box | None:

@@ -55,6 +55,7 @@ class EngineLine:
             self.desk.model = model
             self._model_name = model.id
             self.show()
+            self.desk.show_cross_hair()
 
         self.desk.jobs.start("model", lambda _: self.desk.session.model, done, what="Choosing the model")
 

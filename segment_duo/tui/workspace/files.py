@@ -18,6 +18,9 @@ from segment_duo.tui.workspace.drafts import Drafts
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.types import ImageRef, Mask
 
+MUCH = 4
+"""Times that an image is shrunk for the model, from which it is told."""
+
 
 class Files:
     """Args:
@@ -138,6 +141,10 @@ class Files:
         if facts.pages > 1:
             parts.append(f"page {facts.page} of 0 to {facts.pages - 1}: PageDown and PageUp turn it")
         parts += facts.warnings[:1]
+        model = self.desk.model
+        if model is not None and model.input_size and max(facts.width, facts.cut_height) >= MUCH * model.input_size:
+            shrunk = max(facts.width, facts.cut_height) / model.input_size
+            parts.append(f"{model.id} sees it shrunk {shrunk:.0f} times: zoom in to point at small objects")
         self.desk.say(
             ". ".join(parts)
             + (". Arrows move the cross-hair, Space points at an object, a finds all." if not keep else ".")

@@ -100,7 +100,7 @@ class Folders:
                 return self._queued()
 
         def done(items: tuple[Item, ...]) -> None:
-            first = next((item for item in items if not item.saved), items[0])
+            first = next((item for item in items if not self.desk.explorer.list.is_done(item)), items[0])
             self.show_folder(QUEUE, at=first.target)
             self._open(first.target)
 

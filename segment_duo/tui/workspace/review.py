@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from segment_duo.tui.state import ORDERS
+from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 

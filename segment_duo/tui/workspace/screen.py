@@ -13,6 +13,7 @@ from textual.screen import Screen
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.picture_view import PictureView
+from segment_duo.tui.done import DoneMarks
 from segment_duo.tui.explorer.explorer import FolderList
 from segment_duo.tui.jobs import JobFinished
 from segment_duo.tui.journal import Draft, Journal
@@ -27,6 +28,7 @@ from segment_duo.tui.workspace.editing import Editing
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.tui.workspace.files import Files
 from segment_duo.tui.workspace.folders import Folders
+from segment_duo.tui.workspace.labelling import Labelling
 from segment_duo.tui.workspace.review import Review
 from segment_duo.tui.workspace.saving import Saving
 from segment_duo.tui.workspace.series import Series
@@ -35,8 +37,8 @@ from segment_duo.types import ImageRef
 
 STATUS_SECONDS = 5.0
 _NEEDS_IMAGE = {
-    "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "banner",
-    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "ids", "scale_bar", "measure",
+    "point", "accept", "corner", "drop", "auto", "goto", "zoom", "fit", "one_to_one", "pan", "contrast", "window", "banner",
+    "brush", "new_mask", "versions", "move", "loupe", "overlay", "tint", "page", "done", "ids", "cells", "scale_bar", "closer", "measure",
 }  # fmt: skip
 _ASKS: Mapping[str, frozenset[str]] = {
     "point": frozenset({Capability.POINTS}),
@@ -45,7 +47,7 @@ _ASKS: Mapping[str, frozenset[str]] = {
 }
 """Keys that ask the model, and what it must be able to do for them: one of these."""
 _NEEDS_MASKS = {
-    "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "filter",
+    "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "classify", "filter",
     "sort", "judge", "delete_rejected", "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
 }  # fmt: skip
 
@@ -80,7 +82,9 @@ class Workspace(Screen[None]):
         self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
         desk.elsewhere = elsewhere
-        self.series = Series(desk, self._open_target)
+        marks = DoneMarks(journal.folder.parent / "done.ndjson")
+        desk.explorer.list.set_marks(marks.read())
+        self.series = Series(desk, marks, self._open_target)
         self.engine = EngineLine(desk, self.series.prepare_next)
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
@@ -96,8 +100,10 @@ class Workspace(Screen[None]):
         )
         self.correcting = Correcting(desk, self.editing.edited)
         self.review = Review(desk, self.editing.edited)
+        self.labelling = Labelling(desk, self.editing.edited)
         for part in (
             self.review,
+            self.labelling,
             self.viewing,
             self.editing,
             self.correcting,
@@ -125,6 +131,7 @@ class Workspace(Screen[None]):
             yield self.desk.canvas
             with Vertical(id="side"):
                 yield self.desk.mask_list
+                yield self.desk.class_list
                 yield self.desk.loupe
         yield self.desk.status
         yield self.desk.message
@@ -257,6 +264,7 @@ class Workspace(Screen[None]):
 
         terminal = self.desk.picture.terminal
         keymap: dict[str, str] = dict(getattr(self.app, "keymap", {}))
+        classes = {one.key: one.name for one in self.desk.classes}
         first = "Making a mask"
         if self.correcting.tool:
             first = "Correcting masks"
@@ -264,7 +272,7 @@ class Workspace(Screen[None]):
             first = "Folders"
         elif isinstance(self.focused, MaskList):
             first = "The masks"
-        self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})", first))
+        self.app.push_screen(HelpScreen(keymap, f"{terminal.method} ({terminal.reason})", first, classes))
 
     def action_other_theme(self) -> None:
         self.app.theme = "segduo-light" if self.app.theme == "segduo-dark" else "segduo-dark"

@@ -1,4 +1,5 @@
-"""Getting through a series: the images of the list on the left, one after the other. Done is what has saved masks."""
+"""Getting through a series: the images of the list on the left, one after the other. Done is what the user says, or else what has
+saved masks."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any
 
 from textual.timer import Timer
 
-from segment_duo.errors import Cancelled
+from segment_duo.errors import Cancelled, StoreError
+from segment_duo.tui.done import DoneMarks
 from segment_duo.tui.jobs import Job
 from segment_duo.tui.workspace.desk import Desk
 
@@ -17,11 +19,13 @@ AHEAD_PAUSE = 1.0
 
 class Series:
     """Args:
+    marks: what the user says is done.
     open_image: opens an image, as users type it; asks about unsaved work.
     """
 
-    def __init__(self, desk: Desk, open_image: Callable[[str], None]) -> None:
+    def __init__(self, desk: Desk, marks: DoneMarks, open_image: Callable[[str], None]) -> None:
         self.desk = desk
+        self._marks = marks
         self._open = open_image
         self.walking = False
         """Whether the user goes through a series, so that preparing the next image is worth its while."""
@@ -32,19 +36,45 @@ class Series:
         self._go(by, undone=False)
 
     def action_undone(self, by: int) -> None:
-        """The next or the previous image without saved masks."""
+        """The next or the previous image that is not done."""
         self._go(by, undone=True)
 
     def action_only_undone(self) -> None:
-        """List only images without saved masks, or all."""
+        """List only images that are not done, or all."""
         folder = self.desk.explorer.list
         folder.set_only_undone(not folder.only_undone)
         self.desk.explorer.remove_class("-hidden")
         self.desk.say(
-            "The list shows images without saved masks; F4 shows all."
+            "The list shows images that are not done; F4 shows all."
             if folder.only_undone
             else "The list shows all images."
         )
+
+    def action_done(self) -> None:
+        """Mark the image as done, or as not done."""
+        image, images = self.desk.image, self.desk.explorer.list
+        if not self.desk.need_image() or image is None:
+            return
+        target = str(image.ref)
+        item = next((item for item in images.items if item.target == target), None)
+        now = images.marks.get(target, item.saved if item else False)
+
+        def work(_: Job) -> dict[str, bool]:
+            try:
+                self._marks.write(target, not now)
+            except OSError as error:
+                raise StoreError(
+                    f"the mark could not be kept: {error.strerror}", "Masks are saved as before."
+                ) from None
+            return self._marks.read()
+
+        def done(marks: dict[str, bool]) -> None:
+            images.set_marks(marks)
+            more = "" if now else " } goes to the next that is not done."
+            self.desk.say(f"{image.ref.name} is marked {'not done' if now else 'done'}; C changes it.{more}")
+            self.desk.show_header()
+
+        self.desk.jobs.start("done", work, done, what="Marking the image")
 
     def _go(self, by: int, *, undone: bool) -> None:
         self.walking = True

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 
+from segment_duo.terminal.graphics import TEXT_METHODS, Method
 from segment_duo.terminal.viewport import ZOOM_STEP
 from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.workspace.desk import Desk
 
 PAN = 0.25
 """Share of the view that one pan key moves."""
+WINDOWS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Contrast windows: percent of the grey values that are cut at either end."""
+_METHODS = {
+    Method.HALFCELL: "Half cells: 1 × 2 dots a character, for every font.",
+    Method.QUADRANT: 'Quadrants: 2 × 2 dots a character. P goes on; config.toml keeps a choice: graphics = "quadrant".',
+    Method.SEXTANT: "Sextants: 2 × 3 dots. Boxes or gaps in the picture: the font lacks them, P goes on.",
+    Method.OCTANT: "Octants: 2 × 4 dots. Boxes or gaps in the picture: the font lacks them, P goes on.",
+}
 TINTS = (1.0, 2.0, 0.0)
 """Strengths of the masks' tints, in the order in which the key goes through them."""
 
@@ -54,14 +63,33 @@ class Viewing:
         self.desk.show_cross_hair()
 
     def action_contrast(self) -> None:
+        self._stretch(0.0 if self.desk.picture.stretch else WINDOWS[1])
+
+    def action_window(self, by: int) -> None:
+        """A narrower (1) or a wider (-1) contrast window."""
+        place = WINDOWS.index(self.desk.picture.stretch) + by
+        self._stretch(WINDOWS[min(max(place, 0), len(WINDOWS) - 1)])
+
+    def _stretch(self, cut: float) -> None:
         if self.desk.need_image():
-            self.desk.picture.set_stretch(not self.desk.picture.stretch)
+            self.desk.picture.set_stretch(cut)
             self.desk.say(
-                "Contrast stretched between the 1st and the 99th percentile."
-                if self.desk.picture.stretch
+                f"Contrast stretched between the percentiles {cut:g} and {100 - cut:g}; ) narrows the window, ( widens it."
+                if cut
                 else "Grey values as they are."
             )
             self.desk.show_cross_hair()
+
+    def action_cells(self) -> None:
+        """The next finer kind of characters, then half cells again."""
+        method = self.desk.picture.terminal.method
+        if not method.is_text:
+            self.desk.say(f"This terminal shows real pixels ({method}); characters are for those that cannot.")
+            return
+        following = TEXT_METHODS[(TEXT_METHODS.index(method) + 1) % len(TEXT_METHODS)]
+        self.desk.picture.set_method(following)
+        self.desk.say(_METHODS[following])
+        self.desk.show_document()
 
     def action_overlay(self) -> None:
         self.desk.overlay_on = not self.desk.overlay_on
@@ -72,6 +100,15 @@ class Viewing:
         self.desk.tint = TINTS[(TINTS.index(self.desk.tint) + 1) % len(TINTS)]
         self.desk.say({1.0: "Tints as designed.", 2.0: "Strong tints.", 0.0: "Outlines only."}[self.desk.tint])
         self.desk.show_document()
+
+    def action_closer(self) -> None:
+        self.desk.looks_closer = not self.desk.looks_closer
+        self.desk.say(
+            "Zoomed in, the model is shown the part in view."
+            if self.desk.looks_closer
+            else "The model is always shown the whole image; Y shows it the part in view again."
+        )
+        self.desk.show_cross_hair()
 
     def action_ids(self) -> None:
         self.desk.picture.numbered = not self.desk.picture.numbered
