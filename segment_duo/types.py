@@ -380,12 +380,11 @@ class AutoParameters:
     """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
 
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
-    ``tile`` and
-    ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the
-    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``exact`` asks for stock's
-    very bits, else points are screened (``segmenters/sam2/screened.py``); ``fast`` screens and allows announced
-    approximations. 0 for ``points_per_batch`` lets
-    the engine choose by pixels and free memory, which does not change any result.
+    ``tile`` and ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the whole
+    picture (only where it is clearly larger than the model's input, and without tiles, crops and grids); ``containment_thresh`` below 1
+    drops masks that lie in better ones; ``exact`` asks for stock's very bits, else points are screened
+    (``segmenters/sam2/screened.py``); ``fast`` screens and allows announced approximations. 0 for ``points_per_batch`` lets the engine
+    choose by pixels and free memory, which does not change any result.
 
     A field added here is an option of ``segduo auto`` by that, with this help text and range (:mod:`segment_duo.cli.auto_options`).
     """
@@ -416,6 +415,14 @@ class AutoParameters:
         0.7,
         "Of masks whose boxes overlap more (IoU), keep the best.",
         shown="the model's own, else 0.7",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    containment_thresh: float = _parameter(
+        1.0,
+        "Of two masks of which the smaller lies in the other by more than this share, keep the better; 1 keeps both.",
+        shown="the model's own, else 1",
         group=FILTERS,
         least=0,
         most=1,
