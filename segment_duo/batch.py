@@ -6,12 +6,14 @@ requests ──pool.map(partial(segment_one, request=...), refs)──> outcomes
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from segment_duo.errors import SegduoError
+from segment_duo.errors import MaskFileError, SegduoError
 from segment_duo.library.versions import frame_series
 from segment_duo.provenance import parameters_record
 from segment_duo.types import AutoParameters, ImageRef, Mask, PixelSize
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 Watch = Callable[["OpenImage"], AbstractContextManager[Callable[["AutoEvent"], None]]]
 """Called when the image is open; what it gives is entered while the engine computes, and called with its events."""
+
+_CLOCKS_DIFFER_SECONDS = 60.0
+"""By which two machines of a cluster may disagree; what counts besides is that model and parameters are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Outcome:
 
     Attributes:
         state: ``failed`` if and only if there is an ``error``; ``skipped``: it had a set already.
-        model: id of the model that was asked.
+        model, model_sha256: id of the model that was asked, and the hash of its weights.
         image_id: the engine's name for the pixels; empty when it did not come to any answer of the engine.
         computed: whether the embedding (or the candidates) had to be computed; False when they were found again.
         seconds: the engine's work.
@@ -71,6 +76,7 @@ class Outcome:
     ref: ImageRef
     state: Literal["done", "skipped", "failed"] = "done"
     model: str = ""
+    model_sha256: str = ""
     image_id: str = ""
     computed: bool = True
     seconds: float = 0.0
@@ -82,7 +88,12 @@ class Outcome:
 
 
 def segment_one(
-    ref: ImageRef, request: Request, *, session: Session | None = None, watch: Watch | None = None
+    ref: ImageRef,
+    request: Request,
+    *,
+    session: Session | None = None,
+    watch: Watch | None = None,
+    since: float | None = None,
 ) -> Outcome:
     """Do what ``request`` says with one image.
 
@@ -91,6 +102,7 @@ def segment_one(
         request: what to do.
         session: one that is open; without it one is opened by ``request.settings``, as another process must.
         watch: see :data:`Watch`.
+        since: an attempt began then (seconds since the epoch, on whatever machine) and may have saved the set before it died: look first.
 
     Returns:
         the outcome; an error raised on purpose is in it, so that one bad image does not end the work on the others.
@@ -98,7 +110,8 @@ def segment_one(
     messages: list[str] = []
     try:
         session = session or _session(request, messages)
-        outcome = _segment(session, ref, request, watch or _nobody)
+        found = _made_since(session, ref, request, since) if since is not None else None
+        outcome = found or _segment(session, ref, request, watch or _nobody)
     except SegduoError as error:
         outcome = Outcome(ref, "failed", error=error)
     return dataclasses.replace(outcome, messages=tuple(messages))
@@ -127,15 +140,24 @@ def _segment(session: Session, ref: ImageRef, request: Request, watch: Watch) ->
     if is_done(session, ref, request):
         return Outcome(ref, "skipped")
     image = session.open_image(ref, page=request.page, banner=request.banner, pixel_size=request.pixel_size)
+    model = session.model
     if request.parameters is None:
         with watch(image):
             state = session.embed(image)
-        return Outcome(ref, model=session.model.id, image_id=state.id, computed=state.computed, seconds=state.seconds)
+        return Outcome(
+            ref,
+            model=model.id,
+            model_sha256=model.sha256,
+            image_id=state.id,
+            computed=state.computed,
+            seconds=state.seconds,
+        )
     with watch(image) as on_event:
         result = session.auto(image, request.parameters, preset=request.preset, on_event=on_event)
     outcome = Outcome(
         ref,
-        model=session.model.id,
+        model=model.id,
+        model_sha256=model.sha256,
         image_id=image.image_id,
         computed=not result.candidates_reused,
         seconds=result.seconds,
@@ -156,6 +178,51 @@ def _segment(session: Session, ref: ImageRef, request: Request, watch: Watch) ->
     except SegduoError as error:  # the masks are not lost with it
         return dataclasses.replace(outcome, state="failed", error=error)
     return dataclasses.replace(outcome, saved=saved)
+
+
+def _made_since(session: Session, ref: ImageRef, request: Request, since: float) -> Outcome | None:
+    """The outcome of an attempt that saved its set and died before it could say so, if there was one."""
+    if request.parameters is None or not request.save:
+        return None
+    from segment_duo.library.library import Saved
+
+    wanted = _plain(parameters_record(request.parameters, request.preset))
+    for version in session.sets.versions(ref):
+        if version.suffix != request.suffix:
+            continue
+        try:
+            known = session.sets.peek(ref, version).provenance
+            if not (
+                known.operation == "auto"
+                and known.image is not None
+                and (known.image.path, known.image.page) == (str(ref), request.page)
+                and known.model == session.identity
+                and _plain(known.parameters) == wanted
+                and _seconds(known.created) >= int(since) - _CLOCKS_DIFFER_SECONDS
+            ):
+                continue
+            masks = session.sets.read(ref, version)
+        except MaskFileError:
+            continue
+        kind, _ = session.sets.folder(ref)
+        saved = Saved(str(ImageRef(kind, version.path)), version, masks)
+        model = session.model
+        return Outcome(
+            ref, model=model.id, model_sha256=model.sha256, masks=masks.masks, notes=known.notices, saved=saved
+        )
+    return None
+
+
+def _plain(parameters: Mapping[str, object]) -> str:
+    """Equal for equal parameters, whether they have been through a file (tuples become lists there) or not."""
+    return json.dumps(parameters, sort_keys=True, default=str)
+
+
+def _seconds(created: str) -> float:
+    try:
+        return datetime.datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _nobody(_image: OpenImage) -> AbstractContextManager[Callable[[AutoEvent], None]]:

@@ -7,11 +7,15 @@
     ├── EngineUnavailable          3   no engine answers and none could be started
     ├── EngineFailed               4   the engine answered with a failure, or died
     │   ├── EngineBusy             4   its queue is full
-    │   └── TrackLost              4   it no longer remembers the objects that are followed
-    ├── DropsError                 5   the file server
-    │   ├── DropsUnavailable       5   not reachable, or failing: worth a retry, sets are spooled
-    │   ├── DropsDenied            5   wrong or missing credentials, forbidden path
-    │   └── DropsRefused           5   answers, but not as Drops does, or never takes this: no retry helps
+    │   ├── TrackLost              4   it no longer remembers the objects that are followed
+    │   └── ProcessDied            4   the process that worked on an image died, twice
+    ├── ServerError                5   where images live
+    │   ├── DropsError             5   the file server
+    │   │   ├── DropsUnavailable   5   not reachable, or failing: worth a retry, sets are spooled
+    │   │   ├── DropsDenied        5   wrong or missing credentials, forbidden path
+    │   │   └── DropsRefused       5   answers, but not as Drops does, or never takes this: no retry helps
+    │   └── S3Error                5   an object store, with the same three
+    │       └── S3Unavailable, S3Denied, S3Refused
     ├── StoreError                 6   reading or writing a folder
     │   ├── AlreadyExists          6   a name is taken (never overwritten)
     │   └── OutOfSpace             6   disk full or over quota
@@ -22,7 +26,8 @@
     │   └── MaskFileError          7   a mask set or import file
     ├── SomeInputsFailed           8   the others were done
     ├── Cancelled                  9   stopped on request
-    └── SavedToSpoolOnly          10   kept locally, to be delivered later
+    ├── SavedToSpoolOnly          10   kept locally, to be delivered later
+    └── StoppedEarly              11   a batch ended after the image in hand, as a signal asked
 
 130 and 143 are left to SIGINT and SIGTERM. ``docs/exit-codes.md`` is checked against this module by a test.
 """
@@ -82,8 +87,16 @@ class TrackLost(EngineFailed):
     slug = "track-lost"
 
 
-class DropsError(SegduoError):
+class ProcessDied(EngineFailed):
+    slug = "process-died"
+
+
+class ServerError(SegduoError):
     exit_code = 5
+    slug = "server"
+
+
+class DropsError(ServerError):
     slug = "drops"
 
 
@@ -97,6 +110,22 @@ class DropsDenied(DropsError):
 
 class DropsRefused(DropsError):
     slug = "drops-refused"
+
+
+class S3Error(ServerError):
+    slug = "object-store"
+
+
+class S3Unavailable(S3Error):
+    slug = "object-store-unavailable"
+
+
+class S3Denied(S3Error):
+    slug = "object-store-denied"
+
+
+class S3Refused(S3Error):
+    slug = "object-store-refused"
 
 
 class StoreError(SegduoError):
@@ -146,6 +175,11 @@ class Cancelled(SegduoError):
 class SavedToSpoolOnly(SegduoError):
     exit_code = 10
     slug = "spooled"
+
+
+class StoppedEarly(SegduoError):
+    exit_code = 11
+    slug = "stopped"
 
 
 def all_error_classes() -> list[type[SegduoError]]:

@@ -64,6 +64,18 @@ def byte_size(count: float) -> str:
     return f"{count:.1f} {unit}" if abs(count) < 1e6 else f"{count:.3g} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """A time as people read it: ``12 s``, ``3 min 5 s``, ``2 h 10 min``, ``12 d 4 h``."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
 UNKNOWN_MOMENT = "?"
 
 

@@ -28,11 +28,13 @@ DROPS_PREFIX = "/drops/"
 class StoreKind(StrEnum):
     LOCAL = "local"
     DROPS = "drops"
+    S3 = "s3"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
+    """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``), or ``/bucket/key`` in
+    an object store.
 
     ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; None where none was chosen.
     In a folder of frames it is the file that counts, and this stays None.
@@ -60,6 +62,8 @@ class ImageRef:
 
     def __str__(self) -> str:
         """The path as users type it."""
+        if self.store is StoreKind.S3:
+            return f"s3:/{self.path}"
         return DROPS_PREFIX.rstrip("/") + self.path if self.store is StoreKind.DROPS else self.path
 
     @property
@@ -376,12 +380,11 @@ class AutoParameters:
     """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
 
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
-    ``tile`` and
-    ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the
-    whole picture (only where it is larger than the model's input, and without tiles, crops and grids); ``exact`` asks for stock's
-    very bits, else points are screened (``segmenters/sam2/screened.py``); ``fast`` screens and allows announced
-    approximations. 0 for ``points_per_batch`` lets
-    the engine choose by pixels and free memory, which does not change any result.
+    ``tile`` and ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the whole
+    picture (only where it is clearly larger than the model's input, and without tiles, crops and grids); ``containment_thresh`` below 1
+    drops masks that lie in better ones; ``exact`` asks for stock's very bits, else points are screened
+    (``segmenters/sam2/screened.py``); ``fast`` screens and allows announced approximations. 0 for ``points_per_batch`` lets the engine
+    choose by pixels and free memory, which does not change any result.
 
     A field added here is an option of ``segduo auto`` by that, with this help text and range (:mod:`segment_duo.cli.auto_options`).
     """
@@ -412,6 +415,14 @@ class AutoParameters:
         0.7,
         "Of masks whose boxes overlap more (IoU), keep the best.",
         shown="the model's own, else 0.7",
+        group=FILTERS,
+        least=0,
+        most=1,
+    )
+    containment_thresh: float = _parameter(
+        1.0,
+        "Of two masks of which the smaller lies in the other by more than this share, keep the better; 1 keeps both.",
+        shown="the model's own, else 1",
         group=FILTERS,
         least=0,
         most=1,

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.batch import Outcome, Request, is_done, segment_one
+from segment_duo.batch import Outcome, Request, is_done
+from segment_duo.batches.manifest import Record
 from segment_duo.cli import completion
 from segment_duo.cli.auto_options import AutoOptions
+from segment_duo.cli.batch_options import BatchOptions
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import Listings, expand_inputs
+from segment_duo.cli.on_cluster import run_on_cluster
 from segment_duo.cli.options import (
     EngineOptions,
     FramesOption,
@@ -32,11 +35,12 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, emit_row, image_record, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
-from segment_duo.errors import NotFound, SavedToSpoolOnly
+from segment_duo.errors import NotFound, SavedToSpoolOnly, UsageError
 from segment_duo.results import ROUTINE_NOTE
 from segment_duo.types import ImageRef
 
 if TYPE_CHECKING:
+    from segment_duo.batches.ledger import Ledger
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.session import OpenImage, Session
 
@@ -53,6 +57,7 @@ def auto(
     parameters: AutoOptions,
     reading: ReadingOptions,
     engine: EngineOptions,
+    many: BatchOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
     frame: FramesOption = None,
@@ -94,6 +99,8 @@ def auto(
       segduo auto film.tif --frame 0:100:10
 
       segduo ls -1 images | segduo auto - --json | jq .masks
+
+      segduo auto --from-file list.txt --shard auto --manifest run1
     """
     from segment_duo.models.registry import automatic_needs
 
@@ -110,23 +117,33 @@ def auto(
             save=save,
             **reading.arguments(),
         )
-        run = _AutoCommand(session, request, as_json, Listings(session))
-        inputs = expand_inputs(session, images, from_file, frame)
-        if dry_run:
-            run_batch(inputs.refs, run.tell, as_json=as_json, failures=inputs.failures)
-            return
-        if save:
-            session.sets.check_destination(inputs.refs)
-            deliver_waiting(session, inputs.refs)
-        try:
-            run_batch(inputs.refs, run.one, as_json=as_json, failures=inputs.failures)
-        finally:
-            run.tell_skipped()
-        if run.spooled:
-            raise SavedToSpoolOnly(
-                f"Drops did not take {run.spooled} sets; they are kept in {session.paths.spool_dir}",
-                f"{NEXT_DELIVERY}: segduo masks push",
-            )
+        with many.ledger("auto", session, request, out, frame) as ledger:
+            run = _AutoCommand(session, request, as_json, Listings(session), ledger)
+            if many.cluster is not None and not dry_run:
+                if not save:
+                    raise UsageError(
+                        "--no-save on a cluster would throw the masks away", "Workers save what they make."
+                    )
+                flags = {**engine.flags(), "max_pixels": reading.max_pixels}
+                run_on_cluster(
+                    many.cluster, session, request, ledger, run.told,
+                    images=images, from_file=from_file, flags=flags, out=out, as_json=as_json,
+                )  # fmt: skip
+                run.end()
+                return
+            inputs = expand_inputs(session, images, from_file, frame, ledger.ours)
+            if dry_run:
+                run_batch(inputs.refs, run.tell, as_json=as_json, failures=inputs.failures)
+                return
+            if save:
+                session.sets.check_destination(inputs.refs)
+                deliver_waiting(session, inputs.refs)
+            ledger.open(images=len(inputs.refs), given=inputs.given)
+            try:
+                run_batch(inputs.refs, run.one, as_json=as_json, failures=inputs.failures)
+            finally:
+                run.tell_skipped()
+            run.end()
 
 
 @dataclasses.dataclass
@@ -137,12 +154,13 @@ class _AutoCommand:
     request: Request
     as_json: bool
     listings: Listings
+    ledger: Ledger
     spooled: int = 0
     skipped: int = 0
 
     def tell(self, ref: ImageRef) -> None:
         """Say that this image would be done (``--dry-run``)."""
-        if is_done(self.session, ref, self.request):
+        if self.ledger.settled(ref) or is_done(self.session, ref, self.request):
             return
         if self.listings.entry(ref) is None:
             raise NotFound(f"no such file: '{ref}'")
@@ -155,7 +173,10 @@ class _AutoCommand:
 
     def one(self, ref: ImageRef) -> None:
         """Make and save all masks of one image."""
-        outcome = segment_one(ref, self.request, session=self.session, watch=self._watch)
+        self.ledger.stopping.check()
+        if self.ledger.settled(ref):
+            return
+        outcome = self.ledger.one(ref, self.request, session=self.session, watch=self._watch)
         if outcome.state == "skipped":
             self.skipped += 1
             if sys.stderr.isatty():
@@ -165,13 +186,39 @@ class _AutoCommand:
             self._tell_masks(outcome)
         if outcome.error is not None:
             raise outcome.error
-        record = _record(outcome)
+        record = {**image_record(ref), **_record(Record.of(outcome, automatic=True))}
         if outcome.saved is not None:
             self.spooled += report_saved(outcome.saved, record, as_json=self.as_json)
             return
         from segment_duo.masks.formats.native import to_record
 
         emit_json(record | {"records": [to_record(mask) for mask in outcome.masks]})
+
+    def told(self, record: Record) -> None:
+        """Say what became of an image elsewhere."""
+        if record.outcome == "skipped":
+            self.skipped += 1
+            return
+        for line in record.notes:
+            note(f"{record.image}: {line}")
+        if not record.masks:
+            note(f"{record.image}: no masks were left; {self._thresholds()}")
+        if record.spooled:
+            self.spooled += 1
+            note(f"kept in the spool of a worker: {record.set} ({record.reason})")
+        if self.as_json:
+            saved = {"saved": record.set, "version": record.version, "spooled": record.spooled}
+            emit_json(_record(record) | saved)
+        else:
+            emit_path(record.set)
+
+    def end(self) -> None:
+        """Raise SavedToSpoolOnly if some sets did not come to Drops."""
+        if self.spooled:
+            raise SavedToSpoolOnly(
+                f"the server did not take {self.spooled} sets; they are kept in {self.session.paths.spool_dir}",
+                f"{NEXT_DELIVERY}: segduo masks push",
+            )
 
     @contextmanager
     def _watch(self, image: OpenImage) -> Iterator[Callable[[AutoEvent], None]]:
@@ -218,14 +265,14 @@ class _AutoCommand:
             note(f"{image.ref}: {size}, which {model} shrinks to {shrinks}; if small objects are missed: --scale both")
 
 
-def _record(outcome: Outcome) -> dict[str, Any]:
+def _record(record: Record) -> dict[str, Any]:
     return {
-        **image_record(outcome.ref),
-        "masks": len(outcome.masks),
-        "seconds": round(outcome.seconds, 3),
-        "candidates_reused": not outcome.computed,
-        "model": outcome.model,
-        "notes": list(outcome.notes),
+        "image": record.image,
+        "masks": record.masks or 0,
+        "seconds": record.seconds,
+        "candidates_reused": not record.computed,
+        "model": record.model,
+        "notes": list(record.notes),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -14,11 +14,12 @@ from segment_duo.errors import (
     ModelError,
     SegduoError,
     SomeInputsFailed,
+    StoppedEarly,
     UsageError,
 )
 from segment_duo.types import ImageRef
 
-STOPS_EVERYTHING = (Cancelled, ConfigError, EngineUnavailable, ModelError, UsageError)
+STOPS_EVERYTHING = (Cancelled, ConfigError, EngineUnavailable, ModelError, StoppedEarly, UsageError)
 """What would fail for the next image just the same."""
 
 T = TypeVar("T")
@@ -31,6 +32,42 @@ def _named(label: str, message: str) -> str:
     return f"{label}: {message.removeprefix(f'{PurePosixPath(label).name}: ')}"
 
 
+class Tally:
+    """What failed of a batch: told when it happens, counted, and raised at the end.
+
+    Args:
+        total: how many items there are; None when only the end tells.
+    """
+
+    def __init__(self, total: int | None, *, as_json: bool) -> None:
+        self._total = total
+        self._as_json = as_json
+        self._kinds: set[type[SegduoError]] = set()
+        self._last: SegduoError | None = None
+        self._failed = 0
+
+    def failed(self, label: str, error: SegduoError, record: Mapping[str, Any] | None = None) -> None:
+        """Tell of one failure on stderr (and as a line of NDJSON that begins with ``record``). That of a single item is raised."""
+        if self._total == 1:
+            raise error
+        self._failed += 1
+        self._last = error
+        self._kinds.add(type(error))
+        note(f"segduo: {_named(label, error.message)}")
+        if self._as_json:
+            emit_json(
+                {**(record or {"image": label}), "error": error.slug, "message": error.message, "hint": error.hint}
+            )
+
+    def finish(self, total: int) -> None:
+        """Raise an error of the same kind if all of ``total`` items failed for one reason, SomeInputsFailed if some did."""
+        if self._last is None:
+            return
+        if self._failed == total and len(self._kinds) == 1:
+            raise type(self._last)(f"all {total} images failed; the last: {self._last.message}", self._last.hint)
+        raise SomeInputsFailed(f"{self._failed} of {total} images failed, {total - self._failed} done")
+
+
 def run_batch(
     items: Sequence[T],
     work: Callable[[T], None],
@@ -40,25 +77,15 @@ def run_batch(
 ) -> None:
     """Call ``work`` for each item.
 
-    With a single item its own error is raised. With several, each failure is told on stderr (and as a line of NDJSON) when it happens; at the
-    end an error of the same kind is raised if all failed for one reason, else SomeInputsFailed.
+    With a single item its own error is raised. With several, each failure is told when it happens and the rest goes on; see :class:`Tally`.
 
     Args:
         failures: what failed before it became an item (text, error).
     """
     total = len(items) + len(failures)
-    met: list[SegduoError] = []
-
-    def failed(label: str, error: SegduoError, record: dict[str, Any]) -> None:
-        if total == 1:
-            raise error
-        met.append(error)
-        note(f"segduo: {_named(label, error.message)}")
-        if as_json:
-            emit_json({**record, "error": error.slug, "message": error.message, "hint": error.hint})
-
+    tally = Tally(total, as_json=as_json)
     for label, error in failures:
-        failed(label, error, {"image": label})
+        tally.failed(label, error)
     for item in items:
         try:
             work(item)
@@ -66,11 +93,7 @@ def run_batch(
             raise
         except SegduoError as error:
             if isinstance(item, ImageRef):
-                failed(item.label, error, image_record(item))
+                tally.failed(item.label, error, image_record(item))
             else:
-                failed(str(item), error, {"image": str(item)})
-    if not met:
-        return
-    if len(met) == total and len({type(error) for error in met}) == 1:
-        raise type(met[0])(f"all {total} images failed; the last: {met[-1].message}", met[-1].hint)
-    raise SomeInputsFailed(f"{len(met)} of {total} images failed, {total - len(met)} done")
+                tally.failed(str(item), error)
+    tally.finish(total)

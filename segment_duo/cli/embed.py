@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from segment_duo.batch import Request, segment_one
+from segment_duo.batch import Request
+from segment_duo.batches.manifest import Record
+from segment_duo.cli.batch_options import BatchOptions
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import expand_inputs
+from segment_duo.cli.on_cluster import run_on_cluster
 from segment_duo.cli.options import (
     BannerOption,
     EngineOptions,
@@ -20,7 +23,7 @@ from segment_duo.cli.options import (
     check_frame,
     open_session,
 )
-from segment_duo.cli.output import emit_json, emit_row, image_record, progress
+from segment_duo.cli.output import emit_json, emit_row, progress
 from segment_duo.segmenters.base import Capability
 from segment_duo.types import ImageRef
 
@@ -32,6 +35,7 @@ def register(app: typer.Typer, *, panel: str) -> None:
 @bundled
 def embed(
     engine: EngineOptions,
+    many: BatchOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
     as_json: JsonLinesOption = False,
@@ -57,29 +61,39 @@ def embed(
     with (
         open_session(say_model=True, max_pixels=max_pixels, **engine.flags()) as session,
         progress("embedding") as report,
+        many.ledger("embed", session, request, None, frame) as ledger,
     ):
         session.model.require(Capability.POINTS)  # a method without prompts keeps nothing of an image
-        inputs = expand_inputs(session, images, from_file, frame)
+        if many.cluster is not None:
+            flags = {**engine.flags(), "max_pixels": max_pixels}
+            run_on_cluster(
+                many.cluster, session, request, ledger, lambda record: _tell(record, None, as_json),
+                images=images, from_file=from_file, flags=flags, as_json=as_json,
+            )  # fmt: skip
+            return
+        inputs = expand_inputs(session, images, from_file, frame, ledger.ours)
+        ledger.open(images=len(inputs.refs), given=inputs.given)
         done = 0
 
         def work(ref: ImageRef) -> None:
             nonlocal done
+            ledger.stopping.check()
+            if ledger.settled(ref):
+                return
             report(done, len(inputs.refs), ref.name)
-            outcome = segment_one(ref, request, session=session)
+            outcome = ledger.one(ref, request, session=session)
             if outcome.error is not None:
                 raise outcome.error
             done += 1
-            if as_json:
-                emit_json(
-                    {
-                        **image_record(ref),
-                        "id": outcome.image_id,
-                        "computed": outcome.computed,
-                        "seconds": outcome.seconds,
-                    }
-                )
-            else:
-                which = [ref] if ref.frame is None else [ref, f"frame {ref.frame}"]
-                emit_row([*which, "computed" if outcome.computed else "cached", f"{outcome.seconds:.2f} s"])
+            _tell(Record.of(outcome, automatic=False), ref.frame, as_json)
 
         run_batch(inputs.refs, work, as_json=as_json, failures=inputs.failures)
+
+
+def _tell(record: Record, frame: int | None, as_json: bool) -> None:
+    if as_json:
+        which = {"image": record.image} | ({} if frame is None else {"frame": frame})
+        emit_json({**which, "id": record.id, "computed": record.computed, "seconds": record.seconds})
+    else:
+        named = [record.image] if frame is None else [record.image, f"frame {frame}"]
+        emit_row([*named, "computed" if record.computed else "cached", f"{record.seconds:.2f} s"])

@@ -20,6 +20,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit, emit_json, emit_table, note, waiting
 from segment_duo.errors import EngineUnavailable, UsageError
+from segment_duo.text import duration
 
 if TYPE_CHECKING:
     from segment_duo.engine.api import Engine
@@ -198,7 +199,7 @@ def _settings(**flags: Any) -> EngineSettings:
 
 def _rows(status: EngineStatus) -> list[tuple[str, str]]:
     rows = [
-        ("state", f"{status.state}, up {_duration(status.uptime_seconds)}"),
+        ("state", f"{status.state}, up {duration(status.uptime_seconds)}"),
         ("version", f"{status.version}, protocol {status.protocol}, pid {status.pid}"),
         ("socket", status.socket),
         ("device", _device(status)),
@@ -214,19 +215,27 @@ def _rows(status: EngineStatus) -> list[tuple[str, str]]:
     if status.running is not None:
         job = status.running
         far = f" {job.done} of {job.total}" if job.total else ""
-        rows += [("running", f"{job.kind} of {job.image[:12]}: {job.phase}{far}, {job.seconds:.1f} s")]
+        rows += [
+            ("running", f"{job.kind} of {job.image[:12]}: {job.phase}{far}, {job.seconds:.1f} s{_for(job.client)}")
+        ]
     rows += [("queue", f"{len(status.queue)} of {status.queue_limit}")]
-    rows += [("waiting", f"{job.kind} of {job.image[:12]}, {job.seconds:.1f} s") for job in status.queue]
+    rows += [
+        ("waiting", f"{job.kind} of {job.image[:12]}, {job.seconds:.1f} s{_for(job.client)}") for job in status.queue
+    ]
     rows += [("upload", _upload(upload)) for upload in status.uploads]
     if status.idle_exit_seconds is not None:
-        rows += [("idle exit in", _duration(status.idle_exit_seconds))]
+        rows += [("idle exit in", duration(status.idle_exit_seconds))]
     return [*rows, ("log", status.log)]
+
+
+def _for(client: str) -> str:
+    return f", for {client}" if client else ""
 
 
 def _upload(upload: RunningUpload) -> str:
     came = f"{human.size(upload.received)} of {human.size(upload.bytes)}"
-    still = f", nothing for {_duration(upload.silent_seconds)}" if upload.silent_seconds >= 2 else ""
-    return f"image {upload.image[:12]}, {came} in {_duration(upload.seconds)}{still}"
+    still = f", nothing for {duration(upload.silent_seconds)}" if upload.silent_seconds >= 2 else ""
+    return f"image {upload.image[:12]}, {came} in {duration(upload.seconds)}{still}"
 
 
 def _device(status: EngineStatus) -> str:
@@ -238,10 +247,3 @@ def _device(status: EngineStatus) -> str:
 
 def _use(use: CacheUse) -> str:
     return f"{human.size(use.used)} of {human.size(use.bound)}, {use.entries} entries"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

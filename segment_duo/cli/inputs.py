@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -23,25 +25,35 @@ if TYPE_CHECKING:
     from segment_duo.stores.base import Store
 
 
-def read_list(source: str) -> list[str]:
-    """Lines of a file, or of stdin for ``-``; empty lines and lines that begin with ``#`` do not count.
+def read_list(source: str) -> Iterator[str]:
+    """Lines of a file, or of stdin for ``-``, one by one; empty lines and lines that begin with ``#`` do not count.
 
     A name that is not UTF-8 keeps its bytes as lone surrogates. Spaces around a line belong to it only where a file of that name is there.
+
+    Raises:
+        InputError: the file cannot be read, or is no text.
     """
     try:
-        raw = _stdin() if source == "-" else Path(source).read_bytes()
+        with contextlib.nullcontext(_stdin()) if source == "-" else Path(source).open("rb") as lines:
+            for number, raw in enumerate(lines):
+                if b"\0" in raw or (number == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff"))):
+                    raise InputError(f"{'stdin' if source == '-' else source}: not a text file")
+                line = os.fsdecode((raw if number else raw.removeprefix(b"\xef\xbb\xbf")).removesuffix(b"\n"))
+                if line.strip() and not line.lstrip().startswith("#"):
+                    yield _trimmed(line)
     except OSError as error:
         raise InputError(f"{source}: {error.strerror or error}") from None
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
-        raise InputError(f"{'stdin' if source == '-' else source}: not a text file")
-    lines = os.fsdecode(raw.removeprefix(b"\xef\xbb\xbf")).split("\n")
-    return [_trimmed(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def _stdin() -> bytes:
+def _stdin() -> Iterator[bytes]:
     binary = getattr(sys.stdin, "buffer", None)  # the text layer would stop at the first name that is not UTF-8
-    with waiting.during(lambda: "waiting for a list on stdin"):
-        return binary.read() if binary is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
+    lines = iter(binary if binary is not None else io.BytesIO(sys.stdin.read().encode("utf-8", "surrogateescape")))
+    while True:
+        with waiting.during(lambda: "waiting for a list on stdin"):
+            line = next(lines, None)
+        if line is None:
+            return
+        yield line
 
 
 def _trimmed(line: str) -> str:
@@ -52,16 +64,43 @@ def _trimmed(line: str) -> str:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images meant, each once, in the order given; and what was given but means none, with the reason."""
+    """The images meant and wanted, each once, in the order given; and what was given but means none, with the reason.
+
+    ``given``: how many images were meant.
+    """
 
     refs: list[ImageRef]
     failures: list[tuple[str, SegduoError]]
+    given: int
 
 
 def expand_inputs(
-    session: Session, inputs: Sequence[str] | None, from_file: str | None, frames: str | None = None
+    session: Session,
+    inputs: Sequence[str] | None,
+    from_file: str | None,
+    frames: str | None = None,
+    wanted: Callable[[ImageRef], bool] = lambda _: True,
 ) -> Inputs:
-    """All images meant; with ``frames`` (``--frame``) these of each stack, film, folder or pattern that is given.
+    """All images meant that are ``wanted``; see :func:`stream_inputs`."""
+    found: dict[ImageRef, None] = {}
+    failures: list[tuple[str, SegduoError]] = []
+    given = 0
+    for item in stream_inputs(session, inputs, from_file, frames):
+        if not isinstance(item, ImageRef):
+            failures.append(item)
+        else:
+            given += 1
+            if wanted(item):
+                found[item] = None
+    return Inputs(list(found), failures, given)
+
+
+def stream_inputs(
+    session: Session, inputs: Sequence[str] | None, from_file: str | None, frames: str | None = None
+) -> Iterator[ImageRef | tuple[str, SegduoError]]:
+    """The images meant as they are read, possibly one twice, and between them what was given but means none, with the reason.
+
+    With ``frames`` (``--frame``) these of each stack, film, folder or pattern that is given.
 
     A line of a list (``-``, ``--from-file``) means what it means as an argument, but for other files and for folders written with a ``/`` at
     the end: ``segduo ls -1`` prints both, and a listing that is piped on means its images. What is left out is told in one line on stderr; a
@@ -76,46 +115,68 @@ def expand_inputs(
         sources.append(from_file)
     if not (given or sources):
         raise UsageError("no images given", "Name files, folders or quoted patterns, or use --from-file FILE.")
-    found: dict[ImageRef, None] = {}
-    failures: list[tuple[str, SegduoError]] = []
-
-    def add(text: str, usable: Callable[[str], bool] = lambda _: True) -> bool:
-        try:
-            _check_utf8(text)
-            if not usable(text):
-                return False
-            meant = (
-                _expand(session, text, failures) if frames is None else session.frames(session.reference(text), frames)
-            )
-            found.update(dict.fromkeys(meant))
-        except SegduoError as error:
-            failures.append((text, error))
-        return True
-
     for text in given:
-        add(text)
+        yield from _meant(session, text, frames)
     listings = Listings(session)
     for source in sources:
-        lines = read_list(source)
-        dropped = [line for line in lines if not add(line, listings.is_input)]
-        if dropped and len(dropped) == len(lines):
-            failures.append(("stdin" if source == "-" else source, NotFound(_left_out(dropped, lines), _hint(dropped))))
-        elif dropped:
-            note(_left_out(dropped, lines))
-    return Inputs(list(found), failures)
+        dropped = _Dropped()
+        for line in read_list(source):
+            dropped.lines += 1
+            try:
+                usable = not is_utf8(line) or listings.is_input(line)
+            except SegduoError as error:
+                yield line, error
+                continue
+            if usable:
+                yield from _meant(session, line, frames)
+            else:
+                dropped.add(line)
+        if dropped.count and dropped.count == dropped.lines:
+            yield "stdin" if source == "-" else source, NotFound(dropped.told(), dropped.hint())
+        elif dropped.count:
+            note(dropped.told())
 
 
-def _left_out(dropped: Sequence[str], lines: Sequence[str]) -> str:
-    names = ", ".join(safe(name, limit=80) for name in dropped[:3])
-    more = f" and {len(dropped) - 3} more" if len(dropped) > 3 else ""
-    verb = "is not an image" if len(dropped) == 1 else "are not images"
-    return f"{len(dropped)} of {len(lines)} lines {verb}, left out: {names}{more}"
+def _meant(session: Session, text: str, frames: str | None) -> Iterator[ImageRef | tuple[str, SegduoError]]:
+    failures: list[tuple[str, SegduoError]] = []
+    try:
+        _check_utf8(text)
+        if frames is None:
+            yield from _expand(session, text, failures)
+        else:
+            yield from session.frames(session.reference(text), frames)
+    except SegduoError as error:
+        failures.append((text, error))
+    yield from failures
 
 
-def _hint(dropped: Sequence[str]) -> str:
-    if any(line.endswith("/") for line in dropped):
-        return "Folders of a list count when they are written without the / at the end that `segduo ls -1` gives them."
-    return _image_names()
+@dataclass
+class _Dropped:
+    """Lines of a list that are left out: how many, and the first of them."""
+
+    lines: int = 0
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+    folders: bool = False
+
+    def add(self, line: str) -> None:
+        self.count += 1
+        self.folders = self.folders or line.endswith("/")
+        if len(self.first) < 3:
+            self.first.append(line)
+
+    def told(self) -> str:
+        names = ", ".join(safe(name, limit=80) for name in self.first)
+        more = f" and {self.count - 3} more" if self.count > 3 else ""
+        verb = "is not an image" if self.count == 1 else "are not images"
+        return f"{self.count} of {self.lines} lines {verb}, left out: {names}{more}"
+
+    def hint(self) -> str:
+        if self.folders:
+            return (
+                "Folders of a list count when they are written without the / at the end that `segduo ls -1` gives them."
+            )
+        return _image_names()
 
 
 def _image_names() -> str:

@@ -12,6 +12,7 @@ import typer
 from segment_duo import __version__
 from segment_duo.cli import (
     auto,
+    batch,
     compare,
     completion,
     config,
@@ -74,6 +75,7 @@ for module in (auto, point, embed):
 for module in (ls, info, show, measure, compare, tui):
     module.register(app, panel="Look")
 app.add_typer(sets.app, name="masks", rich_help_panel="Look")
+app.add_typer(batch.app, name="batch", rich_help_panel="Segment")
 train.register(app, panel="Set up")
 app.add_typer(models.app, name="models", rich_help_panel="Set up")
 app.add_typer(engine.app, name="engine", rich_help_panel="Set up")

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from segment_duo.library.spool import Failed
     from segment_duo.session import Session
 
-NEXT_DELIVERY = "The next run that saves to Drops tries again, or"
+NEXT_DELIVERY = "The next run that saves there tries again, or"
 """Local runs do not wait for a server, so they deliver nothing."""
 
 
 def deliver_waiting(session: Session, refs: Sequence[ImageRef]) -> None:
-    """Deliver sets of earlier runs that wait in the spool, if this run saves to Drops itself (a local one must not wait for a server)."""
-    if any(session.sets.folder(ref)[0] is StoreKind.DROPS for ref in refs):
+    """Deliver sets of earlier runs that wait in the spool, if this run saves to a server itself (a local one must not wait for a server)."""
+    if any(session.sets.folder(ref)[0] is not StoreKind.LOCAL for ref in refs):
         deliver_spool(session, wait=False)
 
 
@@ -66,4 +66,4 @@ def finish_saved(saved: Saved, record: dict[str, Any], *, as_json: bool) -> None
         SavedToSpoolOnly: so that the exit code tells.
     """
     if report_saved(saved, record, as_json=as_json):
-        raise SavedToSpoolOnly("the set is not on Drops yet", f"{NEXT_DELIVERY}: segduo masks push")
+        raise SavedToSpoolOnly("the set is not on the server yet", f"{NEXT_DELIVERY}: segduo masks push")

@@ -50,6 +50,8 @@ SHAPE_HEADER = "Segduo-Shape"
 """Shape of uploaded pixels: ``H,W,3``, or ``H,W,1`` for grey ones (three equal channels sent once)."""
 MODEL_HEADER = "Segduo-Model"
 """A :class:`ModelRequest` as JSON, for the requests that carry pixels or nothing."""
+CLIENT_HEADER = "Segduo-Client"
+"""Who asks, for the turns in the queue and for the status: a process, as ``node7, pid 4711``. Requests without it are one client's."""
 
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
@@ -266,6 +268,7 @@ class RunningJob(_Message):
     kind: str
     image: str = ""
     model: str = ""
+    client: str = ""
     phase: str = ""
     done: int = 0
     total: int = 0
@@ -276,6 +279,7 @@ class QueuedJob(_Message):
     kind: str
     image: str = ""
     model: str = ""
+    client: str = ""
     seconds: float = 0.0
 
 

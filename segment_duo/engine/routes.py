@@ -145,7 +145,7 @@ def create_app(service: EngineService) -> ASGIApp:
         )
         if not embed:
             return _json(await asyncio.to_thread(compute.state, image_id, model))
-        job = _submit(service, protocol.EMBED, image_id, EmbedRequest(model=model))
+        job = _submit(service, protocol.EMBED, image_id, EmbedRequest(model=model), _client(request))
         return _json(await _finish(service, request, job))
 
     for operation in protocol.OPERATIONS:
@@ -268,13 +268,13 @@ def _endpoint(service: EngineService, operation: Operation[Q, A]) -> Callable[..
 
     async def once(image_id: str, request: Request, body: Any = None) -> Response:
         _check_id(image_id)
-        job = _submit(service, operation, image_id, body_type() if body is None else body)
+        job = _submit(service, operation, image_id, body_type() if body is None else body, _client(request))
         return _json(await _finish(service, request, job))
 
-    async def stream(image_id: str, body: Any = None) -> Response:
+    async def stream(image_id: str, request: Request, body: Any = None) -> Response:
         _check_id(image_id)
         service.worker.check_room()
-        lines = _lines(service, operation, image_id, body_type() if body is None else body)
+        lines = _lines(service, operation, image_id, body_type() if body is None else body, _client(request))
         return StreamingResponse(lines, media_type=protocol.NDJSON)
 
     handler: Any = once if operation.event is None else stream
@@ -287,13 +287,19 @@ def _endpoint(service: EngineService, operation: Operation[Q, A]) -> Callable[..
 
 
 def _submit(
-    service: EngineService, operation: Operation[Q, A], image_id: str, body: Q, emit: Emit | None = None
+    service: EngineService, operation: Operation[Q, A], image_id: str, body: Q, client: str, emit: Emit | None = None
 ) -> Job:
     work = job_for(service.compute, operation, image_id, body, emit)
-    return service.worker.submit(operation.name, image_id, body.model.id or "", work)
+    return service.worker.submit(operation.name, image_id, body.model.id or "", work, client)
 
 
-async def _lines(service: EngineService, operation: Operation[Q, A], image_id: str, body: Q) -> AsyncIterator[bytes]:
+def _client(request: Request) -> str:
+    return request.headers.get(protocol.CLIENT_HEADER, "")[:80]
+
+
+async def _lines(
+    service: EngineService, operation: Operation[Q, A], image_id: str, body: Q, client: str
+) -> AsyncIterator[bytes]:
     events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     made = operation.event
@@ -303,7 +309,7 @@ async def _lines(service: EngineService, operation: Operation[Q, A], image_id: s
         loop.call_soon_threadsafe(events.put_nowait, event)
 
     try:
-        job = _submit(service, operation, image_id, body, emit)
+        job = _submit(service, operation, image_id, body, client, emit)
     except EngineBusy as error:
         yield operation.dump(made("error", error=_wire_error(error, service)))
         return

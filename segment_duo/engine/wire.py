@@ -5,6 +5,7 @@ Heavy imports (requests) happen in the calls that need them.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -127,6 +128,7 @@ class Wire:
             session = requests_unixsocket.Session()
             session.trust_env = False  # no proxy and no .netrc between us and our own socket
             session.headers[protocol.PROTOCOL_HEADER] = str(protocol.PROTOCOL_VERSION)
+            session.headers[protocol.CLIENT_HEADER] = f"{os.uname().nodename}, pid {os.getpid()}"
             self._threads.session = session
         return session
 

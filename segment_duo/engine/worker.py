@@ -1,6 +1,6 @@
-"""One thread that computes, in order, with a bounded queue. It knows jobs, not what they compute (that is ``operations``).
+"""One thread that computes, in turn, with a bounded queue. It knows jobs, not what they compute (that is ``operations``).
 
-    submit -> [queue, bounded] -> the worker thread -> job.future
+    submit -> [queue, bounded, clients take turns] -> the worker thread -> job.future
                    cancel: a waiting job is skipped, a running one stops at its next check (between decoder batches)
 
 Everything here answers at once while a job computes: the engine's status is read from the job's own fields.
@@ -47,10 +47,11 @@ log = logging.getLogger("segduo.engine")
 class Job:
     """One piece of work and how far it is. Its function gets the job itself and may report progress and must check for cancellation."""
 
-    def __init__(self, kind: str, image: str, model: str, work: Callable[[Job], Any]) -> None:
+    def __init__(self, kind: str, image: str, model: str, work: Callable[[Job], Any], client: str = "") -> None:
         self.kind = kind
         self.image = image
         self.model = model
+        self.client = client
         self.phase = "waiting"
         self.done = 0
         self.total = 0
@@ -158,6 +159,8 @@ class Worker:
         self._when_idle = when_idle
         self._queue: deque[Job] = deque()
         self._running: Job | None = None
+        self._served: dict[str, int] = {}
+        self._turn = 0
         self._closing = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="engine-worker", daemon=True)
@@ -165,13 +168,13 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, kind: str, image: str, model: str, work: Callable[[Job], Any]) -> Job:
-        """Queue a piece of work.
+    def submit(self, kind: str, image: str, model: str, work: Callable[[Job], Any], client: str = "") -> Job:
+        """Queue a piece of work. ``client``: who asks; clients take turns, so that a batch with many jobs does not keep one click waiting.
 
         Raises:
             EngineBusy: the queue is full, or the engine is stopping.
         """
-        job = Job(kind, image, model, work)
+        job = Job(kind, image, model, work, client)
         with self._wake:
             self._check_room()
             self._queue.append(job)
@@ -187,9 +190,10 @@ class Worker:
         if self._closing:
             raise EngineBusy("the engine is stopping", "Try again in a moment.")
         if len(self._queue) >= self.limit:
+            clients = len({job.client for job in self._queue})
             raise EngineBusy(
-                f"{len(self._queue)} pieces of work are waiting already",
-                "Try again later; `segduo engine status` shows the queue.",
+                f"{len(self._queue)} pieces of work of {clients} clients are waiting already",
+                "Try again later, or with fewer at a time; `segduo engine status` shows who waits.",
             )
 
     def position(self, job: Job) -> int:
@@ -197,7 +201,7 @@ class Worker:
         with self._wake:
             if job is self._running or job not in self._queue:
                 return 0
-            return self._queue.index(job) + (self._running is not None)
+            return self._in_turn().index(job) + (self._running is not None)
 
     @property
     def busy(self) -> bool:
@@ -209,14 +213,41 @@ class Worker:
         if job is None:
             return None
         return RunningJob(
-            kind=job.kind, image=job.image, model=job.model, phase=job.phase, done=job.done, total=job.total, seconds=job.seconds
+            kind=job.kind, image=job.image, model=job.model, client=job.client, phase=job.phase, done=job.done, total=job.total, seconds=job.seconds
         )  # fmt: skip
 
     def waiting(self) -> list[QueuedJob]:
         with self._wake:
             return [
-                QueuedJob(kind=job.kind, image=job.image, model=job.model, seconds=job.seconds) for job in self._queue
+                QueuedJob(kind=job.kind, image=job.image, model=job.model, client=job.client, seconds=job.seconds)
+                for job in self._in_turn()
             ]
+
+    def _in_turn(self) -> list[Job]:
+        """The waiting jobs in the order in which they will run: next is the client whose last turn is longest ago, with its oldest job."""
+        waiting: dict[str, deque[tuple[int, Job]]] = {}
+        for number, job in enumerate(self._queue):
+            waiting.setdefault(job.client, deque()).append((number, job))
+        served, turn, order = dict(self._served), self._turn, []
+        while waiting:
+            client = min(waiting, key=lambda one: (served.get(one, -1), waiting[one][0][0]))
+            order.append(waiting[client].popleft()[1])
+            turn += 1
+            served[client] = turn
+            if not waiting[client]:
+                del waiting[client]
+        return order
+
+    def _next(self) -> Job:
+        """Take the job whose turn it is out of the queue."""
+        job = self._in_turn()[0]
+        self._queue.remove(job)
+        self._turn += 1
+        still = {other.client for other in self._queue}
+        # Only clients that wait have to be remembered; one that comes anew has not had its turn for longest.
+        self._served = {client: turn for client, turn in self._served.items() if client in still}
+        self._served[job.client] = self._turn
+        return job
 
     def close(self, *, seconds: float) -> bool:
         """Refuse new work, cancel the rest, and wait for the thread. False if it still computes after ``seconds``."""
@@ -241,7 +272,7 @@ class Worker:
                         break
                 if self._closing and not self._queue:
                     return
-                job = self._queue.popleft() if self._queue else None
+                job = self._next() if self._queue else None
                 self._running = job
             if job is None:
                 trimmed = True

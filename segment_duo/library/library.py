@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 
 from segment_duo.durable import create_file
 from segment_duo.errors import (
-    DropsError,
     DropsRefused,
     DropsUnavailable,
     InputError,
     MaskFileError,
     NotFound,
+    S3Refused,
+    S3Unavailable,
     SegduoError,
+    ServerError,
     StoreError,
     UsageError,
 )
@@ -159,7 +161,7 @@ class SavedSets:
                 if entry is not None:
                     return
                 folder = split_path(folder)[0]
-        except (DropsError, StoreError):
+        except (ServerError, StoreError):
             return  # away, or not allowed to look
 
     def versions(self, ref: ImageRef) -> list[Version]:
@@ -376,7 +378,7 @@ class SavedSets:
             InputError, UsageError, DropsRefused: the place can never take a set (a file where a folder should be, a server that takes none of its
                 size). One for Drops is kept on this machine all the same; the hint tells where.
             StoreError: a local folder cannot be written.
-            DropsError: neither Drops nor the spool took the set; the hint tells in which file it is.
+            ServerError: neither the server nor the spool took the set; the hint tells in which file it is.
         """
         from segment_duo.masks.formats.native import dumps
         from segment_duo.masks.ids import unique_ids
@@ -387,8 +389,8 @@ class SavedSets:
         store = self._store(kind)
         try:
             version = version_names.save_version(store, folder, ref.stem, suffix, content)
-        except (DropsError, StoreError, InputError, UsageError) as error:
-            if kind is not StoreKind.DROPS:
+        except (ServerError, StoreError, InputError, UsageError) as error:
+            if kind is StoreKind.LOCAL:
                 raise
             refusal = self._refusal(kind, folder, error)
             try:
@@ -406,9 +408,9 @@ class SavedSets:
 
     def _refusal(self, kind: StoreKind, folder: str, error: SegduoError) -> SegduoError | None:
         """The reason why this folder can never take a set, or None when what failed may work later."""
-        if isinstance(error, InputError | UsageError | DropsRefused):
+        if isinstance(error, InputError | UsageError | DropsRefused | S3Refused):
             return error
-        if isinstance(error, DropsUnavailable):
+        if isinstance(error, DropsUnavailable | S3Unavailable):
             return None
         try:
             self._check_folder(kind, folder)

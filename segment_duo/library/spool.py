@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from segment_duo.durable import create_file, make_folders, make_private_folders, sync_folder
-from segment_duo.errors import DropsError, OutOfSpace, SegduoError, StoreError
+from segment_duo.errors import OutOfSpace, SegduoError, ServerError, StoreError
 from segment_duo.library.versions import check_suffix, list_versions, save_version
 from segment_duo.stores.base import Store
 from segment_duo.types import StoreKind, Version
@@ -199,7 +199,7 @@ class Spool:
                         raise away[item.kind]
                     delivered = _deliver(item, open_store(item.kind))
                 except SegduoError as error:
-                    if isinstance(error, DropsError):
+                    if isinstance(error, ServerError):
                         away[item.kind] = error
                     results.append(Failed(item, error))
                     continue

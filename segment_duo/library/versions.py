@@ -202,11 +202,13 @@ def masks_folder(ref: ImageRef, config: Config) -> tuple[StoreKind, str]:
     """Where the sets of an image go: the store and its folder.
 
     Drops: ``masks_root``, written with or without ``/drops`` in front; without that setting the folder ``masks`` beside the image.
-    Local: ``local_masks_dir``, a folder beside the image unless it is absolute (or begins with ``~``).
+    Object stores: ``masks/`` beside the image. Local: ``local_masks_dir``, a folder beside the image unless it is absolute (or begins with ``~``).
     """
     if ref.store is StoreKind.DROPS:
         root = config.masks_root
         return StoreKind.DROPS, drops_path(root) if root else join_path(ref.folder, "masks")
+    if ref.store is StoreKind.S3:
+        return StoreKind.S3, join_path(ref.folder, "masks")
     place = ref.folder / Path(config.local_masks_dir).expanduser()
     return StoreKind.LOCAL, os.path.realpath(place) if ".." in place.parts else str(place)
 
@@ -283,7 +285,7 @@ def save_version(store: Store, folder: str, stem: str, suffix: str, data: bytes)
 
     Raises:
         UsageError: a bad suffix.
-        StoreError, DropsError: the store's own; nothing was saved.
+        StoreError, ServerError: the store's own; nothing was saved.
     """
     suffix = check_suffix(suffix)
     number = next_number(list_versions(store, folder, stem), suffix)

@@ -399,12 +399,16 @@ def measures_csv(tables: Iterable[tuple[str, Sequence[Measures]]]) -> str:
 
     Unknown figures are empty. Text that a spreadsheet would run as a formula gets a leading apostrophe.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("image", *COLUMNS))
+    lines = [csv_line(("image", *COLUMNS))]
     for image, measures in tables:
-        for row in measures:
-            writer.writerow([_cell(image), *(_cell(getattr(row, column)) for column in COLUMNS)])
+        lines += [csv_line((image, *(getattr(row, column) for column in COLUMNS))) for row in measures]
+    return "".join(lines)
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """One line of CSV as :func:`measures_csv` writes it."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow([_cell(value) for value in values])
     return out.getvalue()
 
 

@@ -15,6 +15,7 @@ from segment_duo.types import DROPS_PREFIX, ImageRef, StoreKind
 if TYPE_CHECKING:
     from segment_duo.config import Config
     from segment_duo.paths import Paths
+    from segment_duo.stores.cache import ContentCache
     from segment_duo.waiting import StillWaiting
 
 _MIB = 1024 * 1024
@@ -23,8 +24,9 @@ _MIB = 1024 * 1024
 def parse_reference(text: str, *, cwd: Path | None = None) -> ImageRef:
     """What ``text`` means: a file or folder, on Drops or here. Nothing is looked up, and wildcards stay as they are.
 
-    ``/drops/labdaq/a.tif``, ``drops:/labdaq/a.tif`` and ``drops:/drops/labdaq/a.tif`` are the server's ``/labdaq/a.tif``; everything
-    else is local, relative to ``cwd`` (the current folder), with ``~`` expanded. (A local file called ``drops:x`` is ``./drops:x``.)
+    ``s3://bucket/key`` is an object's place. ``/drops/labdaq/a.tif``, ``drops:/labdaq/a.tif`` and ``drops:/drops/labdaq/a.tif`` are the server's
+    ``/labdaq/a.tif``; everything else is local, relative to ``cwd`` (the current folder), with ``~`` expanded.
+    (A local file called ``drops:x`` is ``./drops:x``.)
 
     Raises:
         UsageError: empty text, a NUL character, or ``..`` on Drops.
@@ -34,6 +36,8 @@ def parse_reference(text: str, *, cwd: Path | None = None) -> ImageRef:
         raise UsageError("an empty path")
     if "\0" in text:
         raise UsageError("a path that holds a NUL character")
+    if text.startswith("s3://"):
+        return ImageRef(StoreKind.S3, checked_path(text.removeprefix("s3:/")))
     if text.startswith(("drops:", DROPS_PREFIX)) or text == DROPS_PREFIX.rstrip("/"):
         return ImageRef(StoreKind.DROPS, drops_path(text))
     path = _home_expanded(Path(text))
@@ -61,6 +65,10 @@ def open_store(kind: StoreKind, config: Config, paths: Paths, waiting: StillWait
     """
     if kind is StoreKind.LOCAL:
         return LocalStore()
+    if kind is StoreKind.S3:
+        from segment_duo.stores.s3 import S3Store
+
+        return S3Store(_content_cache(config, paths), waiting=waiting)
     if config.use_local_files:
         if not config.local_root:
             raise ConfigError(
@@ -72,12 +80,17 @@ def open_store(kind: StoreKind, config: Config, paths: Paths, waiting: StillWait
             "no address of the Drops file server",
             "Set DROPS_URL, USERNAME and PASSWORD in .env, or SEGDUO_DROPS_URL, SEGDUO_DROPS_USERNAME and SEGDUO_DROPS_PASSWORD.",
         )
-    from segment_duo.stores.cache import ContentCache
     from segment_duo.stores.drops import DropsStore
 
     password = config.drops_password.get_secret_value() if config.drops_password else ""
-    cache = ContentCache(paths.content_dir, config.content_cache_mib * _MIB) if config.content_cache_mib else None
+    cache = _content_cache(config, paths)
     return DropsStore(config.drops_url, config.drops_username or "", password, cache, waiting=waiting)
+
+
+def _content_cache(config: Config, paths: Paths) -> ContentCache | None:
+    from segment_duo.stores.cache import ContentCache
+
+    return ContentCache(paths.content_dir, config.content_cache_mib * _MIB) if config.content_cache_mib else None
 
 
 def drops_path(text: str) -> str:

@@ -68,7 +68,7 @@ def test_a_list_of_which_nothing_is_left_is_a_failure(session: Session, text: st
 
 
 def test_an_empty_list_is_no_failure(session: Session) -> None:
-    assert listed(session, "# none today\n") == Inputs([], [])
+    assert listed(session, "# none today\n") == Inputs([], [], 0)
 
 
 def test_a_whole_listing_can_be_piped_on(
@@ -108,7 +108,7 @@ def test_a_list_of_names_on_drops_costs_one_look_into_their_folder(tmp_path: Pat
 def test_a_list_that_cannot_be_read(tmp_path: Path, write: Callable[[Path], object], message: str) -> None:
     write(tmp_path / "list")
     with pytest.raises(InputError) as caught:
-        read_list(str(tmp_path / "list"))
+        list(read_list(str(tmp_path / "list")))
     assert caught.value.message == f"{tmp_path / 'list'}: {message}"
 
 

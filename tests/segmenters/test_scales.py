@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,11 @@ from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.rle import decode
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
+from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.scales import ScaledCandidates, is_scaled, merge_scales
 from segment_duo.segmenters.sam2.segments import Segment, inclusive_box
 from segment_duo.types import AutoParameters
 from tests.engine_stock import small_predictor
-
-WINDOW = 512
 
 
 def segment(x0: int, y0: int, x1: int, y1: int, iou: float = 0.9) -> Segment:
@@ -33,41 +33,47 @@ def rectangles(segments: list[Segment]) -> set[tuple[int, int, int, int]]:
     return found
 
 
-def test_a_small_object_of_both_is_the_native_one_and_a_large_one_the_whole_pictures() -> None:
-    small, finer = segment(10, 10, 50, 50), segment(11, 10, 50, 51)
-    large, cut = segment(100, 100, 600, 600), segment(110, 110, 590, 600)
-    kept, split = merge_scales([small, large], [finer, cut], WINDOW)
-    assert rectangles(kept) == rectangles([finer, large])
-    assert split == 0
+def test_of_one_object_seen_at_both_scales_the_native_mask_stays_unless_the_other_is_clearly_better() -> None:
+    coarse, fine = segment(10, 10, 50, 50), segment(11, 10, 50, 51)
+    assert rectangles(merge_scales([coarse], [fine], 0.5)) == rectangles([fine])
+    sure = segment(10, 10, 50, 50, iou=0.96)
+    assert rectangles(merge_scales([sure], [fine], 0.5)) == rectangles([sure])
 
 
 def test_a_pile_taken_for_one_object_gives_way_to_what_fills_it() -> None:
-    pile = segment(0, 0, 120, 60)
+    pile = segment(0, 0, 120, 60, iou=0.8)
     grains = [segment(0, 0, 55, 60), segment(60, 0, 118, 60)]
-    kept, split = merge_scales([pile], grains, WINDOW)
-    assert rectangles(kept) == rectangles(grains)
-    assert split == 1
-    # One grain alone says nothing about the rest of it.
-    assert len(merge_scales([pile], grains[:1], WINDOW)[0]) in (1, 2)
+    assert rectangles(merge_scales([pile], grains, 0.5)) == rectangles(grains)
 
 
-def test_what_only_one_scale_found_stays_and_part_of_something_larger_goes() -> None:
-    plate, part = segment(0, 0, 1500, 1500), segment(100, 100, 500, 560)
+def test_what_only_one_scale_found_stays_and_parts_of_something_larger_go() -> None:
+    plate, part = segment(0, 0, 1500, 1500), segment(100, 100, 500, 560, iou=0.7)
     speck = segment(1700, 1700, 1710, 1712)
-    kept, _ = merge_scales([plate], [part, speck], WINDOW)
-    assert rectangles(kept) == rectangles([plate, speck])
-    assert rectangles(merge_scales([], [speck], WINDOW)[0]) == rectangles([speck])
-    assert rectangles(merge_scales([plate], [], WINDOW)[0]) == rectangles([plate])
+    assert rectangles(merge_scales([plate], [part, speck], 0.5)) == rectangles([plate, speck])
+    assert rectangles(merge_scales([], [speck], 0.5)) == rectangles([speck])
+    assert rectangles(merge_scales([plate], [], 0.5)) == rectangles([plate])
+
+
+def test_nested_masks_stay_as_long_as_nobody_asks() -> None:
+    grain, precipitate, beside = segment(0, 0, 100, 100), segment(20, 20, 40, 40, iou=0.8), segment(90, 0, 190, 100)
+    together = [grain, precipitate, beside]
+    assert without_nested(together, 1.0) == together
+    assert without_nested(together, 0.5) == [grain, beside]  # a tenth in common is a neighbour
+    assert without_nested(together, 0.05) == [grain]
+    assert without_nested([precipitate, grain], 0.5, np.array([1.0, 0.5])) == [precipitate]
+    empty = replace(grain, mask=CroppedMask(np.zeros((0, 0), dtype=bool), 0, 0))
+    assert without_nested([empty, beside], 0.5) == [beside]
 
 
 @pytest.mark.parametrize(
     ("fields", "size", "scaled"),
     [
         ({}, (600, 600), False),
-        ({"scale": "both"}, (600, 600), True),
+        ({"scale": "both"}, (660, 600), True),
+        ({"scale": "both"}, (640, 640), False),
         ({"scale": "both"}, (512, 400), False),
-        ({"scale": "both", "tile": 300}, (600, 600), False),
-        ({"scale": "both", "crop_n_layers": 1}, (600, 600), False),
+        ({"scale": "both", "tile": 300}, (700, 600), False),
+        ({"scale": "both", "crop_n_layers": 1}, (700, 600), False),
     ],
 )
 def test_two_scales_are_for_pictures_larger_than_the_models_input(
@@ -80,7 +86,7 @@ def test_two_scales_are_for_pictures_larger_than_the_models_input(
 def test_a_run_at_both_scales_says_so_and_its_candidates_answer_the_next() -> None:
     predictor = small_predictor()
     side = predictor.model.image_size
-    pixels = np.random.default_rng(0).integers(0, 255, (side + 60, side + 90, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (side + 60, side * 3 // 2, 3), dtype=np.uint8)
     parameters = AutoParameters(
         points_per_side=4, scale="both", pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=0.9
     )

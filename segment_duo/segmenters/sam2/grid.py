@@ -16,6 +16,7 @@ from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive, screened
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, Margins, lowest_level
+from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.nms import suppress
 from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
@@ -412,7 +413,15 @@ class GridRun:
         return segments
 
     def records(self, segments: Sequence[Segment]) -> tuple[Mask, ...]:
+        """What is returned of the segments of all crops, tiles and scales: without nested ones, numbered in their order."""
         start = time.perf_counter()
+        limit = self.parameters.containment_thresh
+        if limit < 1:
+            before, segments = len(segments), without_nested(segments, limit)
+            if len(segments) < before:
+                self.notes.append(
+                    f"{before - len(segments)} masks that lay in better ones were dropped; stock sam2 keeps them"
+                )
         masks = tuple(record(s, i, self.height, self.width) for i, s in enumerate(segments))
         self.clock.add("rle", start)
         return masks

@@ -1,0 +1,148 @@
+"""What one task of a batch asks before an image and writes after it.
+
+Every image ends up in a manifest once: what an earlier task finished is left out; the one image it had in hand when it was killed is looked
+at (was its set saved after all?), and given up when two processes died over it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segment_duo.batch import Outcome, Request, Watch, segment_one
+from segment_duo.batches.hashes import path_hash
+from segment_duo.batches.history import TRIES, History, read_history
+from segment_duo.batches.manifest import Ended, Manifest, Record
+from segment_duo.batches.shards import Shard
+from segment_duo.batches.stopping import Stopping
+from segment_duo.errors import ProcessDied
+from segment_duo.provenance import parameters_record
+from segment_duo.session import Session
+from segment_duo.types import ImageRef, ModelIdentity
+
+_JOB = {
+    "job": "SLURM_JOB_ID",
+    "array": "SLURM_ARRAY_JOB_ID",
+    "task": "SLURM_ARRAY_TASK_ID",
+    "restarts": "SLURM_RESTART_COUNT",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Description:
+    """Which batch this is: two commands are of one batch when all of this is the same."""
+
+    command: str
+    model: ModelIdentity
+    request: Request
+    out: str
+
+    def record(self) -> dict[str, Any]:
+        """JSON values."""
+        asked = self.request
+        size = asked.pixel_size
+        return {
+            "command": self.command,
+            "model": self.model.id,
+            "model_sha256": self.model.weights_sha256,
+            "parameters": parameters_record(asked.parameters) if asked.parameters else None,
+            "page": asked.page,
+            "banner": asked.banner,
+            "pixel_size": [size.x_nm, size.y_nm] if size else None,
+            "suffix": asked.suffix,
+            "out": self.out,
+        }
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Ledger:
+    """Without a folder it only keeps to the shard and the signals."""
+
+    def __init__(self, folder: Path | None, what: Description, shard: Shard | None, stopping: Stopping) -> None:
+        """Reads what is in the folder and writes nothing yet. Raises as :func:`read_history` does."""
+        self.shard = shard
+        self.stopping = stopping
+        self.resumed = 0
+        self._folder = folder
+        self._what = what
+        self._history = read_history(folder, what.digest, shard) if folder is not None else History()
+        self._manifest: Manifest | None = None
+
+    def open(self, *, images: int | None, given: int | None) -> None:
+        """Begin this task's file. ``images``: how many are this task's, done ones included; ``given``: all that were named; None: not known."""
+        if self._folder is None:
+            return
+        name = f"shard-{self.shard.index}-of-{self.shard.count}" if self.shard else "all"
+        header: dict[str, Any] = {"batch": self._what.digest, **self._what.record()}
+        header |= {"shard": str(self.shard) if self.shard else None, "images": images, "given": given}
+        header |= {"host": os.uname().nodename, "pid": os.getpid()} | _slurm(os.environ)
+        self._manifest = Manifest(self._folder, name, header)
+
+    def ours(self, ref: ImageRef) -> bool:
+        """Whether the image is of this task's shard."""
+        return self.shard is None or self.shard.has(str(ref))
+
+    def settled(self, ref: ImageRef) -> bool:
+        """Whether an earlier task (or this one) finished the image; such images are counted as ``resumed``."""
+        known = path_hash(str(ref)) in self._history.settled
+        self.resumed += known
+        return known
+
+    def since(self, ref: ImageRef) -> float | None:
+        """When an earlier task began the image, if that task ended without a word about it; seconds since the epoch."""
+        doubt = self._history.doubts.get(str(ref))
+        return doubt.since if doubt else None
+
+    def dead(self, ref: ImageRef) -> ProcessDied | None:
+        """The error of an image over which processes keep dying."""
+        doubt = self._history.doubts.get(str(ref))
+        return died(str(ref)) if doubt and doubt.deaths >= TRIES else None
+
+    def one(self, ref: ImageRef, request: Request, *, session: Session, watch: Watch | None = None) -> Outcome:
+        """Do one image in this process and note it."""
+        dead = self.dead(ref)
+        if dead is not None:
+            outcome = Outcome(ref, "failed", error=dead)
+        else:
+            self.begin(ref)
+            try:
+                outcome = segment_one(ref, request, session=session, watch=watch, since=self.since(ref))
+            except BaseException:
+                if self._manifest is not None:
+                    self._manifest.drop(str(ref))
+                raise
+        self.note(Record.of(outcome, automatic=request.parameters is not None))
+        return outcome
+
+    def begin(self, ref: ImageRef, *, sent: bool = False) -> None:
+        if self._manifest is not None:
+            self._manifest.begin(str(ref), sent=sent)
+
+    def note(self, record: Record) -> None:
+        if self._manifest is not None:
+            self._manifest.note(record)
+
+    def close(self, ended: Ended) -> None:
+        if self._manifest is not None:
+            self._manifest.close(ended)
+            self._manifest = None
+
+
+def died(image: str) -> ProcessDied:
+    """The error of an image that killed two processes."""
+    return ProcessDied(
+        f"{image}: the process that worked on it died, {TRIES} times",
+        "Too little memory for this image, or a file that no reader survives? Try it alone: segduo auto IMAGE",
+    )
+
+
+def _slurm(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[variable] for name, variable in _JOB.items() if variable in environ}

@@ -1,0 +1,5 @@
+"""Fixtures of these tests."""
+
+from .toy import toy
+
+__all__ = ["toy"]

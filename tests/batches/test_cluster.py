@@ -1,0 +1,67 @@
+"""``--cluster`` with a real Dask scheduler and real worker processes: killed, poisoned, interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from segment_duo.batches.summary import summarize
+from tests.engine_fixtures import wait_for
+
+from .toy import HOLD, POISON, ToyShell
+
+pytestmark = pytest.mark.timeout(900)  # worker processes start slowly on a loaded machine
+
+
+def test_a_killed_worker_loses_nothing_and_a_poison_image_is_named(toy: ToyShell) -> None:
+    for number in range(8):
+        toy.draw(f"{number}.png")
+    toy.draw("hold.png", HOLD)
+    toy.draw("poison.png", POISON)
+    running = toy.start("auto", "images", "images/0.png", "--cluster", "local:3", "--manifest", "m")
+    (worker,) = wait_for(toy.holders, 280)
+    os.kill(worker, signal.SIGKILL)
+    toy.go_on()
+    out, err = running.communicate(timeout=280)
+    assert running.returncode == 8, err
+    assert "poison.png: the process that worked on it died" in err
+    names = [*(f"{number}.pkl" for number in range(8)), "hold.pkl"]
+    assert toy.sets() == names
+    assert sorted(line.rpartition("/")[2] for line in out.splitlines()) == names
+    now = summarize(toy.folder / "m")
+    assert (now.done, now.by_error(), now.repeated) == (9, {"process-died": 1}, 0)
+
+
+def test_ctrl_c_cancels_all_and_the_next_run_goes_on(toy: ToyShell) -> None:
+    toy.draw("0.png")
+    for number in range(1, 6):
+        toy.draw(f"{number}.png", HOLD)
+    running = toy.start("auto", "images", "--cluster", "local:1", "--manifest", "m")
+    (worker,) = wait_for(toy.holders, 280)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=280)
+    assert running.returncode == 130, err
+    wait_for(lambda: not alive(worker), 60)
+    before = toy.sets()
+    assert len(before) <= 1
+    toy.go_on()
+    toy.run("auto", "images", "--manifest", "m").ok()
+    assert toy.sets() == [f"{number}.pkl" for number in range(6)]
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_a_scheduler_that_is_not_there_is_named(toy: ToyShell) -> None:
+    toy.draw("0.png")
+    wrong = toy.run("auto", "images", "--cluster", "local:none")
+    assert (wrong.code, "local:4" in wrong.stderr) == (2, True)
+    away = toy.run("auto", "images", "--cluster", "tcp://127.0.0.1:9")
+    assert (away.code, "no Dask scheduler answers" in away.stderr) == (3, True), away.stderr
