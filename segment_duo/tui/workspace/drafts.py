@@ -42,6 +42,8 @@ class Drafts:
         )
 
         def failed(error: SegduoError) -> None:
+            if self.desk.message.tone == "error":
+                return  # a save that failed says the same, and more
             self.desk.say(
                 f"The draft cannot be written ({error.message}). Save often, or elsewhere: Ctrl+S.", "warning"
             )
