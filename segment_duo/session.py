@@ -28,6 +28,7 @@ from segment_duo.errors import (
     SegduoError,
 )
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
+from segment_duo.library.sequences import SequenceSets
 from segment_duo.library.versions import version_hint
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from segment_duo.config import Config, Resolved
     from segment_duo.engine.api import Engine
     from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
+    from segment_duo.images.sequences import FrameSequence
     from segment_duo.models.registry import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.stores.base import Store
@@ -113,6 +115,7 @@ class Session:
         self._stores: dict[StoreKind, Store] = {}
         self._notify = notify
         self.sets = SavedSets(self.config, self.paths, self.store, out=out, tell=self._tell)
+        self.sequences = SequenceSets(self.sets, self.store, self.paths, max_pixels=self.config.max_pixels)
         self._engine: Engine | None = None
         self._lock = threading.RLock()
         # The engine may ask for the pixels of an image again; whoever works on it still holds it.
@@ -234,6 +237,15 @@ class Session:
         if data.facts.pages > 1 and page == 0:
             self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0)")
         image = OpenImage(ref, data, image_id(data.pixels))
+        self._images[image.image_id] = image
+        return image
+
+    def open_frame(self, sequence: FrameSequence, ref: ImageRef, number: int) -> OpenImage:
+        """One frame of an open sequence, whose reference is ``ref``; raises as :meth:`FrameSequence.frame` does."""
+        from segment_duo.engine.protocol import image_id
+
+        data = sequence.frame(number)
+        image = OpenImage(dataclasses.replace(ref, frame=number), data, image_id(data.pixels))
         self._images[image.image_id] = image
         return image
 

@@ -231,11 +231,15 @@ def plain_json(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """What is known of a file without decoding its masks (and without NumPy)."""
+    """What is known of a file without decoding its masks (and without NumPy).
+
+    ``count``: masks; of a sequence set objects, and ``frames`` how many it holds, which is None for sets of one image.
+    """
 
     count: int
     provenance: Provenance
     generation: Literal["segment_duo", "web", "records"]
+    frames: int | None = None
 
 
 def peek(data: bytes, *, name: str = "") -> Peek:
