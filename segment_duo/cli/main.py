@@ -26,6 +26,7 @@ from segment_duo.cli import (
     point,
     sets,
     show,
+    track,
     train,
     tui,
 )
@@ -60,7 +61,7 @@ def _program(
         demo.greet()
 
 
-for module in (auto, point, embed):
+for module in (auto, point, track, embed):
     module.register(app, panel="Segment")
 for module in (ls, info, show, measure, compare, tui):
     module.register(app, panel="Look")

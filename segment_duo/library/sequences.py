@@ -66,13 +66,17 @@ class SequenceSets:
 
     # -- writing ----------------------------------------------------------------------------------------------------------
 
-    def writer(self, ref: ImageRef, head: SequenceHead, *, restart: bool = False) -> SequenceWriter:
+    def writer(
+        self, ref: ImageRef, head: SequenceHead, *, restart: bool = False, must_resume: bool = False
+    ) -> SequenceWriter:
         """A set that grows: what an earlier run with the same head left, or a new one.
 
         Args:
             restart: forget what the earlier run left.
+            must_resume: no new one.
 
         Raises:
+            NotFound: no earlier run left anything, but ``must_resume``.
             StoreError: it cannot be written, or another run is writing it.
         """
         part = self._part(ref, head)
@@ -83,6 +87,10 @@ class SequenceSets:
                 return SequenceWriter.resume(part)
             except MaskFileError:  # killed before its head was whole
                 part.unlink()
+        if must_resume:
+            raise NotFound(
+                f"{ref}: no run with these options was broken off", "Without --resume the same command begins one."
+            )
         return SequenceWriter.create(part, head)
 
     def _part(self, ref: ImageRef, head: SequenceHead) -> Path:
@@ -114,6 +122,12 @@ class SequenceSets:
             version = save_version(store, folder, ref.stem, suffix, part.read_bytes())
         part.unlink(missing_ok=True)
         return SavedSequence(str(ImageRef(kind, version.path)), version)
+
+    def on_disk(self, ref: ImageRef, version: Version) -> Path | None:
+        """Where the file of a version is on this machine; None on a server."""
+        kind, _ = self._sets.folder(ref)
+        store = self._store(kind)
+        return store.on_disk(version.path) if isinstance(store, LocalStore) else None
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 

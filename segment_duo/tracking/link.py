@@ -99,7 +99,7 @@ class Linker:
 
     height: int
     width: int
-    parameters: LinkParameters = LinkParameters()
+    parameters: LinkParameters = field(default_factory=LinkParameters)
     next_id: int = 1
     _step: int = 0
     _tracks: list[_Track] = field(default_factory=list)
