@@ -13,7 +13,7 @@ from segment_duo.cli.options import IMAGE_PANEL, BannerOption, MaxPixelsOption, 
 from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
-    from segment_duo.follow import OpenSequence
+    from segment_duo.sequences import OpenSequence
     from segment_duo.session import Session
 
 FrameTimeOption = Annotated[
@@ -60,7 +60,7 @@ class SequenceOptions(Bundle):
             UsageError: an option that cannot be read, or does not fit the sequence.
             NotFound, ImageError: it cannot be had.
         """
-        from segment_duo.follow import Opening, open_sequence
+        from segment_duo.sequences import Opening, open_sequence
 
         opening = Opening(
             frames=self.frames,

@@ -27,7 +27,7 @@ from segment_duo.cli.sequence_options import SequenceOptions
 from segment_duo.errors import SegduoError, UsageError
 
 if TYPE_CHECKING:
-    from segment_duo.follow import Followed, OpenSequence, Progress
+    from segment_duo.sequences import Followed, OpenSequence, Progress
     from segment_duo.session import Session
 
 LINK_PANEL = "Linking"
@@ -112,7 +112,7 @@ def track(
 
       segduo track 'slices/*.tif' --link --model watershed --json
     """
-    from segment_duo.follow import LinkRequest
+    from segment_duo.sequences import LinkRequest
     from segment_duo.tracking.link import LinkParameters
 
     if not (auto or link):
@@ -165,7 +165,7 @@ class _Run:
             note(f"{opened.ref}: {warning}")
 
     def link(self, request: Any, notices: list[str]) -> None:
-        from segment_duo.follow import link
+        from segment_duo.sequences import link
 
         began = time.monotonic()
         with self._watched() as on_frame:

@@ -6,7 +6,8 @@
 2. Each track that is still open is moved to where it should be now, by the drift and its own motion in its last sightings.
 3. A track and a mask are a pair when they overlap there or are near; the cost grows with distance, lack of overlap and change of area.
 4. The cheapest assignment of all pairs together (Hungarian method, ``scipy.optimize.linear_sum_assignment``), group by group.
-5. A new mask that lies mostly in an object of the last frame is split off from it; an object that ends inside a mask has merged with it.
+5. A new mask that lies mostly in an object of the last frame is split off from it; an object that ends inside a mask has merged with it. Parts that
+   moved apart at once lie there with a fifth of their pixels, but their areas add up to the whole's.
 
 Only the last frames are remembered, so memory does not grow with the film, and a run that was broken off goes on from the frames it had written:
 :meth:`Linker.replay` brings it to the same state.
@@ -33,6 +34,10 @@ _NEW = 1.0
 _GAP_COST = 0.08
 """Cost of each frame in which a track was not seen, so that those just seen come first."""
 _AREA_WEIGHT = 0.25
+_PARTLY = 0.2
+"""Share of a part's pixels in the whole that does when the areas add up."""
+_ADDS_UP = (0.75, 1.3)
+"""The parts' area together, by the whole's."""
 _LARGEST_CHANGE = 3.0
 """Factor of area from one sighting to the next, beyond which it is another object (times itself for every frame of a gap)."""
 _DRIFT_SIDE = 512
@@ -123,13 +128,13 @@ class Linker:
         pairs = self._pairs(moved, masks, found)
         owner = _assigned(pairs, len(self._tracks), len(masks))
         ids = [self._tracks[owner[j]].id if j in owner else -1 for j in range(len(masks))]
-        events = self._splits(frame, masks, moved, owner, ids)
+        events = self._splits(frame, masks, found, moved, owner, ids)
         for j, one in enumerate(ids):
             if one < 0:
                 ids[j] = self.next_id
                 self.next_id += 1
         events = self._named(events, ids)
-        events += self._ends(frame, masks, moved, owner, ids)
+        events += self._ends(frame, masks, found, moved, owner, ids)
         self._keep(masks, found, ids)
         return Linked(tuple(ids), tuple(events))
 
@@ -202,6 +207,7 @@ class Linker:
         self,
         frame: int,
         masks: Sequence[CroppedMask],
+        found: Sequence[tuple[float, float, int]],
         moved: Sequence[tuple[float, float, int, int]],
         owner: dict[int, int],
         ids: Sequence[int],
@@ -213,20 +219,26 @@ class Linker:
             if ids[j] >= 0:
                 continue
             shares = [
-                (overlap(self._tracks[i].mask, mask, *moved[i][2:]) / mask.area, i)
+                (overlap(self._tracks[i].mask, mask, *moved[i][2:]) / found[j][2], i)
                 for i in goes_on
                 if _near(self._tracks[i].mask, mask, *moved[i][2:])
             ]
-            if shares and max(shares)[0] >= self.parameters.share:
+            if shares and max(shares)[0] >= _PARTLY:
                 parts.setdefault(max(shares)[1], []).append(j)
         events = []
         for i, new in parts.items():
-            kept = goes_on[i]
-            inside = overlap(self._tracks[i].mask, masks[kept], *moved[i][2:]) / masks[kept].area
+            whole, kept = self._tracks[i], goes_on[i]
+            inside = overlap(whole.mask, masks[kept], *moved[i][2:]) / found[kept][2]
+            if inside < self.parameters.share:
+                continue
+            sure = [
+                j for j in new if overlap(whole.mask, masks[j], *moved[i][2:]) >= self.parameters.share * found[j][2]
+            ]
             # Beside an object that is as large as before, a new one is not a part of it.
-            together = masks[kept].area + sum(masks[j].area for j in new)
-            if inside >= self.parameters.share and together <= 1.5 * self._tracks[i].area:
-                events.append(Event(frame, "split", (self._tracks[i].id,), (kept, *new)))
+            if _adds_up([found[j][2] for j in (kept, *new)], whole.area) and found[kept][2] < whole.area / 1.1:
+                sure = new
+            if sure and found[kept][2] + sum(found[j][2] for j in sure) <= 1.5 * whole.area:
+                events.append(Event(frame, "split", (whole.id,), (kept, *sure)))
         return events
 
     @staticmethod
@@ -237,6 +249,7 @@ class Linker:
         self,
         frame: int,
         masks: Sequence[CroppedMask],
+        found: Sequence[tuple[float, float, int]],
         moved: Sequence[tuple[float, float, int, int]],
         owner: dict[int, int],
         ids: Sequence[int],
@@ -254,8 +267,15 @@ class Linker:
                 for j in owner
                 if _near(track.mask, masks[j], *moved[i][2:])
             ]
-            if shares and max(shares)[0] >= self.parameters.share:
-                merged.setdefault(max(shares)[1], []).append(track.id)
+            share, j = max(shares, default=(0.0, -1))
+            other = self._tracks[owner[j]] if share else None
+            if share >= self.parameters.share or (
+                share >= _PARTLY
+                and other is not None
+                and _adds_up([track.area, other.area], found[j][2])
+                and found[j][2] > 1.1 * other.area
+            ):
+                merged.setdefault(j, []).append(track.id)
             else:
                 lost.append(track.id)
         for j, others in merged.items():
@@ -326,6 +346,10 @@ def overlap(a: CroppedMask, b: CroppedMask, dx: int = 0, dy: int = 0) -> int:
     inside_a = a.pixels[y0 - top : y1 - top, x0 - left : x1 - left]
     inside_b = b.pixels[y0 - b.top : y1 - b.top, x0 - b.left : x1 - b.left]
     return int((inside_a & inside_b).sum())
+
+
+def _adds_up(parts: Sequence[int], whole: int) -> bool:
+    return _ADDS_UP[0] * whole <= sum(parts) <= _ADDS_UP[1] * whole
 
 
 def _near(a: CroppedMask, b: CroppedMask, dx: int, dy: int) -> bool:

@@ -41,14 +41,18 @@ class _Particle:
     vx: float = 0.0
     vy: float = 0.0
     growth: float = 0.0
-    partner: int = 0
-    """Id of the particle that it sticks to; it moves with it."""
-    ends: int = 10**9
+    lobes: list[tuple[float, float, float]] = field(default_factory=list)
+    """Particles that stuck to it: where from its middle, and their radius."""
 
-    def outline(self) -> npt.NDArray[np.float64]:
+    @property
+    def reach(self) -> float:
+        return max([self.radius, *(float(np.hypot(x, y)) + r for x, y, r in self.lobes)])
+
+    def outlines(self) -> Iterator[npt.NDArray[np.float64]]:
         t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
         rim = 1 + sum(a * np.cos((k + 2) * t + p) for k, (a, p) in enumerate(self.waves))
-        return np.stack([self.x + self.radius * rim * np.cos(t), self.y + self.radius * rim * np.sin(t)], axis=1)
+        for x, y, radius in [(0.0, 0.0, self.radius), *self.lobes]:
+            yield np.stack([self.x + x + radius * rim * np.cos(t), self.y + y + radius * rim * np.sin(t)], axis=1)
 
 
 GROWTH_LOOK = Look(
@@ -140,53 +144,59 @@ class _Stage:
 
     def _free(self, one: _Particle, x: float, y: float, *, gap: float = 4.0) -> bool:
         return all(
-            (x - o.x) ** 2 + (y - o.y) ** 2 > (1.12 * (one.radius + o.radius) + gap) ** 2
+            (x - o.x) ** 2 + (y - o.y) ** 2 > (1.12 * (one.reach + o.reach) + gap) ** 2
             for o in self.particles
             if o is not one
         )
 
     def split(self, frame: int) -> None:
-        """A large particle becomes two halves beside each other."""
+        """A large particle becomes two beside each other, with its area together; the larger part keeps the id."""
         for one in sorted(self.particles, key=lambda p: -p.radius):
+            if one.lobes or one.radius <= 11 or self._used(one):
+                continue
             angle = self.rng.uniform(0, np.pi)
-            small = one.radius * 0.68
             ux, uy = np.cos(angle), np.sin(angle)
-            apart = 1.1 * small + 1.5
-            child = _Particle(
-                1 + max([p.id for p in self.particles] + [c for _, _, c in self.splits] + [m for _, m, _ in self.merges]),
-                one.x + apart * ux, one.y + apart * uy, small, one.waves, one.vx, one.vy,
-            )  # fmt: skip
-            x, y = one.x - apart * ux, one.y - apart * uy
-            others = [p for p in self.particles if p is not one]
-            clear = all(
-                (px - o.x) ** 2 + (py - o.y) ** 2 > (1.12 * (small + o.radius) + 3) ** 2
-                for px, py in ((child.x, child.y), (x, y))
-                for o in others
-            )
-            if clear and one.radius > 11 and all(one.id not in ids for _, *ids in self.splits):
-                one.x, one.y, one.radius, one.growth = x, y, small, 0.0
+            large, small = one.radius * 0.64**0.5, one.radius * 0.36**0.5
+            apart = 1.1 * (large + small) + 2.5
+            places = [(one.x - 0.36 * apart * ux, one.y - 0.36 * apart * uy, large)]
+            places.append((one.x + 0.64 * apart * ux, one.y + 0.64 * apart * uy, small))
+            if all(
+                (x - o.x) ** 2 + (y - o.y) ** 2 > (1.12 * (radius + o.reach) + 3) ** 2
+                for x, y, radius in places
+                for o in self.particles
+                if o is not one
+            ):
+                child = _Particle(self._next(), *places[1], one.waves, one.vx, one.vy)
+                (one.x, one.y, one.radius), one.growth = places[0], 0.0
                 self.particles.append(child)
                 self.splits.append((frame, one.id, child.id))
                 return
 
     def merge(self, frame: int) -> None:
-        """The two nearest particles become one with their area together, around their middle."""
+        """The two nearest particles stick together; the larger one's id stays."""
         pairs = [
             ((a.x - b.x) ** 2 + (a.y - b.y) ** 2, a, b)
             for i, a in enumerate(self.particles)
             for b in self.particles[:i]
+            if not (self._used(a) or self._used(b))
         ]
-        used = {one for _, *ids in (*self.splits, *self.merges) for one in ids}
         for _, a, b in sorted(pairs, key=lambda pair: pair[0]):
-            if a.id in used or b.id in used:
-                continue
             keep, gone = (a, b) if a.radius >= b.radius else (b, a)
-            weight = gone.radius**2 / (keep.radius**2 + gone.radius**2)
-            keep.x, keep.y = keep.x + weight * (gone.x - keep.x), keep.y + weight * (gone.y - keep.y)
-            keep.radius, keep.growth = float(np.hypot(keep.radius, gone.radius)), 0.0
+            dx, dy = gone.x - keep.x, gone.y - keep.y
+            nearer = 0.9 * (keep.radius + gone.radius) / np.hypot(dx, dy)
+            # Both move half of the way.
+            keep.x, keep.y = keep.x + (1 - nearer) / 2 * dx, keep.y + (1 - nearer) / 2 * dy
+            keep.lobes.append((nearer * dx, nearer * dy, gone.radius))
+            keep.growth = 0.0
             self.particles.remove(gone)
             self.merges.append((frame, gone.id, keep.id))
             return
+
+    def _used(self, one: _Particle) -> bool:
+        return any(one.id in ids for _, *ids in (*self.splits, *self.merges))
+
+    def _next(self) -> int:
+        return 1 + max(one for one in (*(p.id for p in self.particles), *(i for _, *ids in self.merges for i in ids)))
 
 
 def _filmed(
@@ -227,11 +237,12 @@ def _filmed(
 
 
 def _drawn(particles: list[_Particle], size: Size) -> Labels:
-    canvas = Canvas(size)
+    canvas, ids = Canvas(size), [0]
     for one in particles:
-        canvas.add(one.outline())
-    ids = np.array([0, *(one.id for one in particles)], np.int32)
-    return ids[canvas.labels()]
+        for outline in one.outlines():
+            canvas.add(outline)
+            ids.append(one.id)
+    return np.array(ids, np.int32)[canvas.labels()]
 
 
 def _photo(

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.errors import Cancelled
+from segment_duo import __version__
+from segment_duo.errors import Cancelled, InputError
 from segment_duo.frames import sequence_of
 from segment_duo.images.frame_range import parse_frames
 from segment_duo.images.sequences import FrameSequence, Reading
@@ -22,6 +23,7 @@ from segment_duo.library.sequences import SavedSequence, sequence_ref
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.filters import MaskFilter
 from segment_duo.masks.filters import apply as matching
+from segment_duo.masks.formats.label_images import masks_of_labels
 from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.provenance import auto_origin, of_sequence, parameters_record, stamped
@@ -31,6 +33,7 @@ from segment_duo.types import AutoParameters, FrameAxes, ImageIdentity, ImageRef
 
 if TYPE_CHECKING:
     from segment_duo.session import Session
+    from segment_duo.tracking.label_stack import LabelStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class OpenSequence:
         origins: Sequence[Origin],
         parameters: dict[str, Any],
         *,
+        operation: str = "track",
         parent: str | None = None,
         notices: Sequence[str] = (),
     ) -> SequenceHead:
@@ -135,7 +139,7 @@ class OpenSequence:
         frames = self.frames
         image = ImageIdentity(str(self.named), frames.sha256, frames.width, frames.height)
         provenance = of_sequence(
-            image, origins, banner=frames.banner, pixel_size=frames.pixel_size, operation="track", parameters=parameters,
+            image, origins, banner=frames.banner, pixel_size=frames.pixel_size, operation=operation, parameters=parameters,
             parent=parent, notices=notices,
         )  # fmt: skip
         stretch = frames.frame(self.numbers[0]).facts.stretch
@@ -257,3 +261,40 @@ def counted(events: Iterable[Event]) -> dict[str, int]:
     for event in events:
         found[event.kind] = found.get(event.kind, 0) + 1
     return found
+
+
+def import_labels(session: Session, sequence: OpenSequence, stack: LabelStack, *, suffix: str = "") -> Followed:
+    """Label images of the frames become a sequence set; a value is an object.
+
+    Raises:
+        InputError: there are not as many label images as frames.
+        MaskFileError: one has another size, or is none.
+    """
+    numbers = sequence.numbers
+    if len(stack) != len(numbers):
+        raise InputError(
+            f"{stack.name} has {len(stack)} label images for {len(numbers)} frames of {sequence.ref}",
+            "Choose the frames with --frames.",
+        )
+    parameters = {"file": stack.name, "format": stack.kind}
+    origin = Origin("import", None, parameters, __version__)
+    head = sequence.head([origin], parameters, operation="import")
+    writer = session.sequences.writer(sequence.named, head)
+    resumed = len(writer.done)
+    try:
+        size = head.size
+        events: dict[int, list[Event]] = {}
+        for event in stack.events():
+            if event.frame < len(numbers):
+                moved = dataclasses.replace(event, frame=numbers[event.frame])
+                events.setdefault(moved.frame, []).append(moved)
+        for position, number in enumerate(numbers):
+            if number not in writer.done:
+                masks = masks_of_labels(stack.frame(position, size))
+                writer.append(
+                    number, [dataclasses.replace(mask, origin=origin) for mask in masks], events.get(number, ())
+                )
+        writer.finish()
+    finally:
+        writer.close()
+    return _saved(session, sequence, writer, resumed, suffix)
