@@ -28,6 +28,10 @@ Direction = Literal["forward", "backward", "both"]
 there back."""
 
 
+LOOKS_BACK = 15
+"""Frames whose results decide what SAM 2.1 finds next, beside the prompted ones; see :attr:`Tracker.looks_back`."""
+
+
 class Frames(Protocol):
     """Frames of one size, read when they are asked for: :class:`segment_duo.images.sequences.FrameSequence`, or what looks like it."""
 

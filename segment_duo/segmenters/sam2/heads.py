@@ -40,6 +40,10 @@ class FrameFeatures:
     width: int
 
     @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (self.coarse, *self.high_res))
+
+    @property
     def tokens(self) -> Tensor:
         """The coarse map as (T, C)."""
         return self.coarse[0].flatten(1).T

@@ -169,7 +169,7 @@ class Predictor:
         return masks, ious
 
     def prompt_tensors(self, group: Sequence[PromptArrays], height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Coordinates (B, N, 2) in model-input pixels and labels (B, N) of prompts of equally many points; corners of boxes come first, as SAM has it."""
+        """Coordinates (B, N, 2) in model-input pixels and labels (B, N) of prompts of equally many points; box corners come first."""
         points = np.stack([np.asarray(p.points, dtype=np.float32).reshape(-1, 2) for p in group])
         labels = np.stack([np.asarray(p.labels).reshape(-1) for p in group])
         if group[0].box is not None:

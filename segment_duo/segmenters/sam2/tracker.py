@@ -55,7 +55,8 @@ class Sam2Tracker(Tracker):
 
     @property
     def nbytes(self) -> int:
-        return sum(memory.nbytes for memory in self._objects.values())
+        last = 0 if self._last is None else self._last[0].nbytes + self._last[1].nbytes
+        return last + sum(memory.nbytes for memory in self._objects.values())
 
     @torch.inference_mode()
     def step(
