@@ -6,7 +6,8 @@
     ├── ModelError                 2   a model is unknown, incomplete or not what it claims to be
     ├── EngineUnavailable          3   no engine answers and none could be started
     ├── EngineFailed               4   the engine answered with a failure, or died
-    │   └── EngineBusy             4   its queue is full
+    │   ├── EngineBusy             4   its queue is full
+    │   └── TrackLost              4   it no longer remembers the objects that are followed
     ├── DropsError                 5   the file server
     │   ├── DropsUnavailable       5   not reachable, or failing: worth a retry, sets are spooled
     │   ├── DropsDenied            5   wrong or missing credentials, forbidden path
@@ -75,6 +76,10 @@ class EngineFailed(SegduoError):
 
 class EngineBusy(EngineFailed):
     slug = "engine-busy"
+
+
+class TrackLost(EngineFailed):
+    slug = "track-lost"
 
 
 class DropsError(SegduoError):

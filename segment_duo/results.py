@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segment_duo.types import Mask, ModelIdentity
+from segment_duo.types import Mask, ModelIdentity, Rle
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,15 @@ class PredictedObject:
     @property
     def best(self) -> Candidate:
         return self.candidates[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedMask:
+    """An object on one frame, as the engine sends it; see :class:`~segment_duo.segmenters.tracking.TrackedObject`."""
+
+    id: int
+    rle: Rle
+    score: float
 
 
 @dataclass(frozen=True, slots=True)

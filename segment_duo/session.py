@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from segment_duo.images.sequences import FrameSequence
     from segment_duo.models.registry import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject
+    from segment_duo.segmenters.asking import OnProgress
+    from segment_duo.segmenters.tracking import Direction, Frames, Known, ObjectPrompt, TrackedFrame
     from segment_duo.stores.base import Store
 
 
@@ -374,6 +376,45 @@ class Session:
         origin = auto_origin(result.model or self.identity, parameters, preset, result.notes)
         masks = (dataclasses.replace(self._ours(mask, image), origin=origin) for mask in result.masks)
         return dataclasses.replace(result, masks=tuple(masks))
+
+    def track(
+        self,
+        frames: Frames,
+        prompts: Sequence[ObjectPrompt],
+        *,
+        direction: Direction = "forward",
+        start: int | None = None,
+        end: int | None = None,
+        known: Known | None = None,
+        on_progress: OnProgress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[TrackedFrame]:
+        """Follow objects through a sequence; frames are read when they are needed, and results come as they are found.
+
+        Args:
+            frames: such as :func:`segment_duo.frames.sequence_of` gives. Coordinates are those of the uncut frames.
+            prompts: at least one for each object.
+            direction: ``both`` gives the frames after an object's first prompt, then those before it.
+            start, end: the frames to answer, ``end`` not included; None for all. An object can have its prompts outside.
+            known: results of a run before. With them frames before ``start`` (backward: from ``end`` on) are not computed again: those next to it are
+                looked up. The first frames then differ slightly from those of an uninterrupted run.
+            on_progress: (phase, done, total); phase ``frames`` counts frames, the others are the engine's within one.
+            cancelled: asked about twice a second.
+
+        Raises:
+            UsageError: the model follows no objects; a stretch without frames; ``known`` with ``both``.
+            PromptError: nothing to follow, or a prompt that is not on its frame.
+            Cancelled: ``cancelled`` said so. What was found before was given already.
+        """
+        from segment_duo.following import Following
+        from segment_duo.segmenters.asking import no_progress
+        from segment_duo.segmenters.base import Capability
+
+        self.model.require(Capability.TRACK)
+        return Following(
+            self.engine(), self.model, frames, prompts, direction=direction, start=start, end=end, known=known,
+            on_progress=on_progress or no_progress, cancelled=cancelled, tell=self._tell,
+        ).frames()  # fmt: skip
 
     @staticmethod
     def _ours(mask: Mask, image: OpenImage | None) -> Mask:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from segment_duo.engine.protocol import (
     AUTO,
     PREDICT,
+    TRACK,
     A,
     AutoEvent,
     AutoRequest,
@@ -28,6 +30,8 @@ from segment_duo.engine.protocol import (
     PredictRequest,
     Q,
     ReleaseReport,
+    TrackEvent,
+    TrackRequest,
 )
 from segment_duo.errors import ModelError
 from segment_duo.models.registry import ModelChoice, split_options, with_options
@@ -111,6 +115,10 @@ class Engine(ABC):
         """Forget one image or all: pixels, embeddings and candidates, in memory and on disk."""
 
     @abstractmethod
+    def hold_track(self, track: str) -> AbstractContextManager[None]:
+        """While the block runs the engine keeps a track; at its end, or with the end of this process, it forgets it."""
+
+    @abstractmethod
     def stop(self) -> None:
         """Stop the engine."""
 
@@ -156,6 +164,21 @@ class Engine(ABC):
         """All masks of an image. See :meth:`call` for ``on_event`` and ``cancelled``."""
         request = AutoRequest(parameters=params, model=self.model_request(model))
         return self.call(AUTO, image_id, request, on_event=on_event, cancelled=cancelled)
+
+    def track(
+        self,
+        image_id: str,
+        request: TrackRequest,
+        *,
+        on_event: Callable[[TrackEvent], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> TrackEvent:
+        """Advance a track by one frame. See :meth:`call`.
+
+        Raises:
+            TrackLost: the engine does not hold this track.
+        """
+        return self.call(TRACK, image_id, request, on_event=on_event, cancelled=cancelled)
 
 
 def engine_model(engine: Engine, named: str | None) -> ModelChoice:

@@ -5,7 +5,8 @@ A call that loses its engine starts it again and repeats the work once; then it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segment_duo.engine import protocol
@@ -144,6 +145,17 @@ class EngineClient(Engine):
         route = protocol.IMAGES if image_id is None else protocol.image_route(image_id)
         answer = self._repeated(lambda: self.wire.request("DELETE", route))
         return ReleaseReport.model_validate_json(answer)
+
+    @contextmanager
+    def hold_track(self, track: str) -> Iterator[None]:
+        def hold() -> ExitStack:
+            # Opened here, so that an engine that is gone is started again.
+            held = ExitStack()
+            held.enter_context(self.wire.hold(protocol.track_route(track)))
+            return held
+
+        with self._repeated(hold):
+            yield
 
     def stop(self) -> None:
         from segment_duo.engine import lifecycle

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from segment_duo import __version__
@@ -113,7 +114,7 @@ class InProcessEngine(Engine):
                     job.cancel()
 
             made = operation.event
-            done = _run(_InlineJob(operation.name, image_id, work(emit), follow))
+            done = _run(_InlineJob(operation.name, image_id, work(emit), follow, cancelled))
             tell(done)
             return cast("A", collector.result(done))
 
@@ -130,6 +131,13 @@ class InProcessEngine(Engine):
     def release(self, image_id: str | None = None) -> ReleaseReport:
         return self._operations.release(image_id)
 
+    @contextmanager
+    def hold_track(self, track: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._operations.release_track(track)
+
     def _with_pixels(self, image_id: str, attempt: Callable[[], T]) -> T:
         try:
             return attempt()
@@ -142,13 +150,24 @@ class InProcessEngine(Engine):
 
 
 class _InlineJob(Job):
-    """A job that runs in the caller's thread; ``follow`` is told of its progress."""
+    """A job that runs in the caller's thread; ``follow`` is told of its progress, ``asked`` says whether to stop."""
 
     def __init__(
-        self, kind: str, image: str, work: Callable[[Job], object], follow: Callable[[Job], None] | None = None
+        self,
+        kind: str,
+        image: str,
+        work: Callable[[Job], object],
+        follow: Callable[[Job], None] | None = None,
+        asked: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(kind, image, "", work)
         self._follow = follow
+        self._asked = asked
+
+    def check(self) -> None:
+        if self._asked is not None and self._asked():
+            self.cancel()
+        super().check()
 
     def progress(self, phase: str, done: int = 0, total: int = 0) -> None:
         super().progress(phase, done, total)

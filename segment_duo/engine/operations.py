@@ -35,8 +35,11 @@ from segment_duo.engine.protocol import (
     PredictResponse,
     Q,
     ReleaseReport,
+    TrackEvent,
+    TrackRequest,
 )
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.engine.tracks import Tracks, step_of, tracked_mask
 from segment_duo.engine.worker import ImageMissing, Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
@@ -58,8 +61,9 @@ if TYPE_CHECKING:
 MIB = 2**20
 PIXELS_SHARE = 4
 LOGITS_SHARE = 32
-"""One part in so many of the memory cache is for pixels and for low-res logits (64 MiB of 2 GiB: 256 logits of an official model, the
-candidates of some 85 clicks); the rest is for embeddings and candidates."""
+TRACKS_SHARE = 8
+"""One part in so many of the memory cache is for pixels, for low-res logits (64 MiB of 2 GiB: 256 logits of an official model, the
+candidates of some 85 clicks) and for objects that are followed (256 MiB: 30 of them); the rest is for embeddings and candidates."""
 
 log = logging.getLogger("segduo.engine")
 
@@ -71,12 +75,13 @@ class Operations:
         config = settings.config
         memory = config.memory_cache_mib * MIB
         self._settings = settings
-        pixels, logits = memory // PIXELS_SHARE, memory // LOGITS_SHARE
+        pixels, logits, tracks = memory // PIXELS_SHARE, memory // LOGITS_SHARE, memory // TRACKS_SHARE
         self._memory_bound = memory
         self._pixels: BoundedLru[str, npt.NDArray[np.uint8]] = BoundedLru(pixels)
         self._logits = LogitsStore(logits)
+        self._tracks = Tracks(tracks)
         self._cache = EmbeddingCache(
-            memory - pixels - logits, settings.paths.embeddings_dir, config.disk_cache_mib * MIB
+            memory - pixels - logits - tracks, settings.paths.embeddings_dir, config.disk_cache_mib * MIB
         )
         self._making = threading.Lock()
         self._models: LoadedModels | None = None
@@ -108,6 +113,9 @@ class Operations:
         count = len(images) if image_id is None else int(image_id[:ID_DIGITS] in images)
         return ReleaseReport(images=count, memory_bytes=pixels + embeddings + logits, disk_bytes=on_disk)
 
+    def release_track(self, track: str) -> None:
+        self._tracks.release(track)
+
     def models(self) -> ModelList:
         paths, config = self._settings.paths, self._settings.config
         default = registry.resolve_model(config, paths).name
@@ -136,7 +144,9 @@ class Operations:
         names = {model.sha256: model.id for model in models.loaded()} if models else {}
         fields: dict[str, Any] = {
             "images": status.held_images(self._pixels, self._cache, names),
-            "memory_cache": status.memory_use(self._memory_bound, self._pixels, self._cache, self._logits.used),
+            "memory_cache": status.memory_use(
+                self._memory_bound, self._pixels, self._cache, self._logits.used + self._tracks.used
+            ),
             "disk_cache": self._cache.disk_use(),
         }
         if models is not None:
@@ -237,6 +247,31 @@ class Operations:
             seconds=time.monotonic() - started,
             notes=run.notes,
             candidates_reused=run.reused,
+            model=model.identity,
+        )
+
+    def track(self, job: Job, image_id: str, request: TrackRequest) -> TrackEvent:
+        started = time.monotonic()
+        choice = self._choose(request.model)
+        choice.require(Capability.TRACK)
+        self._tell_begin(job, image_id, choice)
+        model = self._load(job, choice)
+        pixels = self._pixels.get(image_id)
+        if pixels is None:
+            raise ImageMissing
+        with foreign(choice):
+            tracker = self._tracks.open(request, model)
+            found = tracker.step(pixels, step_of(request), on_progress=job.progress, check=job.check)
+        self._tracks.keep(request.track)
+        if self._cache.where(self._key(image_id, choice)) is None:
+            # Frames come by once: kept, they would push out the images that somebody works on. Clicked ones have an embedding.
+            self._pixels.drop(image_id)
+        height, width = pixels.shape[:2]
+        return TrackEvent(
+            "done",
+            seconds=time.monotonic() - started,
+            objects=tuple(tracked_mask(one, height, width) for one in found),
+            looks_back=tracker.looks_back,
             model=model.identity,
         )
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segment_duo.results import AutoResult, PredictedObject
-from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt
+from segment_duo.results import AutoResult, PredictedObject, TrackedMask
+from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt, Rle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,12 +31,18 @@ PREFIX = "/v1"
 STATUS = f"{PREFIX}/status"
 MODELS = f"{PREFIX}/models"
 IMAGES = f"{PREFIX}/images"
+TRACKS = f"{PREFIX}/tracks"
 STOP = f"{PREFIX}/stop"
 
 
 def image_route(image_id: str, action: str = "") -> str:
     """``/v1/images/{id}`` or ``/v1/images/{id}/{action}``; the actions are the names of :data:`OPERATIONS`."""
     return f"{IMAGES}/{image_id}/{action}" if action else f"{IMAGES}/{image_id}"
+
+
+def track_route(track: str) -> str:
+    """``/v1/tracks/{id}``."""
+    return f"{TRACKS}/{track}"
 
 
 PROTOCOL_HEADER = "Segduo-Protocol"
@@ -141,6 +147,32 @@ class AutoRequest(OperationRequest):
     parameters: AutoParameters = AutoParameters()
 
 
+class FramePrompt(_Message):
+    """An :class:`~segment_duo.segmenters.tracking.ObjectPrompt` of the request's frame."""
+
+    object_id: int = Field(ge=1)
+    prompt: Prompt | None = None
+    mask: Rle | None = None
+    correction: bool = False
+
+
+class TrackRequest(OperationRequest):
+    """One frame of a track; the image is the frame. Fields as in :class:`~segment_duo.segmenters.tracking.TrackStep`.
+
+    ``track``: an id of the client's choice, 32 hexadecimal digits; the engine keeps what it remembers of the objects under it. ``frames``: how
+    many there are in the sequence. ``begin``: the track is new; otherwise one that the engine does not hold is a ``track-lost`` failure.
+    """
+
+    track: str = Field(pattern="^[0-9a-f]{32}$")
+    frames: int = Field(ge=1)
+    frame: int = Field(ge=0)
+    begin: bool = False
+    reverse: bool = False
+    prompts: list[FramePrompt] = Field([], max_length=MAX_PROMPTS)
+    follow: list[int] = Field([], max_length=MAX_PROMPTS)
+    known: dict[int, Rle] = Field({}, max_length=MAX_PROMPTS)
+
+
 class StopRequest(_Message):
     """``only_if_idle``: refuse (engine-busy) while somebody's work runs or waits."""
 
@@ -177,6 +209,15 @@ class AutoEvent(StreamEvent):
     mask: Mask | None = None
     notes: tuple[str, ...] = ()
     candidates_reused: bool = False
+    model: ModelIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEvent(StreamEvent):
+    """One line of a ``track`` stream. The last fields come with ``done``; ``looks_back`` is that of the tracker."""
+
+    objects: tuple[TrackedMask, ...] = ()
+    looks_back: int = 0
     model: ModelIdentity | None = None
 
 
@@ -324,6 +365,16 @@ class AutoCollector:
         return AutoResult(tuple(self._masks), done.notes, done.seconds, done.candidates_reused, done.model)
 
 
+class LastLine:
+    """For streams whose ``done`` event is the whole result."""
+
+    def add(self, event: StreamEvent) -> None:
+        del event
+
+    def result(self, done: Any) -> Any:
+        return done
+
+
 Q = TypeVar("Q", bound=OperationRequest)
 A = TypeVar("A")
 
@@ -368,7 +419,11 @@ AUTO: Operation[AutoRequest, AutoResult] = Operation(
     "auto", AutoRequest, event=AutoEvent, collector=AutoCollector, needs="automatic"
 )
 
-OPERATIONS: tuple[Operation[Any, Any], ...] = (EMBED, PREDICT, AUTO)
+TRACK: Operation[TrackRequest, TrackEvent] = Operation(
+    "track", TrackRequest, event=TrackEvent, collector=LastLine, needs="track"
+)
+
+OPERATIONS: tuple[Operation[Any, Any], ...] = (EMBED, PREDICT, AUTO, TRACK)
 """The table. A new operation is a line here, a handler in ``engine.operations`` and a use case in the session."""
 
 

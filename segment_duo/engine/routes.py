@@ -3,6 +3,7 @@
 GET    /v1/status                       PUT    /v1/images/{id}
 GET    /v1/models                       DELETE /v1/images/{id}, /v1/images
 GET    /v1/images/{id}                  POST   /v1/stop
+GET    /v1/tracks/{id}                  holds a track; it goes when the connection ends
 POST   /v1/images/{id}/NAME             for each operation of the table (``protocol.OPERATIONS``), some of them answered by a stream
 """
 
@@ -158,6 +159,10 @@ def create_app(service: EngineService) -> ASGIApp:
     async def release(image_id: str) -> Response:
         _check_id(image_id)
         return _json(await asyncio.to_thread(compute.release, image_id))
+
+    @app.get(f"{protocol.TRACKS}/{{track}}")
+    async def hold(track: str, request: Request) -> Response:
+        return StreamingResponse(_held(service, track, request), media_type=protocol.NDJSON)
 
     @app.post(protocol.STOP)
     async def stop(body: StopRequest) -> Response:
@@ -319,6 +324,16 @@ async def _lines(service: EngineService, operation: Operation[Q, A], image_id: s
         yield operation.dump(last)
     finally:
         job.cancel()
+
+
+async def _held(service: EngineService, track: str, request: Request) -> AsyncIterator[bytes]:
+    """Holds a track until the client closes the connection or dies. One line at the beginning: from here on the track is held."""
+    try:
+        yield b"{}\n"
+        while not service.stopping and not await request.is_disconnected():
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        service.compute.release_track(track)
 
 
 def _progress_event(made: type[StreamEvent], position: int, phase: str, done: int, total: int) -> StreamEvent:

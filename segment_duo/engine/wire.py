@@ -106,6 +106,21 @@ class Wire:
             # Closing a stream that is not at its end closes the connection: the engine sees it and cancels.
             response.close()
 
+    @contextmanager
+    def hold(self, route: str) -> Iterator[None]:
+        """Keep a connection open while the block runs; the engine sees it end."""
+        with _lost_connections():
+            response = self._session().get(
+                self._address(route), stream=True, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False
+            )
+        try:
+            with _lost_connections():
+                _raise_for(response)
+                next(response.iter_content(chunk_size=1), b"")
+            yield
+        finally:
+            response.close()
+
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._threads, "session", None)
         if session is None:

@@ -31,7 +31,7 @@ from segment_duo.paths import Paths
 from segment_duo.segmenters import external, plugins, watershed
 from segment_duo.segmenters.base import Capability, Option, SegmenterInfo, check_options, fingerprint
 from segment_duo.segmenters.plugins import SAM2, PlugIn
-from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM21, SAM_INPUT, ModelSpec
+from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM21, SAM_INPUT, UNTRAINED_MEMORY, ModelSpec
 from segment_duo.types import Prompt
 
 NANO = "nano"
@@ -123,10 +123,8 @@ class ModelChoice:
         """
         for one in wanted:
             if self.capabilities and one not in self.capabilities:
-                raise UsageError(
-                    f"the model '{self.id}' {_LACKS[one]}",
-                    f"It can: {', '.join(sorted(self.capabilities))}. `segduo models ls` shows what others can.",
-                )
+                can = f"It can: {', '.join(sorted(self.capabilities))}. `segduo models ls` shows what others can."
+                raise UsageError(f"the model '{self.id}' {_LACKS[one]}", _INSTEAD.get(one, can))
 
 
 _LACKS: Mapping[Capability, str] = {
@@ -136,6 +134,11 @@ _LACKS: Mapping[Capability, str] = {
     Capability.AUTOMATIC: "makes no automatic masks",
     Capability.TRACK: "follows no objects",
     Capability.TEXT: "takes no text",
+}
+
+_INSTEAD: Mapping[Capability, str] = {
+    Capability.TRACK: "`segduo track --link` follows objects with any model, by the overlap of its masks from frame to frame; the SAM 2.1 models "
+    "follow them by memory (`segduo models ls`).",
 }
 
 FALLBACK_NOTICE = "Using the small built-in model 'nano'. For better masks: `segduo models pull sam2.1-large` (898 MB)."
@@ -379,7 +382,17 @@ def _nano(paths: Paths) -> KnownModel:
     return KnownModel(
         NANO, "built in, small, trained on synthetic micrographs", "packaged", str(config), checkpoint,
         checkpoint.stat().st_size, file_sha256(checkpoint, paths), licence="Apache-2.0", input_size=_input_size(config),
+        capabilities=_capabilities(config),
     )  # fmt: skip
+
+
+def _capabilities(config: Path) -> frozenset[str]:
+    """What a SAM 2 model with this yaml can; read without loading it."""
+    try:
+        untrained = UNTRAINED_MEMORY in config.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return CAPABILITIES
+    return CAPABILITIES - {Capability.TRACK} if untrained else CAPABILITIES
 
 
 def _input_size(config: Path) -> int:
@@ -439,6 +452,7 @@ def _trained(paths: Paths) -> list[KnownModel]:
                 checkpoint.stat().st_size,
                 sha256,
                 input_size=_input_size(config),
+                capabilities=_capabilities(config),
             )
         )
     return found
@@ -454,6 +468,7 @@ def _custom(paths: Paths, config: str, checkpoint: str) -> KnownModel:
     return KnownModel(
         CUSTOM, f"{weights.name} with {Path(config).name}", "custom", str(Path(config).expanduser()), weights.absolute(),
         weights.stat().st_size, file_sha256(weights, paths), input_size=_input_size(Path(config).expanduser()),
+        capabilities=_capabilities(Path(config).expanduser()),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
     pixels --embed--> Embedding (opaque; bytes, and arrays for the disk) --predict--> candidates of each prompt
                                                                          --automatic--> all masks of the image
-                                                                         --track--> masks frame by frame
+                                                                         --tracker--> masks frame by frame (``tracking``)
 
 A segmenter says what it can (:class:`Capability`) before anything is computed; front ends offer that and nothing else. The engine
 reaches models through this module alone. NumPy arrays cross
@@ -19,13 +19,42 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from segment_duo.errors import PromptError, UsageError
+from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.segmenters.asking import OnProgress, PromptArrays, never, no_progress, unchecked
+from segment_duo.segmenters.tracking import Tracker
 from segment_duo.types import AutoParameters, Mask, Rle
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+__all__ = [
+    "API_VERSION",
+    "EMBEDDINGS",
+    "AutomaticRun",
+    "CandidateMask",
+    "Capability",
+    "DeviceMemoryFull",
+    "EmbedCrop",
+    "Embedding",
+    "Family",
+    "LoadRequest",
+    "OnProgress",
+    "Option",
+    "Prediction",
+    "PromptArrays",
+    "Reusable",
+    "Segmenter",
+    "SegmenterInfo",
+    "Window",
+    "check_options",
+    "cropped_labels",
+    "fingerprint",
+    "never",
+    "no_progress",
+    "unchecked",
+]
 
 API_VERSION = 1
 """Raised when a plug-in made for the version before would be misunderstood."""
@@ -123,41 +152,6 @@ class Reusable(Protocol):
 
     @property
     def nbytes(self) -> int: ...
-
-
-@dataclass(frozen=True, eq=False)
-class PromptArrays:
-    """What asks for one object, in image pixels.
-
-    Attributes:
-        points: float32 (N, 2), x and y; may be empty.
-        labels: int64 (N,), 1 include, 0 exclude.
-        box: XYXY, or None.
-        mask_input: low-res logits float32 (h, w) to refine, or None.
-        multimask_output: three candidates or one; None follows SAM's advice (three for a single point without box or mask input).
-    """
-
-    points: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    box: tuple[float, float, float, float] | None = None
-    mask_input: npt.NDArray[np.float32] | None = None
-    multimask_output: bool | None = None
-
-    def __post_init__(self) -> None:
-        import numpy as np
-
-        if self.box is None and len(self.points) == 0:
-            raise PromptError("a prompt needs a point or a box")
-        if len(self.points) != len(self.labels):
-            raise PromptError("a prompt needs one label per point")
-        if not np.isfinite(self.points).all() or (self.box is not None and not np.isfinite(self.box).all()):
-            raise PromptError("prompt coordinates must be finite numbers")
-
-    @property
-    def wants_multimask(self) -> bool:
-        if self.multimask_output is not None:
-            return self.multimask_output
-        return len(self.points) == 1 and self.box is None and self.mask_input is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,27 +265,11 @@ def _record(mask: CroppedMask, number: int, height: int, width: int) -> Mask:
     )
 
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); the phase names the unit: ``points``, ``tiles`` or ``frames``."""
-
 Window = tuple[int, int, int, int]
 """XYXY in image pixels, ends exclusive."""
 
 EmbedCrop = Callable[[Window, Callable[[], Any]], Any]
 """Given a crop's window and a function that computes its embedding, returns the embedding: the place for a cache."""
-
-
-def no_progress(_phase: str, _done: int, _total: int) -> None:
-    """Nobody asked for progress."""
-
-
-def never() -> bool:
-    """Nobody asked to cancel."""
-    return False
-
-
-def unchecked() -> None:
-    """Nobody asked to cancel, as a check."""
 
 
 class Segmenter:
@@ -367,10 +345,8 @@ class Segmenter:
         """
         raise self._cannot("find all masks of an image")
 
-    def track(
-        self, frames: Iterator[npt.NDArray[np.uint8]], prompts: Mapping[int, Sequence[PromptArrays]]
-    ) -> Iterator[Sequence[CandidateMask]]:
-        """Follow objects through frames, one answer a frame."""
+    def tracker(self, frames: int) -> Tracker:
+        """What follows objects through a sequence of so many frames; one for each sequence."""
         raise self._cannot("follow objects through frames")
 
     def release(self) -> None:

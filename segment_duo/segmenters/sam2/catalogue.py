@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from segment_duo.segmenters.base import Capability
 
 CAPABILITIES: frozenset[str] = frozenset(
-    {Capability.POINTS, Capability.BOX, Capability.MASK_INPUT, Capability.AUTOMATIC}
+    {Capability.POINTS, Capability.BOX, Capability.MASK_INPUT, Capability.AUTOMATIC, Capability.TRACK}
 )
-"""What every SAM 2 model can here. Tracking is not among it yet."""
+"""What every SAM 2 model can here, except that one whose config says :data:`UNTRAINED_MEMORY` does not track."""
+
+UNTRAINED_MEMORY = "memory: untrained"
+"""A line of a model's yaml: its memory attention and memory encoder never saw a film. Models trained from it inherit the line with the file."""
 
 SAM_INPUT = 1024
 """Pixels a side that SAM 2.1 shrinks every image to."""

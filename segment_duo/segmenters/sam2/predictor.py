@@ -82,7 +82,7 @@ class Predictor:
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
         model = self.model
-        batch = _model_input(pixels, model.image_size).to(self.device)
+        batch = model_input(pixels, model.image_size).to(self.device)
         with self.precision():
             _, feats, _, sizes = model._prepare_backbone_features(model.forward_image(batch))
             if model.directly_add_no_mem_embed:
@@ -145,7 +145,7 @@ class Predictor:
     def _decode_group(
         self, embedding: Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        coords, labels = self._prompt_tensors(embedding, group)
+        coords, labels = self.prompt_tensors(group, embedding.height, embedding.width)
         mask_input = None
         if group[0].mask_input is not None:
             stacked = np.stack([np.asarray(p.mask_input, dtype=np.float32) for p in group])
@@ -168,15 +168,15 @@ class Predictor:
             ious.append(s[0])
         return masks, ious
 
-    def _prompt_tensors(self, embedding: Embedding, group: Sequence[PromptArrays]) -> tuple[Tensor, Tensor]:
-        """Coordinates (B, N, 2) in model-input pixels and labels (B, N); box corners come first, as SAM wants them."""
+    def prompt_tensors(self, group: Sequence[PromptArrays], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Coordinates (B, N, 2) in model-input pixels and labels (B, N) of prompts of equally many points; box corners come first."""
         points = np.stack([np.asarray(p.points, dtype=np.float32).reshape(-1, 2) for p in group])
         labels = np.stack([np.asarray(p.labels).reshape(-1) for p in group])
         if group[0].box is not None:
             corners = np.array([p.box for p in group], dtype=np.float32).reshape(-1, 2, 2)
             points = np.concatenate([corners, points], axis=1)
             labels = np.concatenate([np.tile([[2, 3]], (len(group), 1)), labels], axis=1)
-        coords = self.coordinates(torch.from_numpy(points).to(self.device), embedding.height, embedding.width)
+        coords = self.coordinates(torch.from_numpy(points).to(self.device), height, width)
         return coords, torch.from_numpy(labels.astype(np.int32)).to(self.device)
 
     def _finish(self, embedding: Embedding, low_res: Tensor, iou: Tensor, preview: int | None) -> Prediction:
@@ -225,7 +225,7 @@ def _groups(prompts: Sequence[PromptArrays]) -> Iterable[list[int]]:
     return [g[i : i + DECODER_BATCH] for g in groups.values() for i in range(0, len(g), DECODER_BATCH)]
 
 
-def _model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
+def model_input(pixels: npt.NDArray[np.uint8], resolution: int) -> Tensor:
     """float32 (1, 3, resolution, resolution): the operations of ``SAM2Transforms``, in their order.
 
     Without torchvision on purpose: its import takes as long as the encoder of a small model.

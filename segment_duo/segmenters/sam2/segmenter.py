@@ -26,6 +26,7 @@ from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES
 from segment_duo.segmenters.sam2.embedding import Embedding
 from segment_duo.segmenters.sam2.predictor import Predictor
+from segment_duo.segmenters.sam2.tracker import Sam2Tracker
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ class Sam2Segmenter(Segmenter):
             should_cancel=should_cancel,
             candidates=candidates,
         )
+
+    def tracker(self, frames: int) -> Sam2Tracker:
+        return Sam2Tracker(self.predictor, frames)
 
     def release(self) -> None:
         self.predictor.release()
