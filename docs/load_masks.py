@@ -435,7 +435,11 @@ def read_chunks(file: BinaryIO, size: int) -> Iterator[Chunk | dict[str, Any]]:
 def read_frame(file: BinaryIO, chunk: Chunk) -> list[dict[str, Any]]:
     """The records of one frame."""
     file.seek(chunk.offset)
-    data = file.read(chunk.size)
+    return decoded_frame(file.read(chunk.size), chunk)
+
+
+def decoded_frame(data: bytes, chunk: Chunk) -> list[dict[str, Any]]:
+    """The records in the bytes of one frame."""
     if len(data) != chunk.size or zlib.crc32(data) != chunk.checksum:
         raise DamagedMaskFile(f"is damaged in frame {chunk.frame}: its checksum differs")
     return [fields_of(record) for record in records_of([read_object(io.BytesIO(data), len(data), [MAX_OPCODES])])]

@@ -113,6 +113,9 @@ class Followed:
     notices: tuple[str, ...] = ()
 
 
+MOST_NOTES = 8
+"""What the frames' masks had to say, of which a method may say something else in every frame, is kept up to so many sentences."""
+
 OnFrame = Callable[[Progress], None]
 
 
@@ -211,12 +214,13 @@ def link(
                 raise Cancelled("cancelled; the same command goes on from here")
             image = session.open_frame(sequence.frames, sequence.ref, number)
             result = session.auto(image, request.parameters, preset=request.preset, cancelled=cancelled)
-            found += [note for note in result.notes if note not in seen]
-            seen.update(result.notes)
+            if len(found) < MOST_NOTES:
+                found += [note for note in result.notes if note not in seen]
+                seen.update(result.notes)
             masks = [mask for mask in matching(MaskSet(result.masks, head.provenance), request.conditions) if mask.area]
             if not request.overlaps:
                 masks = apart(masks, image.data.facts.cut_height, width)
-            linked = linker.step(number, [_cropped(mask) for mask in masks])
+            linked = linker.step(number, [cropped(mask) for mask in masks])
             masks = [
                 dataclasses.replace(mask, id=one, origin=origin) for mask, one in zip(masks, linked.ids, strict=True)
             ]
@@ -227,7 +231,7 @@ def link(
         writer.finish(found)
     finally:
         writer.close()
-    return _saved(session, sequence, writer, resumed, suffix)
+    return save(session, sequence, writer, resumed, suffix)
 
 
 def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> None:
@@ -239,16 +243,18 @@ def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> N
         linker.next_id = 1 + max((one for chunk in known.chunks for one in chunk.ids), default=0)
         for number in done[-linker.memory :]:
             masks = known.frame(number).masks
-            linker.replay([_cropped(mask) for mask in masks], [mask.id for mask in masks])
+            linker.replay([cropped(mask) for mask in masks], [mask.id for mask in masks])
 
 
-def _cropped(mask: Mask) -> CroppedMask:
+def cropped(mask: Mask) -> CroppedMask:
+    """A mask in its rectangle."""
     from segment_duo.masks.rle import cut_out
 
     return CroppedMask(*cut_out(mask.rle))
 
 
-def _saved(session: Session, sequence: OpenSequence, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:
+def save(session: Session, sequence: OpenSequence, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:
+    """Give a set that is whole its name; ``resumed`` of its frames are an earlier run's."""
     with SequenceSet.open(writer.path) as known:
         frames, objects, events, notices = len(known.frames), len(known.lives()), known.events(), known.notices
     saved = session.sequences.adopt(sequence.named, writer.path, suffix=suffix)
@@ -297,4 +303,4 @@ def import_labels(session: Session, sequence: OpenSequence, stack: LabelStack, *
         writer.finish()
     finally:
         writer.close()
-    return _saved(session, sequence, writer, resumed, suffix)
+    return save(session, sequence, writer, resumed, suffix)

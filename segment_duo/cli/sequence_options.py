@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.options import IMAGE_PANEL, BannerOption, MaxPixelsOption, PixelSizeOption, pixel_size_value
-from segment_duo.errors import UsageError
+from segment_duo.errors import PromptError, UsageError
 
 if TYPE_CHECKING:
+    from segment_duo.sequence_tracking import TrackRequest
     from segment_duo.sequences import OpenSequence
     from segment_duo.session import Session
+    from segment_duo.types import Mask
 
 FrameTimeOption = Annotated[
     str | None,
@@ -71,6 +74,101 @@ class SequenceOptions(Bundle):
             pixel_size=pixel_size_value(self.pixel_size),
         )
         return open_sequence(session, session.reference(text), opening)
+
+
+PROMPT_PANEL = "Objects to follow"
+
+
+@dataclass(frozen=True)
+class PromptOptions(Bundle):
+    """Which objects are followed with the model's memory."""
+
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--point", "-p", metavar="X,Y[,LABEL[,OBJECT]][@FRAME]",
+            help="A point: label 1 includes (default), 0 excludes; object 1 and the first frame where none is named. Repeatable.",
+            rich_help_panel=PROMPT_PANEL,
+        ),
+    ] = None  # fmt: skip
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box", metavar="X0,Y0,X1,Y1[,OBJECT][@FRAME]", help="A box around an object. Repeatable: one object each.",
+            rich_help_panel=PROMPT_PANEL,
+        ),
+    ] = None  # fmt: skip
+    points_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--points", metavar="FILE", help="CSV with points or boxes and their frames.", rich_help_panel=PROMPT_PANEL
+        ),
+    ] = None
+    from_set: Annotated[
+        str | None,
+        typer.Option(
+            "--from-set",
+            metavar="IMAGE[@VERSION]",
+            help="Follow the masks of a saved set.",
+            rich_help_panel=PROMPT_PANEL,
+        ),
+    ] = None
+    frame: Annotated[
+        int | None,
+        typer.Option("--frame", min=0, help="The frame that --from-set is of (default: the set's own).", rich_help_panel=PROMPT_PANEL),
+    ] = None  # fmt: skip
+    direction: Annotated[
+        str,
+        typer.Option("--direction", help="From each prompt forward, backward or both.", rich_help_panel=PROMPT_PANEL),
+    ] = "forward"
+    onto: Annotated[
+        str | None,
+        typer.Option(
+            "--onto", metavar="VERSION", help="Correct this version: only frames from the first prompt on are done again.",
+            rich_help_panel=PROMPT_PANEL,
+        ),
+    ] = None  # fmt: skip
+
+    @property
+    def any(self) -> bool:
+        """Whether a prompt was given."""
+        return any((self.points, self.boxes, self.points_file, self.from_set))
+
+    def request(self, session: Session, *, default_frame: int) -> TrackRequest:
+        """What is to be followed.
+
+        Raises:
+            UsageError, PromptError: something that cannot be read.
+            NotFound, MaskFileError: the set cannot be had.
+        """
+        from segment_duo.frame_prompts import parse_frame_box, parse_frame_file, parse_frame_point
+        from segment_duo.sequence_tracking import TrackRequest
+
+        if self.direction not in ("forward", "backward", "both"):
+            raise UsageError(f"--direction {self.direction!r} is none", "There are forward, backward and both.")
+        if self.frame is not None and self.from_set is None:
+            raise UsageError("--frame goes with --from-set", "A point names its frame: -p x,y@30.")
+        found = [parse_frame_point(text, frame=default_frame) for text in self.points or ()]
+        found += [parse_frame_box(text, number, frame=default_frame) for number, text in enumerate(self.boxes or (), 1)]
+        if self.points_file is not None:
+            try:
+                text = self.points_file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise PromptError(f"{self.points_file}: cannot be read ({error})") from None
+            found += parse_frame_file(text, name=self.points_file.name)
+        masks: tuple[tuple[int, int, Mask], ...] = ()
+        if self.from_set is not None:
+            masks = self._set_masks(session, default_frame)
+        return TrackRequest(tuple(found), masks, self.direction, self.from_set or "")  # type: ignore[arg-type]
+
+    def _set_masks(self, session: Session, default_frame: int) -> tuple[tuple[int, int, Mask], ...]:
+        from segment_duo.cli.chosen import load, parse_choice
+
+        loaded = load(session, parse_choice(session, self.from_set or ""))
+        image = loaded.mask_set.provenance.image
+        own = image.page if image is not None and image.page else default_frame
+        frame = own if self.frame is None else self.frame
+        return tuple((number, frame, mask) for number, mask in enumerate(loaded.mask_set.masks, 1) if mask.area)
 
 
 def _place(text: str) -> tuple[str, int]:

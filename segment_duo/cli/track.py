@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,11 +25,12 @@ from segment_duo.cli.options import (
     open_session,
 )
 from segment_duo.cli.output import emit_json, emit_path, note, progress
-from segment_duo.cli.sequence_options import SequenceOptions
+from segment_duo.cli.sequence_options import PromptOptions, SequenceOptions
 from segment_duo.errors import SegduoError, UsageError
 
 if TYPE_CHECKING:
-    from segment_duo.sequences import Followed, OpenSequence, Progress
+    from segment_duo.sequence_tracking import TrackRequest
+    from segment_duo.sequences import Followed, LinkRequest, OpenSequence, Progress
     from segment_duo.session import Session
 
 LINK_PANEL = "Linking"
@@ -50,7 +53,10 @@ def track(
     parameters: AutoOptions,
     choice: FilterOptions,
     engine: EngineOptions,
-    auto: Annotated[bool, typer.Option("--auto", help="Follow everything that automatic masks find.")] = False,
+    prompts: PromptOptions,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Follow everything that automatic masks find on the first frame.")
+    ] = False,
     link: Annotated[
         bool,
         typer.Option(
@@ -102,7 +108,9 @@ def track(
     Each frame is on the disk before the next begins: after Ctrl-C, a crash or a power loss the same command goes on where it was.
 
     --link makes automatic masks of each frame and links them by overlap and motion; gaps are closed, splits and merges told. --auto with a model
-    that cannot follow objects does the same, and says so.
+    that cannot follow objects, as nano, does the same, and says so. Points, boxes and masks of a saved set need a model that can.
+
+    A file for --points is CSV with a heading: frame,object,x,y,label or frame,object,x0,y0,x1,y1.
 
     [bold]Examples[/bold]
 
@@ -111,28 +119,56 @@ def track(
       segduo track cell.tif --link --frames 10:200:2 --frame-time 0.2s --min-diameter 20nm
 
       segduo track 'slices/*.tif' --link --model watershed --json
+
+      segduo track film.mp4 -m sam2.1-tiny -p 120,88 -p 300,210,1,2@30 --direction both
+
+      segduo track film.mp4 -m sam2.1-tiny --onto 0 -p 130,92,0,1@45
     """
+    from segment_duo.segmenters.base import Capability
+    from segment_duo.sequence_tracking import automatic_masks
     from segment_duo.sequences import LinkRequest
     from segment_duo.tracking.link import LinkParameters
 
-    if not (auto or link):
-        raise UsageError("nothing says what to follow", "Add --auto for everything, or --link for many objects.")
+    conditions = choice.wanted()
     if resume and restart:
         raise UsageError("--resume and --restart contradict each other")
-    conditions = choice.wanted()
+    if link and prompts.any:
+        raise UsageError("--link follows what automatic masks find, not prompts", "Leave out --link, or the prompts.")
+    if not (auto or link or prompts.any):
+        raise UsageError(
+            "nothing says what to follow",
+            "Add --auto for everything, --link for many objects, or -p x,y for one; -p x,y,label,object@frame for more.",
+        )
+    if auto and prompts.onto is not None:
+        raise UsageError("--auto and --onto contradict each other", "Corrections are -p, --box or --points.")
     with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
+        follows = Capability.TRACK in session.model.capabilities
+        if prompts.any:
+            session.model.require(Capability.TRACK)
         opened = reading.open(session, sequence)
+        run = _Run(session, opened, suffix, restart, resume, tables, as_json)
         try:
-            notices = _by_links(session, told=link)
-            request = LinkRequest(
-                parameters=parameters.onto(session.auto_defaults(preset)),
-                preset=preset,
-                conditions=conditions,
-                overlaps=keep_overlaps,
-                link=LinkParameters(max_gap=max_gap, max_distance=max_distance or 0.0, drift=drift),
-            )
-            run = _Run(session, opened, suffix, restart, resume, tables, as_json)
-            run.link(request, notices)
+            wanted = parameters.onto(session.auto_defaults(preset))
+            if link or not (follows or prompts.any):
+                request = LinkRequest(
+                    parameters=wanted,
+                    preset=preset,
+                    conditions=conditions,
+                    overlaps=keep_overlaps,
+                    link=LinkParameters(max_gap=max_gap, max_distance=max_distance or 0.0, drift=drift),
+                )
+                run.link(request, _by_links(session, told=link))
+                return
+            first = opened.numbers[0]
+            asked = prompts.request(session, default_frame=first)
+            if auto:
+                found = automatic_masks(
+                    session, opened, first, wanted, preset=preset, conditions=conditions, overlaps=keep_overlaps
+                )
+                asked = dataclasses.replace(
+                    asked, masks=(*asked.masks, *found), source=f"automatic masks of frame {first}"
+                )
+            run.follow(asked, prompts.onto)
         finally:
             opened.frames.close()
 
@@ -164,22 +200,23 @@ class _Run:
         for warning in opened.frames.warnings:
             note(f"{opened.ref}: {warning}")
 
-    def link(self, request: Any, notices: list[str]) -> None:
+    def link(self, request: LinkRequest, notices: list[str]) -> None:
+        """Automatic masks of each frame, linked."""
         from segment_duo.sequences import link
 
+        self._done(partial(link, self._session, self._opened, request, notices=notices), "link")
+
+    def follow(self, request: TrackRequest, onto: str | None) -> None:
+        """With the model's memory."""
+        from segment_duo.sequence_tracking import follow
+
+        self._done(partial(follow, self._session, self._opened, request, onto=onto), "memory")
+
+    def _done(self, work: Callable[..., Followed], method: str) -> None:
         began = time.monotonic()
         with self._watched() as on_frame:
-            followed = link(
-                self._session,
-                self._opened,
-                request,
-                suffix=self._suffix,
-                restart=self._restart,
-                must_resume=self._resume,
-                notices=notices,
-                on_frame=on_frame,
-            )
-        self._tell(followed, "link", time.monotonic() - began)
+            followed = work(suffix=self._suffix, restart=self._restart, must_resume=self._resume, on_frame=on_frame)
+        self._tell(followed, method, time.monotonic() - began)
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[Progress], None]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_LAG = 0.25
-"""Share of the sequence up to which mean squared displacements are given: longer lags have few pairs."""
+"""Share of the sequence up to which mean squared displacements are given, but at least four steps: longer lags have few pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def _displacements(
     if len(frames) < 2:
         return
     step = int(np.diff(frames).min())
-    for lag in range(step, max(step, int((frames[-1] - frames[0]) * MAX_LAG)) + 1, step):
+    for lag in range(step, max(4 * step, int((frames[-1] - frames[0]) * MAX_LAG)) + 1, step):
         squares = []
         for track in tracks:
             at = {int(frame): index for index, frame in enumerate(track[:, 0])}

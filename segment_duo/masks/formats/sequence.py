@@ -165,6 +165,11 @@ def _read_event(value: Any, frame: int) -> Event:
     )
 
 
+def events_of(chunk: Chunk) -> tuple[Event, ...]:
+    """What happened at a frame. Raises DamagedMaskFile."""
+    return tuple(_read_event(one, chunk.frame) for one in chunk.events)
+
+
 def holds_sequence(data: bytes) -> bool:
     """Whether a file that begins so is a sequence set; ``data`` is its beginning or all of it."""
     return SEQUENCE_FORMAT.encode() in data[:_HEAD_BYTES]
@@ -282,18 +287,15 @@ class SequenceSet:
             masks = read_masks(records, self.head.origins, size=self.head.size, max_pixels=self._max_pixels)
             if [mask.id for mask in masks] != chunk.ids:
                 raise DamagedMaskFile(f"frame {number} lists other objects than it holds")
-            return SeenFrame(number, masks, self._events(chunk))
+            return SeenFrame(number, masks, events_of(chunk))
 
     def __iter__(self) -> Iterator[SeenFrame]:
         return (self.frame(number) for number in self.frames)
 
-    def _events(self, chunk: Chunk) -> tuple[Event, ...]:
-        return tuple(_read_event(one, chunk.frame) for one in chunk.events)
-
     def events(self) -> list[Event]:
         """All events in the order of the frames, without decoding masks."""
         with _explained(self._name):
-            return [event for chunk in self.chunks for event in self._events(chunk)]
+            return [event for chunk in self.chunks for event in events_of(chunk)]
 
     def lives(self) -> list[Life]:
         """Each object's life by its id, without decoding masks."""

@@ -17,8 +17,9 @@ from typing import Self
 
 from segment_duo.durable import sync_folder
 from segment_duo.errors import AlreadyExists, OutOfSpace, StoreError
-from segment_duo.masks.formats.native import PICKLE_PROTOCOL, to_record
-from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
+from segment_duo.masks.formats.native import PICKLE_PROTOCOL, read_masks, to_record
+from segment_duo.masks.formats.sequence import Event, SeenFrame, SequenceHead, SequenceSet, events_of
+from segment_duo.masks.load_masks import Chunk, decoded_frame
 from segment_duo.types import Mask
 
 
@@ -34,6 +35,7 @@ class SequenceWriter:
     done: set[int]
     _descriptor: int
     _origins: dict[int, int] = field(default_factory=dict)
+    _chunks: dict[int, Chunk] = field(default_factory=dict)
 
     @classmethod
     def create(cls, path: Path, head: SequenceHead) -> Self:
@@ -79,6 +81,7 @@ class SequenceWriter:
             os.fsync(descriptor)
             with SequenceSet.open(path) as found:
                 writer = cls(path, found.head, set(found.frames), descriptor)
+                writer._chunks = {chunk.frame: chunk for chunk in found.chunks}
             os.lseek(descriptor, 0, os.SEEK_END)
         except OSError as error:
             os.close(descriptor)
@@ -106,8 +109,17 @@ class SequenceWriter:
             "ids": ",".join(str(int(mask.id)) for mask in masks),
             "events": [event.record() for event in events],
         }
-        self._append(pickle.dumps(index, PICKLE_PROTOCOL) + payload)
+        head = pickle.dumps(index, PICKLE_PROTOCOL)
+        start = self._append(head + payload)
+        self._chunks[frame] = Chunk(index, start + len(head))
         self.done.add(frame)
+
+    def frame(self, number: int) -> SeenFrame:
+        """What was written of a frame, at last. Raises KeyError where nothing was."""
+        chunk = self._chunks[number]
+        records = decoded_frame(os.pread(self._descriptor, chunk.size, chunk.offset), chunk)
+        masks = read_masks(records, self.head.origins, size=self.head.size)
+        return SeenFrame(number, masks, events_of(chunk))
 
     def _origin(self, mask: Mask) -> int | None:
         if mask.origin is None:
@@ -128,13 +140,14 @@ class SequenceWriter:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> int:
         start = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
             self._write(data)
         except OSError as error:
             os.ftruncate(self._descriptor, start)
             raise _store_error(self.path, error) from None
+        return start
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
