@@ -67,8 +67,15 @@ def write_film(
         _write_mp4(target, pictures)
         return
     first = next(pictures)
-    options = {"format": "GIF"} if suffix == ".gif" else {"format": "PNG"}
-    first.save(target, save_all=True, append_images=pictures, duration=round(1000 / FRAMES_A_SECOND), loop=0, **options)
+    # A list, for Pillow goes through the pictures of a PNG twice.
+    first.save(
+        target,
+        format="GIF" if suffix == ".gif" else "PNG",
+        save_all=True,
+        append_images=list(pictures),
+        duration=round(1000 / FRAMES_A_SECOND),
+        loop=0,
+    )
 
 
 def _picture(image: ImageData, masks: tuple[Mask, ...], pixel_size: PixelSize | None, ids: bool) -> Image.Image:
