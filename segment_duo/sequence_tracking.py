@@ -199,9 +199,16 @@ class _Run:
         from segment_duo.segmenters.asking import PromptArrays
         from segment_duo.segmenters.tracking import ObjectPrompt
 
-        known = {life.id for life in self._parent.lives()} if self._parent else set()
+        begun = {life.id: life.first for life in self._parent.lives()} if self._parent else {}
         found = []
-        for prompt in (*self._earlier, *self._request.prompts):
+        asked = [*self._earlier, *self._request.prompts]
+        for one in sorted({prompt.object_id for prompt in asked} & begun.keys()):
+            first = min(prompt.frame for prompt in asked if prompt.object_id == one)
+            if self._parent is not None and begun[one] < first:
+                # It began otherwise than by a prompt that is known: as a mask of a set, or an import.
+                mask = next(mask for mask in self._parent.frame(begun[one]).masks if mask.id == one)
+                found.append(ObjectPrompt(one, self._place[begun[one]], mask=self._above_banner(mask)))
+        for prompt in asked:
             if prompt.frame not in self._place:
                 raise PromptError(f"frame {prompt.frame} is not among the frames that are followed")
             arrays = PromptArrays(
@@ -209,9 +216,8 @@ class _Run:
                 np.array([point.label for point in prompt.points], np.int64),
                 None if prompt.box is None else dataclasses.astuple(prompt.box),
             )
-            found.append(
-                ObjectPrompt(prompt.object_id, self._place[prompt.frame], arrays, correction=prompt.object_id in known)
-            )
+            later = prompt.frame > begun.get(prompt.object_id, math.inf)
+            found.append(ObjectPrompt(prompt.object_id, self._place[prompt.frame], arrays, correction=later))
         for one, frame, mask in self._request.masks:
             if frame not in self._place:
                 raise PromptError(f"frame {frame} is not among the frames that are followed")
@@ -307,13 +313,10 @@ class _Run:
 
 
 def _earlier_prompts(parent: SequenceSet | None, corrected: set[int], request: TrackRequest) -> list[FramePrompt]:
-    """What was asked of the corrected objects on later frames before, so that those corrections hold as well."""
+    """What was asked of the corrected objects before, on other frames: where they began, and corrections, so that those hold as well."""
     if parent is None:
         return []
-    begin: dict[int, float] = {}
     now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
-    for prompt in request.prompts:
-        begin[prompt.object_id] = min(prompt.frame, begin.get(prompt.object_id, math.inf))
     found = []
     for origin in parent.head.origins:
         for value in origin.parameters.get("prompts", ()):
@@ -322,6 +325,6 @@ def _earlier_prompts(parent: SequenceSet | None, corrected: set[int], request: T
             except (KeyError, TypeError, ValueError):
                 continue
             key = earlier.object_id, earlier.frame
-            if earlier.object_id in corrected and earlier.frame > begin[earlier.object_id] and key not in now:
+            if earlier.object_id in corrected and key not in now:
                 found.append(earlier)
     return together(found)
