@@ -41,6 +41,7 @@ def auto(
     pixel_size_nm: float | tuple[float, float] | None = None,
     banner: str | int = "auto",
     page: int = 0,
+    frame: int | None = None,
     **parameters: Any,
 ) -> Masks:
     """All masks of an image.
@@ -53,6 +54,7 @@ def auto(
         pixel_size_nm: nanometres a pixel, or (x, y); replaces what the file says.
         banner: ``auto``, ``off`` or the rows to cut from the bottom; nothing is cut from arrays unless it is a number.
         page: of a multi-page TIFF, from 0.
+        frame: of a stack or film, from 0: the time or depth of a hyperstack.
         **parameters: those of ``SAM2AutomaticMaskGenerator`` (``points_per_side``, ``pred_iou_thresh``, ...) and this program's own: fields
             of :class:`~segment_duo.types.AutoParameters`.
 
@@ -61,7 +63,7 @@ def auto(
         TypeError: an unknown parameter.
     """
     session = _session(model, device)
-    opened = _open(session, image, pixel_size_nm, banner, page)
+    opened = _open(session, image, pixel_size_nm, banner, page, frame)
     start = session.auto_defaults(preset)
     region = parameters.get("region")
     if region is not None and not isinstance(region, Box):
@@ -83,6 +85,7 @@ def point(
     pixel_size_nm: float | tuple[float, float] | None = None,
     banner: str | int = "auto",
     page: int = 0,
+    frame: int | None = None,
 ) -> Masks:
     """The mask of one object, from points and a box, or its three candidates.
 
@@ -105,7 +108,7 @@ def point(
     points = tuple(Point(x, y, cast("Literal[0, 1]", n)) for (x, y), n in zip(coords, labels, strict=True))
     prompt = Prompt(points=points, box=None if box is None else Box(*(float(value) for value in box)))
     session = _session(model, device)
-    opened = _open(session, image, pixel_size_nm, banner, page)
+    opened = _open(session, image, pixel_size_nm, banner, page, frame)
     session.embed(opened)
     (found,) = session.predict(opened, [prompt], multimask_output=multimask_output)
     kept = found.candidates if multimask_output else found.candidates[:1]
@@ -322,6 +325,7 @@ def _open(
     pixel_size_nm: float | tuple[float, float] | None,
     banner: str | int,
     page: int,
+    frame: int | None,
 ) -> OpenImage:
     size = None
     if pixel_size_nm is not None:
@@ -332,5 +336,5 @@ def _open(
 
         rows = banner if isinstance(banner, int) else 0
         return session.open_array(np.asarray(image), banner=rows, pixel_size=size)
-    ref = session.reference(str(image))
+    ref = dataclasses.replace(session.reference(str(image)), frame=frame)
     return session.open_image(ref, page=page, banner=banner, pixel_size=size)

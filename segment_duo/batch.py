@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from segment_duo.errors import SegduoError
+from segment_duo.library.versions import frame_series
 from segment_duo.provenance import parameters_record
 from segment_duo.types import AutoParameters, ImageRef, Mask, PixelSize
 
@@ -105,7 +106,11 @@ def segment_one(
 
 def is_done(session: Session, ref: ImageRef, request: Request) -> bool:
     """Whether the image is left out, for it has a set already."""
-    return request.skip_existing and session.sets.has_sets(ref, suffix=request.suffix, page=request.page)
+    if not request.skip_existing:
+        return False
+    if ref.frame is None:
+        return session.sets.has_sets(ref, suffix=request.suffix, page=request.page)
+    return session.sets.has_sets(ref, suffix=frame_series(request.suffix, ref.frame), page=None)
 
 
 def _session(request: Request, messages: list[str]) -> Session:
@@ -116,6 +121,7 @@ def _session(request: Request, messages: list[str]) -> Session:
 
 
 def _segment(session: Session, ref: ImageRef, request: Request, watch: Watch) -> Outcome:
+    frame_series(request.suffix, ref.frame)  # a bad name is refused before anything is computed
     if is_done(session, ref, request):
         return Outcome(ref, "skipped")
     image = session.open_image(ref, page=request.page, banner=request.banner, pixel_size=request.pixel_size)

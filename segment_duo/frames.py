@@ -9,7 +9,7 @@ What frames are is :mod:`segment_duo.images.sequences`' business. This module mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -81,22 +81,27 @@ def sequence_of(
 
 def _beside(reading: Reading, store: Store, path: str) -> Reading:
     """With the maker's text files beside the image at ``path``, unless others were given."""
-    return reading if reading.sidecars is not None else replace(reading, sidecars=partial(_sidecars, store, path))
+    return reading if reading.sidecars is not None else replace(reading, sidecars=partial(sidecars_beside, store, path))
 
 
-def _sidecars(store: Store, path: str) -> dict[str, bytes]:
-    """Maker's text files beside an image, by name; none where the folder cannot be listed."""
+def sidecars_beside(store: Store, path: str, tell: Callable[[str], None] = lambda _: None) -> dict[str, bytes]:
+    """Maker's text files beside an image, by name; none, and a word to ``tell``, where the folder cannot be listed.
+
+    Raises:
+        SegduoError: one of them cannot be read.
+    """
     folder, name = split_path(path)
     wanted = {candidate.casefold() for candidate in sidecar_names(name)}
     try:
         entries = store.list(folder) if wanted else []
-        return {
-            entry.name: store.read(entry.path, max_bytes=_LARGEST_SIDECAR)
-            for entry in entries
-            if entry.name.casefold() in wanted and not entry.is_folder and entry.size <= _LARGEST_SIDECAR
-        }
-    except SegduoError:
+    except SegduoError as error:
+        tell(f"{ImageRef(store.kind, path)}: no look at the files beside it ({error.message})")
         return {}
+    return {
+        entry.name: store.read(entry.path, max_bytes=_LARGEST_SIDECAR)
+        for entry in entries
+        if entry.name.casefold() in wanted and not entry.is_folder and entry.size <= _LARGEST_SIDECAR
+    }
 
 
 def _head(file: Path | bytes, shown: str) -> bytes:

@@ -9,7 +9,7 @@ from segment_duo.types import Mask, ModelIdentity, Rle
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One mask for a prompt. ``logits``: the engine's handle of its low-res logits, for ``Prompt.previous``."""
+    """One mask for a prompt. ``logits``: the engine's handle of its low-res logits, for ``Prompt.mask_input``."""
 
     mask: Mask
     logits: str
@@ -27,12 +27,12 @@ class Candidate:
 class PredictedObject:
     """Answer to one prompt: candidates, best predicted IoU first.
 
-    ``previous_lost``: the prompt named low-res logits that the engine no longer holds, and the mask was made from its points and box alone.
+    ``mask_input_lost``: the prompt named low-res logits that the engine no longer holds, and the mask was made from its points and box alone.
     """
 
     object_id: str
     candidates: tuple[Candidate, ...]
-    previous_lost: bool = False
+    mask_input_lost: bool = False
 
     @property
     def best(self) -> Candidate:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import (
     EngineUnavailable,
-    ImageError,
     InputError,
     ModelError,
     NotFound,
-    SegduoError,
 )
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
 from segment_duo.library.sequences import SequenceSets
-from segment_duo.library.versions import version_hint
+from segment_duo.library.versions import frame_of_series, frame_series
+from segment_duo.opening import Images, OpenImage
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
-from segment_duo.stores.locate import open_store, parse_reference
+from segment_duo.stores.locate import parse_reference
 from segment_duo.types import (
     AutoParameters,
     Entry,
-    ImageData,
-    ImageIdentity,
     ImageRef,
     Mask,
     ModelIdentity,
@@ -62,23 +58,7 @@ if TYPE_CHECKING:
     from segment_duo.segmenters.tracking import Direction, Frames, Known, ObjectPrompt, TrackedFrame
     from segment_duo.stores.base import Store
 
-
-_MOST_BYTES_A_PIXEL = 16
-"""Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
-
-
-@dataclass(frozen=True, eq=False)
-class OpenImage:
-    """An image that was read and decoded. ``image_id`` is the engine's name for its pixels."""
-
-    ref: ImageRef
-    data: ImageData
-    image_id: str
-
-    @property
-    def identity(self) -> ImageIdentity:
-        facts = self.data.facts
-        return ImageIdentity(str(self.ref), facts.sha256, facts.width, facts.height, facts.page)
+__all__ = ["LabelledImage", "OpenImage", "Session"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +94,12 @@ class Session:
         """
         self.resolved = resolved
         self.paths = paths or Paths.default()
-        self._stores: dict[StoreKind, Store] = {}
         self._notify = notify
+        self._images = Images(self.config, self.paths, self._tell)
         self.sets = SavedSets(self.config, self.paths, self.store, out=out, tell=self._tell)
         self.sequences = SequenceSets(self.sets, self.store, self.paths, max_pixels=self.config.max_pixels)
         self._engine: Engine | None = None
         self._lock = threading.RLock()
-        # The engine may ask for the pixels of an image again; whoever works on it still holds it.
-        self._images: weakref.WeakValueDictionary[str, OpenImage] = weakref.WeakValueDictionary()
         self._model: ModelChoice | None = None
 
     @property
@@ -156,7 +134,7 @@ class Session:
             if self._engine is None:
                 from segment_duo.engine.connect import connect
 
-                self._engine = connect(self.config, self.paths, notify=self._notify, pixels_of=self._pixels_of)
+                self._engine = connect(self.config, self.paths, notify=self._notify, pixels_of=self._images.pixels_of)
             return self._engine
 
     def _running_engine(self) -> Engine | None:
@@ -169,10 +147,6 @@ class Session:
         except EngineUnavailable:
             return None
 
-    def _pixels_of(self, image_id: str) -> npt.NDArray[np.uint8] | None:
-        image = self._images.get(image_id)
-        return image.data.pixels if image else None
-
     def engine_status(self, *, start: bool = False) -> EngineStatus | None:
         """What the engine says of itself; None when none runs (and ``start`` is not set)."""
         engine = self.engine() if start else self._running_engine()
@@ -181,10 +155,7 @@ class Session:
     # -- images -------------------------------------------------------------------------------------------------------
 
     def store(self, kind: StoreKind) -> Store:
-        with self._lock:
-            if kind not in self._stores:
-                self._stores[kind] = open_store(kind, self.config, self.paths, self._notify)
-            return self._stores[kind]
+        return self._images.store(kind)
 
     def reference(self, text: str) -> ImageRef:
         """What the user typed -> where it is."""
@@ -198,84 +169,51 @@ class Session:
         except NotFound as error:
             raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
 
-    def missing_hint(self, ref: ImageRef) -> str:
-        """The next step for somebody whose file or folder is not there, if a version or the place of Drops explains it; else empty."""
-        on_drops = bool(self.config.drops_url) or self.config.use_local_files
-        if on_drops and ref.store is StoreKind.LOCAL and not Path(*Path(ref.path).parts[:2]).exists():
-            return f"On Drops it is {ImageRef(StoreKind.DROPS, ref.path)}: paths there begin with /drops."
-        return version_hint(ref.path)
-
     def open_image(
         self, ref: ImageRef, *, page: int = 0, banner: str | int = "auto", pixel_size: PixelSize | None = None
     ) -> OpenImage:
         """Read and decode an image; maker's text files beside it are read when the image itself does not tell its scale.
 
+        Args:
+            ref: a file; with a ``frame`` that one alone is decoded, and the stack or film stays open for the next.
+            page: of a TIFF as the file has them, for a ``ref`` without a frame; of a film the frame.
+            banner, pixel_size: see :func:`segment_duo.images.read_image`.
+
         Raises:
             NotFound, ImageError, DropsError, StoreError
         """
-        from segment_duo.engine.protocol import image_id
-        from segment_duo.images import read_image
-
-        store = self.store(ref.store)
-        limit = self.config.max_pixels
-        try:
-            content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
-        except MemoryError:
-            raise ImageError(f"{ref}: not enough memory to read this image") from None
-        except NotFound as error:
-            raise NotFound(error.message, self.missing_hint(ref) or error.hint) from None
-
-        data = read_image(
-            content,
-            name=ref.name,
-            page=page,
-            banner=banner,
-            pixel_size=pixel_size,
-            sidecars=lambda: self._sidecars(store, ref),
-            max_pixels=limit,
-        )
-        for warning in data.facts.warnings:
-            self._tell(f"{ref}: {warning}")
-        if data.facts.pages > 1 and page == 0:
-            self._tell(f"{ref}: page 0 of {data.facts.pages} (they count from 0)")
-        image = OpenImage(ref, data, image_id(data.pixels))
-        self._images[image.image_id] = image
-        return image
+        return self._images.open(ref, page=page, banner=banner, pixel_size=pixel_size)
 
     def open_frame(self, sequence: FrameSequence, ref: ImageRef, number: int) -> OpenImage:
         """One frame of an open sequence, whose reference is ``ref``; raises as :meth:`FrameSequence.frame` does."""
-        from segment_duo.engine.protocol import image_id
-
-        data = sequence.frame(number)
-        image = OpenImage(dataclasses.replace(ref, frame=number), data, image_id(data.pixels))
-        self._images[image.image_id] = image
-        return image
+        return self._images.open_frame(sequence, ref, number)
 
     def open_array(
         self, samples: npt.NDArray[Any], *, name: str = "array", banner: int = 0, pixel_size: PixelSize | None = None
     ) -> OpenImage:
         """Prepare an image that is in memory already, (H, W) or (H, W, 3) of any depth; see :func:`segment_duo.images.read_array`."""
-        from segment_duo.engine.protocol import image_id
-        from segment_duo.images import read_array
+        return self._images.open_array(samples, name=name, banner=banner, pixel_size=pixel_size)
 
-        data = read_array(samples, name=name, banner=banner, pixel_size=pixel_size)
-        image = OpenImage(ImageRef(StoreKind.LOCAL, f"/{name}"), data, image_id(data.pixels))
-        self._images[image.image_id] = image
-        return image
+    def frames(self, ref: ImageRef, text: str) -> Sequence[ImageRef]:
+        """The frames that ``text`` (``all``, ``7``, ``0:100:2``) means of a stack, a film, a folder or a pattern: each a reference of its own.
 
-    def _sidecars(self, store: Store, ref: ImageRef) -> dict[str, bytes]:
-        from segment_duo.images import sidecar_names
+        In a folder, or of a pattern, they are its files in natural order. A file of one image is itself.
 
-        wanted = {name.casefold() for name in sidecar_names(ref.name)}
-        if not wanted:
-            return {}
-        try:
-            entries = store.list(ref.folder)
-        except SegduoError as error:
-            self._tell(f"{ref}: no look at the files beside it ({error.message})")
-            return {}
-        found = [entry for entry in entries if entry.name.casefold() in wanted and not entry.is_folder]
-        return {entry.name: store.read(entry.path, max_bytes=1 << 20) for entry in found if entry.size <= 1 << 20}
+        Raises:
+            NotFound, ImageError: nothing there, or nothing that can be read.
+            UsageError: ``text`` is no range of frames, or means none.
+        """
+        return self._images.frames(ref, text)
+
+    def frames_with_sets(self, refs: Sequence[ImageRef]) -> Sequence[tuple[ImageRef, Version | None]]:
+        """Each of the frames of one stack or film with the latest set of it; a look into each set's file, once for all frames."""
+        latest = self.sets.latest_by_page(refs[0])
+        pages = self._images.pages(refs)
+        return [(ref, latest.get(page)) for ref, page in zip(refs, pages, strict=True)]
+
+    def missing_hint(self, ref: ImageRef) -> str:
+        """The next step for somebody whose file or folder is not there; empty when nothing explains it."""
+        return self._images.missing_hint(ref)
 
     def _tell(self, message: str) -> None:
         if self._notify is not None:
@@ -437,13 +375,31 @@ class Session:
         banner: str | int = "auto",
         pixel_size: PixelSize | None = None,
     ) -> tuple[LoadedSet, OpenImage]:
-        """A set and its image, read as the set records it: its page, its banner unless told otherwise, its pixel size unless given."""
+        """A set and its image, read as the set records it: its page, its banner unless told otherwise, its pixel size unless given.
+
+        Of a ``ref`` with a frame it is that frame, and the latest set of it.
+        """
+        if ref.frame is not None:
+            return self._of_frame(ref, version, banner=banner, pixel_size=pixel_size)
         loaded = self.sets.load(ref, version)
         recorded = loaded.mask_set.provenance
         cut = recorded.banner.height if banner == "auto" and recorded.banner else banner
         page = recorded.image.page if recorded.image else 0
         image = self.open_image(ref, page=page, banner=cut, pixel_size=pixel_size or recorded.pixel_size)
         return self.sets.refit(ref, loaded, image.data.facts), image
+
+    def _of_frame(
+        self, ref: ImageRef, version: str | None, *, banner: str | int, pixel_size: PixelSize | None
+    ) -> tuple[LoadedSet, OpenImage]:
+        image = self.open_image(ref, banner=banner, pixel_size=pixel_size)
+        loaded = self.sets.load(ref, version, image.data.facts)
+        recorded = loaded.mask_set.provenance
+        cut = recorded.banner.height if banner == "auto" and recorded.banner else banner
+        facts = image.data.facts
+        scale = pixel_size or recorded.pixel_size
+        if cut not in ("auto", facts.banner.height) or (scale is not None and scale != facts.pixel_size):
+            image = self.open_image(ref, banner=cut, pixel_size=scale)
+        return loaded, image
 
     def labelled_image(
         self, ref: ImageRef, version: str | None = None, *, page: int = 0, banner: str | int = "auto"
@@ -468,6 +424,7 @@ class Session:
 
         Args:
             operation: what is being saved (``auto``, ``point``, ``tui``, ...); what made each mask is in its ``origin``.
+            suffix: of the series; a frame's number is put behind it.
             parameters: of that operation, JSON values; None takes those of the masks, if all have the same.
             parent: the version that was edited.
         """
@@ -482,7 +439,7 @@ class Session:
             notices=notices,
             model=self.identity if operation == "auto" else None,
         )
-        return self.sets.save(image.ref, made, provenance, suffix=suffix)
+        return self.sets.save(image.ref, made, provenance, suffix=frame_series(suffix, image.ref.frame))
 
     def save_edit(
         self,
@@ -506,4 +463,5 @@ class Session:
         provenance = of_edit(
             loaded.mask_set.provenance, masks, operation=operation, parameters=parameters, parent=loaded.version.name
         )
-        return self.sets.save(ref, masks, provenance, suffix=suffix)
+        series = frame_series(suffix, frame_of_series(loaded.version.suffix))
+        return self.sets.save(ref, masks, provenance, suffix=series)

@@ -34,13 +34,13 @@ class StoreKind(StrEnum):
 class ImageRef:
     """Where an image is. ``path``: absolute local path, or the server's path on Drops (begins with one ``/``, no ``/drops``).
 
-    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; in a folder of frames it is
-    the file that counts, and this stays 0.
+    ``frame``, counted from 0, is the page of a TIFF, the time or depth of a hyperstack, or the number in a film; None where none was chosen.
+    In a folder of frames it is the file that counts, and this stays None.
     """
 
     store: StoreKind
     path: str
-    frame: int = 0
+    frame: int | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +61,11 @@ class ImageRef:
     def __str__(self) -> str:
         """The path as users type it."""
         return DROPS_PREFIX.rstrip("/") + self.path if self.store is StoreKind.DROPS else self.path
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages: the path, and the frame where one was chosen."""
+        return str(self) if self.frame is None else f"{self}, frame {self.frame}"
 
 
 Trust = Literal["high", "medium", "low"]
@@ -191,11 +196,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What asks for one object. ``previous``: the engine's handle of the low-res logits to refine; ``object_id``: the user's name for it."""
+    """What asks for one object. ``mask_input``: the engine's handle of the low-res logits to refine; ``object_id``: the user's name for it."""
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
-    previous: str | None = None
+    mask_input: str | None = None
     object_id: str = "0"
 
 

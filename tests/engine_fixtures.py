@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle, server
+from segment_duo.engine import lifecycle, log_file, server
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
 from segment_duo.engine.protocol import EngineStatus
@@ -163,7 +163,7 @@ class ScriptedEngine:
         self.status = wait_for(self._up, 60)
 
     def _up(self) -> EngineStatus | None:
-        assert self.process.poll() is None, lifecycle.log_tail(self.home.settings.log)
+        assert self.process.poll() is None, log_file.log_tail(self.home.settings.log)
         return lifecycle.probe(self.home.settings)
 
     def client(self, *, startable: bool = False) -> EngineClient:

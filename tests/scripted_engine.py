@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from segment_duo.engine import protocol, routes, server
-from segment_duo.engine.protocol import AutoEvent, ImageState, PredictResponse, ReleaseReport
+from segment_duo.engine.protocol import AutoEvent, ImageMissing, ImageState, PredictResponse, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import ImageMissing, Job
+from segment_duo.engine.worker import Job
 from segment_duo.errors import ConfigError
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.types import Mask, ModelIdentity, Rle

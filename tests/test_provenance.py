@@ -81,9 +81,10 @@ class World:
 
 
 def word(origin: dict[str, Any]) -> str:
-    """An origin in one word a fact: operation, model, what tells one run from another, edits."""
+    """An origin in one word a fact: operation, model, what tells one run from another (the preset it began with), edits."""
     model = origin["model"]["id"] if origin["model"] else "-"
-    what = origin["parameters"].get("points_per_side") or origin["parameters"].get("file") or ""
+    found = origin["parameters"]
+    what = " ".join(str(found[name]) for name in ("points_per_side", "preset", "file") if name in found)
     return f"{origin['operation']} {model} {what} {'+'.join(origin['edits'])}".strip()
 
 
@@ -125,9 +126,10 @@ def by_commands(world: World, chance: random.Random) -> None:
     base = world.truth.get((image, before), [])
     if kind in {"auto", "region"}:
         side = chance.choice([3, 4, 5])
+        preset = chance.choice(["default", "web"])
         more = ["--region", "0,0,60,60"] if kind == "region" else []
-        done = world.run("auto", image, "--points-per-side", side, *more, "--json")
-        expected = [f"auto nano {side}"] * done["masks"]
+        done = world.run("auto", image, "--points-per-side", side, "--preset", preset, *more, "--json")
+        expected = [f"auto nano {side} {preset}"] * done["masks"]
     elif kind in {"point", "append", "onto"}:
         cx, cy, _ = chance.choice(DISCS)
         more = {"point": [], "append": ["--append"], "onto": ["--onto", before]}[kind]
@@ -183,7 +185,7 @@ async def in_the_terminal(world: World, seed: int) -> None:
                 found = [mask for mask in ui.work.doc.masks if mask.origin and mask.origin.operation == "auto"]
                 edits = [mask for mask in found if mask.origin and mask.origin.edits]
                 assert not edits
-                masks = kept + ["auto nano 32"] * len(found)
+                masks = kept + ["auto nano 32 default"] * len(found)
             elif step == "point":
                 cx, cy, _ = chance.choice(DISCS)
                 ui.work.picture.move_cross_hair(cx, cy)

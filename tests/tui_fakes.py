@@ -185,7 +185,9 @@ class FakeSession:
         else:
             assert prompt.box is not None
             x, y = (prompt.box.x0 + prompt.box.x1) / 2, (prompt.box.y0 + prompt.box.y1) / 2
-        many = multimask_output if multimask_output is not None else len(prompt.points) == 1 and prompt.previous is None
+        many = (
+            multimask_output if multimask_output is not None else len(prompt.points) == 1 and prompt.mask_input is None
+        )
         radii = (22, 11, 33) if many else (22 + len(prompt.points),)
         return [
             PredictedObject(
@@ -202,6 +204,7 @@ class FakeSession:
         image: FakeImage,
         parameters: AutoParameters,
         *,
+        preset: str = "",
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult:

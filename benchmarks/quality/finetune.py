@@ -35,10 +35,11 @@ from segment_duo.config import Config
 from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
 from segment_duo.segmenters.sam2.build import build_model
-from segment_duo.training.finetune import THRESHOLDS, BaseModel, FineTuneOptions, Progress, fine_tune, stock_thresholds
+from segment_duo.training.finetune import THRESHOLDS, fine_tune, stock_thresholds
 from segment_duo.training.forward import Features, encode, normalize
 from segment_duo.training.nano.batches import object_depth
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, Scene, generate
+from segment_duo.training.options import BaseModel, FineTuneOptions, Progress
 from segment_duo.training.validation import Checked, Scores, at_thresholds, click_scores, find_all
 from segment_duo.training.views import LabelledPicture, View
 

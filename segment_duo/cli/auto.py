@@ -18,6 +18,7 @@ from segment_duo.cli.each import run_batch
 from segment_duo.cli.inputs import Listings, expand_inputs
 from segment_duo.cli.options import (
     EngineOptions,
+    FramesOption,
     FromFileOption,
     InputsArgument,
     JsonLinesOption,
@@ -25,10 +26,11 @@ from segment_duo.cli.options import (
     ReadingOptions,
     SaveOption,
     SuffixOption,
+    check_frame,
     check_save,
     open_session,
 )
-from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, note, progress
+from segment_duo.cli.output import ProgressReporter, emit_json, emit_path, emit_row, image_record, note, progress
 from segment_duo.cli.saving import NEXT_DELIVERY, deliver_waiting, report_saved
 from segment_duo.errors import NotFound, SavedToSpoolOnly
 from segment_duo.types import ImageRef
@@ -52,6 +54,7 @@ def auto(
     engine: EngineOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
+    frame: FramesOption = None,
     preset: Annotated[
         str,
         typer.Option(
@@ -73,6 +76,8 @@ def auto(
 
     Prints the path of each saved set. Changed thresholds on the same image are answered without running the model again.
 
+    With --frame each frame of a stack or film gets a set of its own, named after it (stack_frame3.pkl, @frame3).
+
     Parameters have the names and defaults of SAM 2's mask generator. Defaults of the model itself come before those shown here, a preset before both.
 
     Nano and trained models have defaults of their own; `segduo models ls --json` shows them as auto_defaults.
@@ -85,9 +90,12 @@ def auto(
 
       segduo auto 'images/*.tif' --skip-existing --suffix fine --preset fine
 
+      segduo auto film.tif --frame 0:100:10
+
       segduo ls -1 images | segduo auto - --json | jq .masks
     """
     check_save(save, as_json)
+    check_frame(frame, reading.page)
     with open_session(out=out, say_model=not dry_run, max_pixels=reading.max_pixels, **engine.flags()) as session:
         request = Request(
             parameters=parameters.onto(session.auto_defaults(preset)),
@@ -97,8 +105,8 @@ def auto(
             save=save,
             **reading.arguments(),
         )
-        run = _Run(session, request, as_json, Listings(session))
-        inputs = expand_inputs(session, images, from_file)
+        run = _AutoCommand(session, request, as_json, Listings(session))
+        inputs = expand_inputs(session, images, from_file, frame)
         if dry_run:
             run_batch(inputs.refs, run.tell, as_json=as_json, failures=inputs.failures)
             return
@@ -117,7 +125,7 @@ def auto(
 
 
 @dataclasses.dataclass
-class _Run:
+class _AutoCommand:
     """One ``segduo auto`` over its images: what it tells of each."""
 
     session: Session
@@ -134,9 +142,11 @@ class _Run:
         if self.listings.entry(ref) is None:
             raise NotFound(f"no such file: '{ref}'")
         if self.as_json:
-            emit_json({"image": str(ref)})
-        else:
+            emit_json(image_record(ref))
+        elif ref.frame is None:
             emit_path(ref)
+        else:
+            emit_row([ref, f"frame {ref.frame}"])
 
     def one(self, ref: ImageRef) -> None:
         """Make and save all masks of one image."""
@@ -144,7 +154,7 @@ class _Run:
         if outcome.state == "skipped":
             self.skipped += 1
             if sys.stderr.isatty():
-                note(f"{ref}: has a set already, skipped")
+                note(f"{ref.label}: has a set already, skipped")
             return
         if outcome.image_id:
             self._tell_masks(outcome)
@@ -166,9 +176,9 @@ class _Run:
 
     def _tell_masks(self, outcome: Outcome) -> None:
         for line in outcome.notes:
-            note(f"{outcome.ref}: {line}")
+            note(f"{outcome.ref.label}: {line}")
         if not outcome.masks:
-            note(f"{outcome.ref}: no masks were left; {self._thresholds()}")
+            note(f"{outcome.ref.label}: no masks were left; {self._thresholds()}")
 
     def tell_skipped(self) -> None:
         """How many images were skipped; in a log or cron's mail a line for each would bury the rest, on a terminal each was told."""
@@ -204,7 +214,7 @@ class _Run:
 
 def _record(outcome: Outcome) -> dict[str, Any]:
     return {
-        "image": str(outcome.ref),
+        **image_record(outcome.ref),
         "masks": len(outcome.masks),
         "seconds": round(outcome.seconds, 3),
         "candidates_reused": not outcome.computed,

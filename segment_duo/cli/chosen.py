@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.inputs import expand_inputs, image_and_version
 from segment_duo.cli.output import note
-from segment_duo.errors import InputError, MaskFileError, NotFound, SegduoError
+from segment_duo.errors import InputError, MaskFileError, NotFound, SegduoError, UsageError
 from segment_duo.library.library import ListedSet, LoadedSet
 from segment_duo.library.sequence_files import SEQUENCE_HINT, peek_file
 from segment_duo.library.versions import EXTENSION, split_version
@@ -28,7 +28,7 @@ class Choice:
     is_file: bool = False
 
     def __str__(self) -> str:
-        return str(self.ref)
+        return self.ref.label
 
     def name(self, loaded: LoadedSet) -> str:
         """What to call the set that was loaded, as it can be typed."""
@@ -42,12 +42,19 @@ def parse_choice(session: Session, text: str) -> Choice:
     return Choice(*image_and_version(session, text))
 
 
-def expand_choices(session: Session, texts: Sequence[str]) -> tuple[list[Choice], list[tuple[str, SegduoError]]]:
-    """What several arguments mean, and what means nothing, with the reason; folders and patterns of images stand for their latest sets."""
+def expand_choices(
+    session: Session, texts: Sequence[str], frames: str | None = None
+) -> tuple[list[Choice], list[tuple[str, SegduoError]]]:
+    """What several arguments mean, and what means nothing, with the reason; folders and patterns of images stand for their latest sets.
+
+    With ``frames`` (``--frame``) it is the latest sets of these frames; of several frames those without one are left out and counted on stderr.
+    """
     found: list[Choice] = []
     failures: list[tuple[str, SegduoError]] = []
     for text in texts:
         choice = parse_choice(session, text)
+        if frames is not None and (choice.is_file or choice.version is not None):
+            raise UsageError(f"{text}: a set knows its frame", "Give --frame with images only.")
         if choice.is_file and has_magic(text) and session.store(choice.ref.store).stat(choice.ref.path) is None:
             files = session.store(choice.ref.store).glob(choice.ref.path)
             found.extend(Choice(ImageRef(choice.ref.store, entry.path), is_file=True) for entry in files)
@@ -56,10 +63,24 @@ def expand_choices(session: Session, texts: Sequence[str]) -> tuple[list[Choice]
         elif choice.is_file or choice.version is not None:
             found.append(choice)
         else:
-            inputs = expand_inputs(session, [text], None)
-            found.extend(Choice(ref) for ref in inputs.refs)
+            inputs = expand_inputs(session, [text], None, frames)
+            found.extend(Choice(ref) for ref in inputs.refs if ref.frame is None)
+            found.extend(_of_frames(session, text, [ref for ref in inputs.refs if ref.frame is not None]))
             failures.extend(inputs.failures)
     return found, failures
+
+
+def _of_frames(session: Session, text: str, refs: Sequence[ImageRef]) -> list[Choice]:
+    if len(refs) <= 1:
+        return [Choice(ref) for ref in refs]
+    found = [Choice(ref, version.name) for ref, version in session.frames_with_sets(refs) if version is not None]
+    if not found:
+        raise NotFound(
+            f"{text}: none of these {len(refs)} frames has saved masks", "Make some with `segduo auto --frame`."
+        )
+    if len(found) < len(refs):
+        note(f"{text}: {len(refs) - len(found)} of {len(refs)} frames have no saved masks, left out")
+    return found
 
 
 def load(session: Session, choice: Choice) -> LoadedSet:

@@ -67,12 +67,12 @@ def versions(incomplete: str) -> list[str]:
     image, at, begun = incomplete.rpartition("@")
     if not (at and image):
         return []
-    from segment_duo.cli.options import load_settings
+    from segment_duo.config import load_config
     from segment_duo.session import Session
     from segment_duo.types import StoreKind
 
     try:
-        session = Session(load_settings())
+        session = Session(load_config())
         ref = session.reference(image)
         if ref.store is not StoreKind.LOCAL or session.sets.folder(ref)[0] is not StoreKind.LOCAL:
             return []

@@ -25,12 +25,12 @@ def doctor(as_json: JsonOption = False, model: ModelOption = None, socket: Socke
 
       segduo doctor
     """
-    from segment_duo.cli.diagnostics import Finding, Verdict, examine
+    from segment_duo.cli.diagnostics import CheckResult, Verdict, examine
     from segment_duo.config import inspect_config
     from segment_duo.session import Session
     from segment_duo.terminal.graphics import terminal_report
 
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     session = Session(inspect_config({"model": model, "socket": socket}), notify=note)
     for finding in examine(session, lambda: terminal_report(session.config.graphics)):
         findings.append(finding)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from segment_duo.cli.output import emit_json, note
+from segment_duo.cli.output import emit_json, image_record, note
 from segment_duo.errors import (
     Cancelled,
     ConfigError,
@@ -16,6 +16,7 @@ from segment_duo.errors import (
     SomeInputsFailed,
     UsageError,
 )
+from segment_duo.types import ImageRef
 
 STOPS_EVERYTHING = (Cancelled, ConfigError, EngineUnavailable, ModelError, UsageError)
 """What would fail for the next image just the same."""
@@ -36,7 +37,6 @@ def run_batch(
     *,
     as_json: bool,
     failures: Sequence[tuple[str, SegduoError]] = (),
-    name: Callable[[T], str] = str,
 ) -> None:
     """Call ``work`` for each item.
 
@@ -45,28 +45,30 @@ def run_batch(
 
     Args:
         failures: what failed before it became an item (text, error).
-        name: what to call an item.
     """
     total = len(items) + len(failures)
     met: list[SegduoError] = []
 
-    def failed(label: str, error: SegduoError) -> None:
+    def failed(label: str, error: SegduoError, record: dict[str, Any]) -> None:
         if total == 1:
             raise error
         met.append(error)
         note(f"segduo: {_named(label, error.message)}")
         if as_json:
-            emit_json({"image": label, "error": error.slug, "message": error.message, "hint": error.hint})
+            emit_json({**record, "error": error.slug, "message": error.message, "hint": error.hint})
 
     for label, error in failures:
-        failed(label, error)
+        failed(label, error, {"image": label})
     for item in items:
         try:
             work(item)
         except STOPS_EVERYTHING:
             raise
         except SegduoError as error:
-            failed(name(item), error)
+            if isinstance(item, ImageRef):
+                failed(item.label, error, image_record(item))
+            else:
+                failed(str(item), error, {"image": str(item)})
     if not met:
         return
     if len(met) == total and len({type(error) for error in met}) == 1:

@@ -11,14 +11,16 @@ from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     BannerOption,
     EngineOptions,
+    FramesOption,
     FromFileOption,
     InputsArgument,
     JsonLinesOption,
     MaxPixelsOption,
     PageOption,
+    check_frame,
     open_session,
 )
-from segment_duo.cli.output import emit_json, emit_row, progress
+from segment_duo.cli.output import emit_json, emit_row, image_record, progress
 from segment_duo.segmenters.base import Capability
 from segment_duo.types import ImageRef
 
@@ -34,6 +36,7 @@ def embed(
     from_file: FromFileOption = None,
     as_json: JsonLinesOption = False,
     page: PageOption = 0,
+    frame: FramesOption = None,
     banner: BannerOption = "auto",
     max_pixels: MaxPixelsOption = None,
 ) -> None:
@@ -46,14 +49,17 @@ def embed(
       segduo embed '/drops/labdaq/2026/*.tif'
 
       segduo embed images/ --model sam2.1-large
+
+      segduo embed film.tif --frame all
     """
+    check_frame(frame, page)
     request = Request(page=page, banner=banner)
     with (
         open_session(say_model=True, max_pixels=max_pixels, **engine.flags()) as session,
         progress("embedding") as report,
     ):
         session.model.require(Capability.POINTS)  # a method without prompts keeps nothing of an image
-        inputs = expand_inputs(session, images, from_file)
+        inputs = expand_inputs(session, images, from_file, frame)
         done = 0
 
         def work(ref: ImageRef) -> None:
@@ -66,13 +72,14 @@ def embed(
             if as_json:
                 emit_json(
                     {
-                        "image": str(ref),
+                        **image_record(ref),
                         "id": outcome.image_id,
                         "computed": outcome.computed,
                         "seconds": outcome.seconds,
                     }
                 )
             else:
-                emit_row([ref, "computed" if outcome.computed else "cached", f"{outcome.seconds:.2f} s"])
+                which = [ref] if ref.frame is None else [ref, f"frame {ref.frame}"]
+                emit_row([*which, "computed" if outcome.computed else "cached", f"{outcome.seconds:.2f} s"])
 
         run_batch(inputs.refs, work, as_json=as_json, failures=inputs.failures)

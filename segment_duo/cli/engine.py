@@ -149,12 +149,12 @@ def logs(
 
       segduo engine logs -n 100
     """
-    from segment_duo.engine import lifecycle
+    from segment_duo.engine import log_file
 
     log = _settings(socket=socket).log
     if not log.exists():
         raise EngineUnavailable(f"there is no log yet: {log}", "The engine has not run here.")
-    for line in lifecycle.log_tail(log, lines).splitlines():
+    for line in log_file.log_tail(log, lines).splitlines():
         emit(line)
 
 

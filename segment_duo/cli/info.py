@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from segment_duo.cli.bundles import bundled
 from segment_duo.cli.each import run_batch
 from segment_duo.cli.human import size, when
 from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
-    BannerOption,
+    FramesOption,
     FromFileOption,
     InputsArgument,
     JsonLinesOption,
-    MaxPixelsOption,
     ModelOption,
-    PageOption,
-    PixelSizeOption,
+    ReadingOptions,
     SocketOption,
+    check_frame,
     open_session,
-    pixel_size_value,
 )
-from segment_duo.cli.output import emit, emit_json
+from segment_duo.cli.output import emit, emit_json, image_record
 from segment_duo.lengths import describe_nm
 from segment_duo.types import FrameAxes, ImageFacts, ImageRef, Instrument, PixelSize
 
@@ -36,14 +34,13 @@ def register(app: typer.Typer, *, panel: str) -> None:
     app.command("info", rich_help_panel=panel)(info)
 
 
+@bundled
 def info(
+    reading: ReadingOptions,
     images: InputsArgument = None,
     from_file: FromFileOption = None,
     as_json: JsonLinesOption = False,
-    page: PageOption = 0,
-    banner: BannerOption = "auto",
-    pixel_size: PixelSizeOption = None,
-    max_pixels: MaxPixelsOption = None,
+    frame: FramesOption = None,
     model: ModelOption = None,
     socket: SocketOption = None,
 ) -> None:
@@ -57,15 +54,15 @@ def info(
       segduo info /drops/labdaq/img.tif
 
       segduo info images/ --json | jq '{image, pixel_size}'
+
+      segduo info film.tif --frame -1
     """
-    with open_session(model=model, socket=socket, max_pixels=max_pixels) as session:
-        inputs = expand_inputs(session, images, from_file)
+    check_frame(frame, reading.page)
+    with open_session(model=model, socket=socket, max_pixels=reading.max_pixels) as session:
+        inputs = expand_inputs(session, images, from_file, frame)
 
         def work(ref: ImageRef) -> None:
-            if _is_film(ref):
-                _tell_film(session, ref, as_json=as_json, blank=ref != inputs.refs[0])
-                return
-            opened = session.open_image(ref, page=page, banner=banner, pixel_size=pixel_size_value(pixel_size))
+            opened = session.open_image(ref, **reading.arguments())
             if as_json:
                 emit_json(_record(session, opened))
             else:
@@ -75,35 +72,13 @@ def info(
 
 
 def _record(session: Session, image: OpenImage) -> dict[str, Any]:
-    record = {"image": str(image.ref), **dataclasses.asdict(image.data.facts)}
+    record = {**image_record(image.ref), **dataclasses.asdict(image.data.facts)}
     record["embedding"] = session.is_embedded(image)
     record["sets"] = [
         {**dataclasses.asdict(found.version), "path": found.path, "belongs": found.belongs, "notice": found.notice}
         for found in session.sets.listed(image.ref, image.data.facts)
     ]
     return record
-
-
-def _is_film(ref: ImageRef) -> bool:
-    from segment_duo.images.film import FILM_SUFFIXES
-
-    return PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES
-
-
-def _tell_film(session: Session, ref: ImageRef, *, as_json: bool, blank: bool) -> None:
-    """The facts of a film's first frame, and how many there are; a film as a whole has neither an embedding nor sets."""
-    from segment_duo.frames import sequence_of
-    from segment_duo.images.sequences import Reading
-
-    reading = Reading(banner="off", max_pixels=session.config.max_pixels)
-    with sequence_of(session.store(ref.store), ref, reading) as film:
-        facts = film.frame(0).facts
-    if as_json:
-        emit_json({"image": str(ref), **dataclasses.asdict(facts)})
-        return
-    if blank:
-        emit("")
-    _print_rows(_rows(ref, facts))
 
 
 def _print(session: Session, image: OpenImage, *, blank: bool) -> None:
@@ -121,6 +96,7 @@ def _rows(ref: ImageRef, facts: ImageFacts) -> list[tuple[str, str]]:
         ("size", f"{facts.width} x {facts.height} pixels, {size(facts.bytes)}, {facts.format}"),
         ("samples", f"{facts.dtype}, {facts.channels} channel{'s' * (facts.channels > 1)}{bits}"),
         ("shown", facts.stretch),
+        ("frame", "" if ref.frame is None else str(ref.frame)),
         ("page", f"{facts.page} of {facts.pages}" if facts.pages > 1 else ""),
         ("frames", _frames(facts.frames) if facts.frames else ""),
         ("banner", f"{facts.banner.height} rows cut (by {facts.banner.source})" if facts.banner.height else "none"),

@@ -57,8 +57,10 @@ class Inputs:
     failures: list[tuple[str, SegduoError]]
 
 
-def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str | None) -> Inputs:
-    """All images meant.
+def expand_inputs(
+    session: Session, inputs: Sequence[str] | None, from_file: str | None, frames: str | None = None
+) -> Inputs:
+    """All images meant; with ``frames`` (``--frame``) these of each stack, film, folder or pattern that is given.
 
     A line of a list (``-``, ``--from-file``) means what it means as an argument, but for other files and for folders written with a ``/`` at
     the end: ``segduo ls -1`` prints both, and a listing that is piped on means its images. What is left out is told in one line on stderr; a
@@ -81,7 +83,10 @@ def expand_inputs(session: Session, inputs: Sequence[str] | None, from_file: str
             _check_utf8(text)
             if not usable(text):
                 return False
-            found.update(dict.fromkeys(_expand(session, text, failures)))
+            meant = (
+                _expand(session, text, failures) if frames is None else session.frames(session.reference(text), frames)
+            )
+            found.update(dict.fromkeys(meant))
         except SegduoError as error:
             failures.append((text, error))
         return True
@@ -219,6 +224,11 @@ def _images(ref: ImageRef, entries: Sequence[Entry], message: str) -> Iterator[I
     if message and not refs:
         raise NotFound(message, _image_names())
     yield from refs
+
+
+def frame_of(session: Session, ref: ImageRef, frame: int | None) -> ImageRef:
+    """With ``frame`` (``--frame``) that one of the stack, film, folder or pattern that ``ref`` is; without, ``ref``."""
+    return ref if frame is None else session.frames(ref, str(frame))[0]
 
 
 def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None]:

@@ -15,6 +15,7 @@ from segment_duo.cli.each import run_batch
 from segment_duo.cli.filter_options import FilterOptions
 from segment_duo.cli.options import (
     BannerOption,
+    FramesOption,
     JsonLinesOption,
     JsonOption,
     MaxPixelsOption,
@@ -69,6 +70,7 @@ def measure(
         typer.Option("--tracks", help="Of a sequence set: one row an object and frame; growth, speed, displacement."),
     ] = False,
     frame_time: FrameTimeOption = None,
+    frame: FramesOption = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
     max_pixels: MaxPixelsOption = None,
@@ -77,13 +79,15 @@ def measure(
     """Measure masks: area, perimeter, diameters, axes, shape, intensity; in pixels, and in nm when the scale is known.
 
     One CSV row a mask; many images make one table. Intensities come from the original bit depth. Which set was taken when none is named
-    is told on stderr: the latest, be it a single mask by `segduo point`.
+    is told on stderr: the latest, be it a single mask by `segduo point`. With --frame it is the latest set of each of these frames.
 
     [bold]Examples[/bold]
 
       segduo measure examples/particles.tif --summary
 
       segduo measure 'img.tif@grain' --csv grains.csv --min-diameter 50nm --exclude-edge --plot grains.png
+
+      segduo measure film.tif --frame all --csv sizes.csv
 
       segduo measure examples/growth.tif --tracks --summary --plot growth.png
     """
@@ -118,7 +122,7 @@ def measure(
         return
     measured: list[_Measured] = []
     with open_session(out=out, max_pixels=max_pixels) as session:
-        sets, failures = expand_choices(session, images)
+        sets, failures = expand_choices(session, images, frame)
         if plot is not None and len(sets) > 1:
             raise UsageError("--plot draws one image at a time")
 

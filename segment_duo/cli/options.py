@@ -61,6 +61,24 @@ InProcessOption = Annotated[
 PageOption = Annotated[
     int, typer.Option("--page", min=0, help="Page of a multi-page TIFF, counted from 0.", rich_help_panel=IMAGE_PANEL)
 ]
+FrameOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frame",
+        min=0,
+        help="Frame of a stack or film, or number of a file in a folder or pattern, from 0 (T, else Z, of a hyperstack).",
+        rich_help_panel=IMAGE_PANEL,
+    ),
+]
+FramesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--frame",
+        metavar="N|all|A:B:STEP",
+        help="Frames of a stack or film, or files of a folder or pattern, from 0 (along T, else Z, of a hyperstack); B is not included.",
+        rich_help_panel=IMAGE_PANEL,
+    ),
+]
 BannerOption = Annotated[
     str,
     typer.Option(
@@ -153,6 +171,14 @@ def finite(option: typer.CallbackParam, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise UsageError(f"{option.opts[0]}: {value} is not a finite number")
     return value
+
+
+def check_frame(frame: object, page: int) -> None:
+    """Refuse ``--frame`` with ``--page``: both say which."""
+    if frame is not None and page:
+        raise UsageError(
+            "--frame and --page both say which picture is meant", "Give one: --page counts planes as the file has them."
+        )
 
 
 def check_save(save: bool, as_json: bool) -> None:

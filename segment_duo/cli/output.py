@@ -22,6 +22,8 @@ from segment_duo.text import safe
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from segment_duo.types import ImageRef
+
 BROKEN_PIPE_EXIT = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`segduo ls | head`)."""
 
@@ -67,6 +69,11 @@ def emit_row(cells: Sequence[object]) -> None:
 def emit_json(value: Any, *, indent: int | None = None) -> None:
     """Write one JSON document to stdout; without ``indent`` on a single line (NDJSON)."""
     _write(sys.stdout, json.dumps(value, ensure_ascii=True, indent=indent, allow_nan=False, default=str))
+
+
+def image_record(ref: ImageRef) -> dict[str, Any]:
+    """How ``--json`` names an image: ``image``, and ``frame`` where one was chosen."""
+    return {"image": str(ref)} | ({} if ref.frame is None else {"frame": ref.frame})
 
 
 def emit_raw(text: str) -> None:

@@ -11,17 +11,20 @@ import typer
 
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.chosen import masks
+from segment_duo.cli.inputs import frame_of
 from segment_duo.cli.options import (
     EngineOptions,
+    FrameOption,
     JsonOption,
     OutOption,
     ReadingOptions,
     SaveOption,
     SeriesOption,
+    check_frame,
     check_save,
     open_session,
 )
-from segment_duo.cli.output import note
+from segment_duo.cli.output import image_record, note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.errors import PromptError, UsageError
 from segment_duo.prompts import parse_box, parse_point, parse_prompts
@@ -38,6 +41,7 @@ def point(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image, local or on Drops.")],
     reading: ReadingOptions,
     engine: EngineOptions,
+    frame: FrameOption = None,
     points: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,13 +96,16 @@ def point(
 
       segduo point grain.tif --points clicks.csv --suffix grains
 
+      segduo point film.tif --frame 12 -p 120,88
+
       echo '120 88' | segduo point grain.tif --points - --append
     """
     check_save(save, as_json)
+    check_frame(frame, reading.page)
     given = points_text(points_file)
     prompts = gather_prompts(points or [], boxes or [], given)
     with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
-        ref = session.reference(image)
+        ref = frame_of(session, session.reference(image), frame)
         if save:
             session.sets.check_destination([ref])
         opened = session.open_image(ref, **reading.arguments())
@@ -120,7 +127,7 @@ def point(
         ]
         first = max((mask.id for mask in before), default=-1) + 1
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
-        record: dict[str, Any] = {"image": str(opened.ref), "masks": len(before) + len(made), "new": len(made)}
+        record: dict[str, Any] = {**image_record(opened.ref), "masks": len(before) + len(made), "new": len(made)}
         if as_json:
             from segment_duo.masks.formats.native import to_record
 

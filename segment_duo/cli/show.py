@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from segment_duo.cli.inputs import image_and_version
+from segment_duo.cli.inputs import frame_of, image_and_version
 from segment_duo.cli.options import (
     BannerOption,
+    FrameOption,
     MaxPixelsOption,
     OutOption,
     PageOption,
+    check_frame,
     open_session,
 )
 from segment_duo.cli.output import emit_raw, note
@@ -32,6 +34,7 @@ def show(
     ] = None,
     graphics: GraphicsOption = None,
     page: PageOption = 0,
+    frame: FrameOption = None,
     banner: BannerOption = "auto",
     max_pixels: MaxPixelsOption = None,
     out: OutOption = None,
@@ -47,9 +50,13 @@ def show(
       segduo show examples/particles.tif@1
 
       segduo show /drops/labdaq/img.tif --masks --graphics halfcell
+
+      segduo show film.tif --frame 12 --masks
     """
+    check_frame(frame, page)
     with open_session(out=out, graphics=graphics, max_pixels=max_pixels) as session:
         ref, version = image_and_version(session, image)
+        ref = frame_of(session, ref, frame)
         opened = session.open_image(ref, page=page, banner=banner)
         loaded = None
         if masks or version is not None:

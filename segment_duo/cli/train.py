@@ -26,7 +26,8 @@ from segment_duo.segmenters.plugins import SAM2
 
 if TYPE_CHECKING:
     from segment_duo.session import LabelledImage, Session
-    from segment_duo.training.finetune import FineTuneResult, Progress
+    from segment_duo.training.finetune import FineTuneResult
+    from segment_duo.training.options import Progress
     from segment_duo.training.validation import Scores
     from segment_duo.training.views import LabelledPicture
     from segment_duo.types import ImageRef
@@ -108,7 +109,8 @@ def train(
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
     from segment_duo.engine.device import choose_device
-    from segment_duo.training.finetune import BaseModel, FineTuneOptions, fine_tune
+    from segment_duo.training.finetune import fine_tune
+    from segment_duo.training.options import BaseModel, FineTuneOptions
 
     options = FineTuneOptions(steps=steps, lr=lr, full=full, val_split=val_split, seed=seed)
     with open_session(out=out, model=base, device=device, max_pixels=max_pixels, say_model=base is None) as session:

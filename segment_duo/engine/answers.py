@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.engine.worker import ImageMissing
+from segment_duo.engine.protocol import ImageMissing
 from segment_duo.errors import EngineFailed, SegduoError
 from segment_duo.models.registry import ModelChoice
 from segment_duo.segmenters.base import AutomaticRun, CandidateMask, Embedding, Prediction

@@ -17,6 +17,7 @@ from segment_duo.engine.protocol import (
     A,
     EmbedRequest,
     EngineStatus,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -25,7 +26,7 @@ from segment_duo.engine.protocol import (
     ReleaseReport,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, ImageMissing, Wire, parse_event, rebuilt
+from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, Wire, parse_event, rebuilt
 from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable
 from segment_duo.models.registry import ModelChoice
 
@@ -253,7 +254,6 @@ class EngineClient(Engine):
         lifecycle.ensure_running(self.settings)
 
     def _dead(self, lost: ConnectionLost) -> EngineFailed:
-        from segment_duo.engine import lifecycle
 
         if not self.settings.own_socket:
             # Its log is elsewhere, and more often than the engine it is the connection that ended.
@@ -262,7 +262,9 @@ class EngineClient(Engine):
                 "Is `ssh -L` still up, and the engine alive there? Then run the command again.",
             )
         what = "the engine stopped in the middle of the work" if lost.working else "the engine went away"
-        tail = lifecycle.last_words(self.settings.log) if self._startable else ""
+        from segment_duo.engine import log_file
+
+        tail = log_file.last_words(self.settings.log) if self._startable else ""
         message = f"{what}; the end of its log:\n{tail}" if tail else f"{what} ({lost.reason})"
         return EngineFailed(message, "`segduo engine logs` shows more. A too large image or model runs out of memory.")
 

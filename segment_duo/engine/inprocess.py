@@ -20,6 +20,7 @@ from segment_duo.engine.protocol import (
     A,
     EmbedRequest,
     EngineStatus,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -29,7 +30,7 @@ from segment_duo.engine.protocol import (
     StreamEvent,
 )
 from segment_duo.engine.settings import EngineSettings
-from segment_duo.engine.worker import ImageMissing, Job, job_for
+from segment_duo.engine.worker import Job, job_for
 from segment_duo.errors import EngineFailed
 from segment_duo.models.registry import ModelChoice
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import struct
@@ -19,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from segment_duo import __version__
-from segment_duo.durable import make_private_folders
 from segment_duo.engine import protocol
+from segment_duo.engine.log_file import last_words, open_log
 from segment_duo.engine.protocol import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.errors import EngineBusy, EngineUnavailable, error_from_slug
@@ -43,10 +42,6 @@ DRAIN_SECONDS = 15.0
 TERM_SECONDS = 5.0
 KILL_SECONDS = 5.0
 
-_TAIL_LINES = 15
-_TAIL_BYTES = 2**16
-_BEGUN = re.compile(r" engine \S+, pid \d+, listens on ")
-"""What an engine logs first (``server.serve``)."""
 
 _children: list[subprocess.Popen[bytes]] = []
 # Kept so that a long-lived client (the terminal UI) can reap an engine that ended before it.
@@ -190,36 +185,6 @@ def _is_secret(variable: str) -> bool:
     return variable.startswith("SEGDUO_DROPS_") or variable == "PASSWORD"
 
 
-def last_words(log: Path, since: int | None = None) -> str:
-    """The end of the log, as far as the last engine wrote it: what came after byte ``since``, or after that engine began."""
-    try:
-        size = log.stat().st_size
-        if since is not None and size >= since:  # else the log was turned over meanwhile
-            with log.open("rb") as stream:
-                stream.seek(max(since, size - _TAIL_BYTES))
-                return _last_lines(stream.read())
-    except OSError:
-        return ""
-    lines = log_tail(log, _TAIL_BYTES).splitlines()
-    begun = max((number for number, line in enumerate(lines) if _BEGUN.search(line)), default=0)
-    return "\n".join(lines[begun:][-_TAIL_LINES:])
-
-
-def _last_lines(content: bytes, lines: int = _TAIL_LINES) -> str:
-    return "\n".join(content.decode("utf-8", errors="replace").splitlines()[-lines:])
-
-
-def log_tail(log: Path, lines: int = _TAIL_LINES) -> str:
-    """The last ``lines`` lines of the log, or an empty string. Reads at most the last 64 KiB."""
-    try:
-        with log.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
-            return _last_lines(stream.read(), lines)
-    except OSError:
-        return ""
-
-
 def peer_of_connection(connection: socket.socket) -> Peer | None:
     """Who is at the other end of a connected Unix socket: SO_PEERCRED (Linux), LOCAL_PEERCRED and LOCAL_PEERPID (macOS). None where unknown."""
     if hasattr(socket, "SO_PEERCRED"):
@@ -278,7 +243,7 @@ def _replaceable(status: EngineStatus, settings: EngineSettings) -> bool:
 
 def _spawn(settings: EngineSettings) -> EngineStatus:
     _children[:] = [child for child in _children if child.poll() is None]
-    with _open_log(settings.log) as log:
+    with open_log(settings.log) as log:
         before = log.seek(0, os.SEEK_END)
         try:
             child = subprocess.Popen(
@@ -331,23 +296,12 @@ def _first_status(child: subprocess.Popen[bytes], settings: EngineSettings, befo
     )
 
 
-def _open_log(log: Path) -> IO[bytes]:
-    try:
-        make_private_folders(log.parent)
-        return log.open("ab")
-    except OSError as error:
-        raise EngineUnavailable(
-            f"cannot write the engine's log {log}: {error.strerror or error}",
-            "Free some space, set SEGDUO_HOME to a folder that can be written to, or do without an engine: --in-process.",
-        ) from None
-
-
 @contextlib.contextmanager
 def _start_lock(settings: EngineSettings) -> Iterator[None]:
     """Hold the start lock; go without where the file system has no locks (some NFS homes), as the bind lock still decides."""
     import fcntl
 
-    _open_log(settings.log).close()
+    open_log(settings.log).close()
     _own_folder(settings.start_lock.parent)
     with settings.start_lock.open("a") as lock:
         deadline = time.monotonic() + LOCK_SECONDS

@@ -27,6 +27,7 @@ from segment_duo.engine.protocol import (
     AutoRequest,
     AvailableModel,
     EmbedRequest,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -40,7 +41,7 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.tracks import Tracks, step_of, tracked_mask
-from segment_duo.engine.worker import ImageMissing, Job
+from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError, PromptError
 from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice, needs
@@ -202,7 +203,7 @@ class Operations:
             PredictedObject(
                 prompt.object_id,
                 tuple(self._candidate(one, prompt, scope, number) for number, one in enumerate(answer)),
-                previous_lost=gone,
+                mask_input_lost=gone,
             )
             for prompt, answer, gone in zip(request.prompts, answers, lost, strict=True)
         ]
@@ -387,8 +388,8 @@ class Operations:
         arrays, lost = [], []
         for prompt in request.prompts:
             _check_inside(prompt, embedding.width, embedding.height)
-            mask_input = self._logits.get(scope, prompt.previous) if prompt.previous else None
-            lost.append(prompt.previous is not None and mask_input is None)
+            mask_input = self._logits.get(scope, prompt.mask_input) if prompt.mask_input else None
+            lost.append(prompt.mask_input is not None and mask_input is None)
             box = prompt.box
             arrays.append(
                 PromptArrays(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pydantic import TypeAdapter
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised when an old client or engine would misunderstand a new one. A mismatch makes the client restart an idle engine."""
 
 PREFIX = "/v1"
@@ -63,6 +63,10 @@ HEARTBEAT_SECONDS = 0.5
 
 IMAGE_MISSING = "image-missing"
 """Slug of the answer that asks the client for the pixels (again). It never reaches a user."""
+
+
+class ImageMissing(Exception):
+    """The pixels are needed and the engine does not have them; crosses the wire as :data:`IMAGE_MISSING`, and the client sends them again."""
 
 
 def image_id(pixels: npt.NDArray[np.uint8]) -> str:

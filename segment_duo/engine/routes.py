@@ -31,6 +31,7 @@ from segment_duo.engine.protocol import (
     EmbedRequest,
     EngineStatus,
     ErrorMessage,
+    ImageMissing,
     ModelRequest,
     Operation,
     Q,
@@ -39,7 +40,7 @@ from segment_duo.engine.protocol import (
 )
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.uploads import UploadLimits, Uploads
-from segment_duo.engine.worker import Compute, Emit, ImageMissing, Job, Worker, job_for
+from segment_duo.engine.worker import Compute, Emit, Job, Worker, job_for
 from segment_duo.errors import (
     Cancelled,
     EngineBusy,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.engine import protocol
-from segment_duo.engine.protocol import Operation
+from segment_duo.engine.protocol import ImageMissing, Operation
 from segment_duo.errors import EngineFailed, SegduoError, error_from_slug
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ class ConnectionLost(Exception):
         super().__init__(str(reason))
         self.reason = reason
         self.working = working
-
-
-class ImageMissing(Exception):
-    """The engine asks for the pixels."""
 
 
 class Wire:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from segment_duo.engine.protocol import (
     A,
+    ImageMissing,
     ImageState,
     ModelList,
     ModelRequest,
@@ -41,10 +42,6 @@ IDLE_TRIM_SECONDS = 20.0
 """How long after the last job the allocator's freed memory goes back to the system."""
 
 log = logging.getLogger("segduo.engine")
-
-
-class ImageMissing(Exception):
-    """The pixels are needed and are not here. Crosses the wire as ``protocol.IMAGE_MISSING``; the client sends them again."""
 
 
 class Job:

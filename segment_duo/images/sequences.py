@@ -5,7 +5,8 @@
                    └─ FilmSequence     MP4, AVI ... through PyAV                 (extra ``[video]``)
 
 What holds for all frames is decided once: the banner and the pixel size from the first frame, the stretch to 8 bits from the percentiles of frames
-sampled over the whole sequence, so that brightness means the same everywhere. No more than one frame is kept, and nothing is decoded ahead.
+sampled over the whole sequence, so that brightness means the same everywhere (unless each is read as an image of its own: ``common_stretch``).
+No more than one frame is kept, and nothing is decoded ahead.
 
     with segment_duo.frames.sequence_of(store, ref) as sequence:      # or StackSequence(path, name), ...
         for number in parse_frames("10:200:2", len(sequence)):
@@ -61,6 +62,8 @@ class Reading:
     pixel_size: PixelSize | None = None
     sidecars: Sidecars | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    common_stretch: bool = True
+    """One stretch for all frames; without it each has its own, as a single image has."""
 
 
 AS_IS = Reading()
@@ -179,7 +182,7 @@ class FrameSequence(ABC):
         """The samples of one frame, and the file's bytes where one file is one frame (else empty)."""
 
     def frame(self, number: int) -> ImageData:
-        """Decode frame ``number``, counted from 0 along ``axes.axis``; only that frame (the first call also samples the sequence for its stretch).
+        """Decode frame ``number``, counted from 0 along ``axes.axis``; only that one (the first call also samples the sequence for a common stretch).
 
         Returns:
             As :func:`segment_duo.images.read_image`; ``facts.stretch`` tells the common limits, ``facts.page`` the page in its file.
@@ -189,7 +192,7 @@ class FrameSequence(ABC):
         """
         with self._lock:
             self._check(number)
-            limits = self._limits
+            limits = self._limits if self._reading.common_stretch else None
             decoded, content = self._decode(number)
             self._check_like_first(decoded, number)
             sha256 = hashlib.sha256(content).hexdigest() if content else self.sha256
@@ -409,12 +412,15 @@ class FolderSequence(FrameSequence):
         return self._files[0].name
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def left_out(self) -> str:
+        """What to tell of files that no frame can have; empty when there are none."""
         count = len(self._left_out)
-        told = (
-            f"{count} {'name is' if count == 1 else 'names are'} not UTF-8, left out: {', '.join(self._left_out[:3])}"
-        )
-        return (*super().warnings, *((told,) if count else ()))
+        names = ", ".join(self._left_out[:3])
+        return f"{count} {'name is' if count == 1 else 'names are'} not UTF-8, left out: {names}" if count else ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*super().warnings, *((self.left_out,) if self._left_out else ()))
 
     def _hashed(self) -> str:
         return hashlib.sha256(

@@ -1,13 +1,12 @@
 """The saved mask sets: which there are of an image, reading and writing them, and whether one really belongs to the image.
 
 Sets are found by the image's name, for that needs one listing; whether a set is the image's own is decided by what it records
-(:class:`_Owner`). This module opens no image and asks no engine: :class:`segment_duo.session.Session` does, and owns one of these.
+(:class:`Owner`). This module opens no image and asks no engine: :class:`segment_duo.session.Session` does, and owns one of these.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from segment_duo.errors import (
     UsageError,
 )
 from segment_duo.library import versions as version_names
+from segment_duo.library.ownership import Owner
 from segment_duo.library.sequence_files import SEQUENCE_HINT, peek_file
 from segment_duo.library.spool import Delivered, Failed, Spool
 from segment_duo.library.versions import VersionRequest
@@ -36,7 +36,6 @@ from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
 from segment_duo.types import (
     ImageFacts,
-    ImageIdentity,
     ImageRef,
     Mask,
     MaskSet,
@@ -279,6 +278,21 @@ class SavedSets:
         """The set that :meth:`load` takes when none is named, as far as a look tells; None when there is none."""
         return self._first(ref, self.versions(ref), self._owner(ref, facts), lambda _: True)
 
+    def latest_by_page(self, ref: ImageRef) -> dict[int, Version]:
+        """The latest set of each page that has one; of all saved sets each file is read once. Damaged ones are passed over with a message."""
+        owner = self._owner(ref)
+        found: dict[int, Version] = {}
+        for version in self.versions(ref):
+            try:
+                known = self.peek(ref, version).provenance
+            except MaskFileError as error:
+                self._tell(f"passed over: {error.message}")
+                continue
+            page = known.image.page if known.image is not None else 0
+            if page not in found and owner.has(version, known):
+                found[page] = version
+        return found
+
     def larger(self, ref: ImageRef, loaded: LoadedSet) -> ListedSet | None:
         """The newest other set of the image with more than twice the masks of the latest: what somebody who named none may have meant.
 
@@ -291,7 +305,7 @@ class SavedSets:
         return self._first(ref, heavier[:5], self._owner(ref), lambda peek: peek.count > 2 * count)
 
     def _first(
-        self, ref: ImageRef, versions: Sequence[Version], owner: _Owner, wanted: Callable[[Peek], bool]
+        self, ref: ImageRef, versions: Sequence[Version], owner: Owner, wanted: Callable[[Peek], bool]
     ) -> ListedSet | None:
         for version in versions:
             try:
@@ -302,15 +316,15 @@ class SavedSets:
                 return ListedSet(version, self._shown(ref, version), True, "", peek)
         return None
 
-    def _owner(self, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> _Owner:
-        return _Owner(self._store(ref.store), ref, facts, page)
+    def _owner(self, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> Owner:
+        return Owner(self._store(ref.store), ref, facts, page)
 
-    def _fit(self, version: Version, mask_set: MaskSet, owner: _Owner) -> LoadedSet:
+    def _fit(self, version: Version, mask_set: MaskSet, owner: Owner) -> LoadedSet:
         belongs, notice = self._judged(version, mask_set.provenance, owner)
         return LoadedSet(version, mask_set, notice, belongs)
 
     @staticmethod
-    def _judged(version: Version, provenance: Provenance, owner: _Owner) -> tuple[bool, str]:
+    def _judged(version: Version, provenance: Provenance, owner: Owner) -> tuple[bool, str]:
         """Whether a set is the image's own, and the notice about it."""
         identity = provenance.image
         belongs = owner.has(version, provenance)
@@ -324,8 +338,11 @@ class SavedSets:
             notice = f"the image has changed since set {version.name} was made"
         return belongs, notice
 
-    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int = 0) -> bool:
-        """Whether a set with this suffix exists for this page of this image, saved or waiting in the spool; identity counts, not only the name."""
+    def has_sets(self, ref: ImageRef, *, suffix: str = "", page: int | None = 0) -> bool:
+        """Whether a set with this suffix exists for this page (None: any) of this image, saved or waiting in the spool.
+
+        Identity counts, not only the name.
+        """
         owner = self._owner(ref, page=page)
         for version in self.versions(ref):
             try:
@@ -423,51 +440,3 @@ def _without_spool(ref: ImageRef, content: bytes, error: SegduoError, full: Stor
             return type(error)(f"{error.message}; {full.message}", f"{hint}\n{error.hint}".strip())
     hint = "The masks are lost. Free some space, or set SEGDUO_HOME and TMPDIR to folders with room, and run it again."
     return type(error)(f"{error.message}; {full.message}", hint)
-
-
-class _Owner:
-    """Tells whether sets are an image's own. Reads the image only if paths do not decide.
-
-    A set is an image's when it names its path, or its bytes (a moved image), and its page. Sets that name nothing (the predecessor's) count
-    by their name, unless the folder holds another image that the name fits better: ``a_1.pkl`` beside ``a_1.tif`` is not ``a.tif``'s.
-    """
-
-    def __init__(self, store: Store, ref: ImageRef, facts: ImageFacts | None = None, page: int | None = None) -> None:
-        """``facts`` are the image's if it is open; else ``page`` may say which page alone counts."""
-        self._store, self._ref = store, ref
-        self._page = facts.page if facts else page
-        self._sha256: str | None = facts.sha256 if facts else None
-        self._neighbours: set[str] | None = None
-
-    def has(self, version: Version, provenance: Provenance) -> bool:
-        identity = provenance.image
-        if identity is None or not identity.sha256:
-            return version.name == "0" or f"{self._ref.stem}_{version.name}" not in self._stems()
-        if self._page is not None and identity.page != self._page:
-            return False
-        return identity.path == str(self._ref) or identity.sha256 == self._content()
-
-    def changed(self, identity: ImageIdentity) -> bool:
-        """Whether the image's bytes are known and not those that a set of the same path was made from."""
-        return bool(self._sha256) and identity.sha256 != self._sha256
-
-    def _content(self) -> str:
-        """SHA-256 of the image's bytes, as sets record it; an empty string when the image is not there (any more)."""
-        if self._sha256 is None:
-            try:
-                self._sha256 = hashlib.sha256(self._store.read(self._ref.path)).hexdigest()
-            except NotFound:
-                self._sha256 = ""
-        return self._sha256
-
-    def _stems(self) -> set[str]:
-        if self._neighbours is None:
-            from segment_duo.images import IMAGE_SUFFIXES
-
-            try:
-                entries = self._store.list(self._ref.folder)
-            except SegduoError:
-                entries = []
-            images = [ImageRef(self._ref.store, entry.path) for entry in entries if not entry.is_folder]
-            self._neighbours = {image.stem for image in images if Path(image.name).suffix.lower() in IMAGE_SUFFIXES}
-        return self._neighbours

@@ -2,6 +2,7 @@
 
     particles.pkl  particles_1.pkl  particles_2.pkl      the plain series: versions 0, 1, 2
     particles_grain.pkl  particles_grain_1.pkl           the series of the suffix "grain": versions grain, grain_1
+    film_frame3.pkl      film_grain_frame3_1.pkl         of frame 3 alone: versions frame3, grain_frame3_1
 
 The names are the predecessor's, and they are **ambiguous**: ``a_1.pkl`` is version 1 of ``a.tif`` or version 0 of ``a_1.tif``, and
 ``a_grain.pkl`` is version "grain" of ``a.tif`` or version 0 of ``a_grain.tif``. A name alone cannot tell. So :func:`list_versions`
@@ -133,6 +134,24 @@ def check_suffix(suffix: str) -> str:
     else:
         reason = "may hold letters, digits, '-' and '_' only, and must begin and end with a letter or digit"
     raise UsageError(f"the suffix '{suffix}' {reason}", "Choose a word, for instance grain or large-pores.")
+
+
+def frame_series(suffix: str, frame: int | None) -> str:
+    """The series of a frame's sets: ``frame3``, or ``grain_frame3`` with a suffix; ``suffix`` itself where no frame was chosen.
+
+    Raises:
+        UsageError: ``suffix`` is bad, or too long with the frame behind it.
+    """
+    own = "" if frame is None else f"frame{frame}"
+    if not own or suffix == own or suffix.endswith(f"_{own}"):
+        return check_suffix(suffix)
+    return check_suffix(f"{suffix}_{own}" if suffix else own)
+
+
+def frame_of_series(suffix: str) -> int | None:
+    """The frame whose sets this series holds; None where it names none. The inverse of :func:`frame_series`."""
+    found = re.fullmatch(r"(?:.*_)?frame(0|[1-9][0-9]{0,8})", suffix, re.DOTALL)
+    return int(found[1]) if found else None
 
 
 def version_file_name(stem: str, suffix: str = "", number: int = 0) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "AutomaticRun",
     "CandidateMask",
     "Capability",
+    "CropBox",
     "DeviceMemoryFull",
     "EmbedCrop",
     "Embedding",
@@ -47,7 +48,6 @@ __all__ = [
     "Reusable",
     "Segmenter",
     "SegmenterInfo",
-    "Window",
     "check_options",
     "cropped_labels",
     "fingerprint",
@@ -265,10 +265,10 @@ def _record(mask: CroppedMask, number: int, height: int, width: int) -> Mask:
     )
 
 
-Window = tuple[int, int, int, int]
+CropBox = tuple[int, int, int, int]
 """XYXY in image pixels, ends exclusive."""
 
-EmbedCrop = Callable[[Window, Callable[[], Any]], Any]
+EmbedCrop = Callable[[CropBox, Callable[[], Any]], Any]
 """Given a crop's window and a function that computes its embedding, returns the embedding: the place for a cache."""
 
 

@@ -16,25 +16,26 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
-from segment_duo.errors import AlreadyExists, InputError, StoreError, UsageError
+from segment_duo.errors import AlreadyExists, StoreError, UsageError
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
 from segment_duo.training.clicks import corrections
-from segment_duo.training.forward import Decoded, Features, decode, encode, normalize, training_attention
+from segment_duo.training.forward import Features, decode, encode, normalize, training_attention
 from segment_duo.training.objective import prompt_loss
+from segment_duo.training.options import BaseModel, FineTuneOptions, OnProgress, Progress
+from segment_duo.training.replay import REPLAY_EVERY, SCENES, BaseAnswers, base_answers, replay_loss
+from segment_duo.training.selection import better, split_pictures
 from segment_duo.training.validation import (
     AutomaticResult,
-    Checked,
     Scores,
     at_thresholds,
     choose_thresholds,
@@ -43,7 +44,7 @@ from segment_duo.training.validation import (
     measure,
     works_at_both_scales,
 )
-from segment_duo.training.views import Crop, LabelledPicture, View, coverages, draw_window, shade, whole
+from segment_duo.training.views import Crop, LabelledPicture, View, coverages, draw_window, shade
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
@@ -57,78 +58,12 @@ POOL = 24
 FRESH = 3
 """Steps between two new views when the encoder is not trained: on a CPU an embedding costs a third of a step."""
 
-REPLAY_EVERY = 4
-"""Every so many steps one is a replay of the base's answers."""
-
-SCENES = 12
-"""Synthetic scenes that are replayed."""
-
 AVERAGED = 0.93
 """Decay per step of the running mean of the weights, which is what is checked and kept: single steps on one view each are too noisy."""
 
-LOST = 0.01
-"""Scores that fall by less than this hold: one validation picture cannot tell more exactly."""
 
 GAINED = 0.01
 """What the mean of all scores must gain for the result to be recommended."""
-
-MOST_HELD = 4
-"""Pictures kept apart at most: each costs a whole run of automatic masks at every check."""
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuneOptions:
-    """Attributes:
-    steps: optimizer steps at most.
-    lr: highest learning rate of the decoder; falls to zero as a cosine.
-    full: also train the image encoder and prompt encoder.
-    val_split: share of the pictures kept for validation (at most four); below three pictures the same share of the objects.
-    prompts: prompts a step; 0 chooses 12 for inputs up to 512 pixels, 8 above.
-    check_every: steps between validations; patience: validations without a better state before an early stop.
-    seed: of windows, clicks and scenes.
-    """
-
-    steps: int = 240
-    lr: float = 3e-4
-    full: bool = False
-    val_split: float = 0.2
-    prompts: int = 0
-    check_every: int = 40
-    patience: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.lr <= 0 or not 0 <= self.val_split < 1 or self.check_every < 1 or self.prompts < 0:
-            raise UsageError(
-                "steps, lr, val-split, prompts or check-every are out of range", "See `segduo train --help`."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class BaseModel:
-    """What is adapted: the registry's facts. ``auto_defaults`` are its own parameters for automatic masks; the thresholds among them are replaced."""
-
-    id: str
-    config: str
-    checkpoint: str
-    sha256: str
-    auto_defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Sent after every step, and from within the longer phases.
-
-    ``phase``: ``prepare`` (pictures), ``train`` (steps), ``validate`` (points of one picture's grid), of which ``step`` of ``steps`` are done;
-    ``loss`` of the last step; ``before`` and ``best``: scores of the base and of the best state, None until they are known.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    before: Scores | None
-    best: Scores | None
-    phase: str = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +78,6 @@ class FineTuneResult:
     best_step: int
     ended: str  # "all steps", "early stop", "stopped by the user"
     seconds: float
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def fine_tune(
@@ -178,7 +110,7 @@ def fine_tune(
         )
     began = time.monotonic()
     model = build_model(base.config, base.checkpoint, device)
-    run = Run(model, base, pictures, options, models_dir / f".{name}.partial", on_progress)
+    run = FineTuning(model, base, pictures, options, models_dir / f".{name}.partial", on_progress)
     try:
         ended = run.train()
         run.write(target, ended, time.monotonic() - began)
@@ -209,18 +141,7 @@ class _Seen:
     features: Features | None
 
 
-@dataclass(frozen=True, eq=False)
-class _Answers:
-    """A scene and what the base says of it: prompts (P, 1, 2), logits float16 (P, 4, h, w), predicted IoU (P, 4)."""
-
-    pixels: npt.NDArray[np.uint8]
-    features: Features | None
-    points: torch.Tensor
-    logits: torch.Tensor
-    iou: torch.Tensor
-
-
-class Run:
+class FineTuning:
     """One run: its data, its optimizer, and the best state so far."""
 
     def __init__(
@@ -237,7 +158,7 @@ class Run:
         self.rng = np.random.default_rng(options.seed)
         torch.manual_seed(options.seed)
         self.prompts = options.prompts or (12 if self.side <= 512 else 8)
-        self.training, self.checked, self.kept_apart = _split(pictures, options.val_split, self.side)
+        self.training, self.checked, self.kept_apart = split_pictures(pictures, options.val_split, self.side)
         self.defaults = {**stock_thresholds(), **base.auto_defaults}
         weights = np.sqrt([float(len(self.prompted(p))) for p in self.training])
         self.shares = weights / weights.sum()
@@ -260,16 +181,14 @@ class Run:
         self.best_weights = self.base_weights
         self.mean = self._snapshot()
         self.pool: list[_Seen] = []
-        self.scenes: list[_Answers] = []
+        self.scenes: list[BaseAnswers] = []
         self.checkpoint = Checkpoint(partial, fingerprint(base.sha256, asdict(options), pictures))
         self._resume()
 
     @property
     def gained(self) -> bool:
         """Whether the best state is worth using: neither clicks nor automatic masks lost, and together they gained."""
-        return (
-            self.best is not None and self.before is not None and _better(self.best, self.before, self.before, GAINED)
-        )
+        return self.best is not None and self.before is not None and better(self.best, self.before, self.before, GAINED)
 
     @property
     def after(self) -> Scores | None:
@@ -285,7 +204,7 @@ class Run:
         ended = "all steps"
         try:
             with training_attention():
-                self._prepare_scenes()
+                self._ask_base()
                 while self.step < self.options.steps:
                     self._step()
                     if self.step % self.options.check_every == 0 or self.step == self.options.steps:
@@ -307,7 +226,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest"] * ramp * 0.5 * (1 + math.cos(math.pi * fraction))
         replay = self.scenes and self.step % REPLAY_EVERY == REPLAY_EVERY - 1
-        loss = self._replay_loss() if replay else self._loss(self._view())
+        loss = self._replay() if replay else self._loss(self._view())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -396,43 +315,21 @@ class Run:
         refined, _ = prompt_loss(out, target[again], present[again], single=1.0)
         return loss + 0.5 * refined
 
-    # -- what the base knows ------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def _prepare_scenes(self) -> None:
-        """The base's answers on synthetic scenes, half of the prompts on objects, half anywhere."""
+    def _ask_base(self) -> None:
+        """The base's answers on synthetic scenes, to be replayed."""
         trained = self._snapshot()
         self.model.load_state_dict(self.base_weights, strict=False)
         rng = np.random.default_rng(self.options.seed + 1)
         count = min(SCENES, self.options.steps // REPLAY_EVERY)
         for number in range(count):
             self._tell("prepare", number, count)
-            picture = _scene(int(rng.integers(1, 100_000)), min(self.side, 512))
-            view = View(picture, whole(picture), self.side)
-            crops = [c for c in map(view.crop, rng.permutation(view.candidates)[: self.prompts // 2].tolist()) if c]
-            clicks = [c.click(rng, 0.4) for c in crops]
-            clicks += [(float(x), float(y)) for x, y in rng.integers(self.side, size=(self.prompts - len(clicks), 2))]
-            pixels = view.pixels()
-            features = self._features(pixels)
-            points = torch.tensor(clicks, dtype=torch.float32, device=self.model.device)[:, None]
-            out = self._decode_first(features, points)
-            kept = None if self.options.full else features
-            self.scenes.append(_Answers(pixels, kept, points, out.logits.half(), out.iou))
+            keep = not self.options.full
+            self.scenes.append(base_answers(self.model, rng, self.prompts, self._features, keep_features=keep))
         self.model.load_state_dict(trained, strict=False)
 
-    def _decode_first(self, features: Features, points: torch.Tensor) -> Decoded:
-        count = len(points)
-        owner = torch.zeros(count, dtype=torch.long, device=points.device)
-        return decode(self.model, features, owner, points, torch.ones_like(owner)[:, None])
-
-    def _replay_loss(self) -> torch.Tensor:
-        """How far the answers on a scene have moved from the base's: masks, and predicted IoU."""
+    def _replay(self) -> torch.Tensor:
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
-        out = self._decode_first(scene.features or self._features(scene.pixels), scene.points)
-        wanted = scene.logits.float().sigmoid()
-        entropy = F.binary_cross_entropy_with_logits(out.logits, wanted, reduction="none").sum((-2, -1))
-        area = (wanted.sum((-2, -1)) + out.logits.detach().sigmoid().sum((-2, -1))) / 2
-        return (entropy / (area + 16.0)).mean() + F.binary_cross_entropy_with_logits(out.iou_logit, scene.iou)
+        return replay_loss(self.model, scene, self._features)
 
     # -- validation ---------------------------------------------------------------------------------------------------
 
@@ -473,7 +370,7 @@ class Run:
         present = self._snapshot()
         self.model.load_state_dict(self.mean, strict=False)
         scores = self._scores(self.best.thresholds)
-        if _better(scores, self.best, self.before, 0.0):
+        if better(scores, self.best, self.before, 0.0):
             self.best, self.best_step, self.stale = scores, self.step, 0
             self.best_weights = self._snapshot()
         else:
@@ -533,61 +430,6 @@ class Run:
             run={"steps": self.step, "ended": ended, "seconds": round(seconds, 1)},
         )
         self.checkpoint.write_model(target, self.base.config, weights, card)
-
-
-def _better(scores: Scores, best: Scores, before: Scores, by: float) -> bool:
-    """Whether ``scores`` beat ``best`` by more than ``by`` without falling below the base in clicks or automatic masks."""
-    held = (
-        scores.one_click >= before.one_click - LOST
-        and scores.three_clicks >= before.three_clicks - LOST
-        and scores.f1 >= before.f1 - LOST
-        and scores.automatic >= before.automatic - LOST
-    )
-    return held and scores.value > best.value + by
-
-
-def _split(
-    pictures: Sequence[LabelledPicture], share: float, side: int
-) -> tuple[list[LabelledPicture], list[Checked], dict[int, npt.NDArray[np.int64]]]:
-    """Pictures to train on, what to check on, and by ``id(picture)`` the objects that are kept apart in a picture of both roles.
-
-    Kept apart are the pictures whose number of objects is nearest to the median; with fewer than three pictures the objects at the far end of
-    the first one's longer side; a single object serves both.
-    """
-    usable = [p for p in pictures if len(View(p, whole(p), side).candidates)]
-    if not usable:
-        if any(p.objects for p in pictures):
-            raise InputError("all masks are too small at the model's input size", "Crop or tile the images first.")
-        raise InputError(
-            "there is no mask to learn from", "Save masks for the images first (`segduo auto` or the terminal UI)."
-        )
-    if len(usable) >= 3 and share > 0:
-        held = min(max(1, round(share * len(usable))), MOST_HELD)
-        middle = float(np.median([len(p.objects) for p in usable]))
-        order = sorted(range(len(usable)), key=lambda i: abs(len(usable[i].objects) - middle))
-        checked = [Checked(usable[i], np.arange(len(usable[i].objects))) for i in order[:held]]
-        return [usable[i] for i in sorted(order[held:])], checked, {}
-    first = usable[0]
-    count = len(first.objects)
-    if count < 2 or share == 0:
-        return usable, [Checked(first, np.arange(count))], {}
-    height, width = first.image.shape[:2]
-    axis = 0 if width >= height else 1
-    ends = first.boxes[:, axis]
-    order_of_objects = np.argsort(ends, kind="stable")
-    apart = np.sort(order_of_objects[count - max(1, round(share * count)) :])
-    start = int(ends[apart].min())
-    strip = (start, 0, width, height) if axis == 0 else (0, start, width, height)
-    return usable, [Checked(first, apart, strip)], {id(first): apart}
-
-
-def _scene(seed: int, side: int) -> LabelledPicture:
-    """A synthetic scene of the project's own generator."""
-    from segment_duo.training.nano.scenes import generate
-
-    scene = generate(seed, (side, side))
-    image = np.repeat(np.asarray(scene.image, np.uint8)[:, :, None], 3, axis=2)
-    return LabelledPicture.of(image, iter(scene.masks), f"scene {seed}", "")
 
 
 def stock_thresholds() -> dict[str, float]:

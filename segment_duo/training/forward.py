@@ -93,7 +93,7 @@ def encode(model: SAM2Base, images: torch.Tensor, offsets: torch.Tensor) -> Feat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class DecodedMasks:
     """Decoder output: ``logits`` (P, 4, 4E, 4E), ``iou`` (P, 4) and its logit ``iou_logit``, ``presence`` (P, 1) object-score logit.
 
     Index 0 is the single-mask token, 1 to 3 are the three masks of an ambiguous prompt.
@@ -114,23 +114,23 @@ def decode(
     owner: torch.Tensor,
     points: torch.Tensor,
     labels: torch.Tensor,
-    previous: torch.Tensor | None = None,
-) -> Decoded:
+    mask_input: torch.Tensor | None = None,
+) -> DecodedMasks:
     """Decode P prompts.
 
     Args:
         owner: (P,) index of each prompt's image.
         points: (P, K, 2) x and y in crop pixels (centre of the first pixel 0, as the predictor gives them to the prompt encoder).
         labels: (P, K) 1 include, 0 exclude, 2 and 3 box corners. The padding point that ``sam2`` adds is added here too.
-        previous: (P, 1, 4E, 4E) low-res logits to refine, or None.
+        mask_input: (P, 1, 4E, 4E) low-res logits to refine, or None.
     """
     prompt_encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     sparse = prompt_encoder._embed_points(points + features.offsets[owner][:, None, :], labels, pad=True)
     height, width = features.embedding.shape[-2:]
-    if previous is None:
+    if mask_input is None:
         dense = prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(len(owner), -1, height, width)
     else:
-        dense = prompt_encoder.mask_downscaling(previous.clamp(-32.0, 32.0))
+        dense = prompt_encoder.mask_downscaling(mask_input.clamp(-32.0, 32.0))
     frame = prompt_encoder.get_dense_pe()
     corners = (features.offsets // 16).tolist()
     encodings = torch.cat([frame[:, :, oy : oy + height, ox : ox + width] for ox, oy in corners])
@@ -158,7 +158,7 @@ def decode(
         if decoder.pred_obj_scores
         else iou_logit.new_full((len(owner), 1), 10.0)
     )
-    return Decoded(logits.float(), iou_logit.float(), presence.float())
+    return DecodedMasks(logits.float(), iou_logit.float(), presence.float())
 
 
 def _before_sigmoid(head: Any, x: torch.Tensor) -> torch.Tensor:

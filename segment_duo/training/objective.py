@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from segment_duo.training.forward import Decoded
+    from segment_duo.training.forward import DecodedMasks
 
 
 def mask_loss(logits: torch.Tensor, target: torch.Tensor, balance: float = 0.0) -> torch.Tensor:
@@ -43,7 +43,7 @@ def overlap(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def prompt_loss(
-    out: Decoded, target: torch.Tensor, present: torch.Tensor, balance: float = 0.0, single: float = 0.5
+    out: DecodedMasks, target: torch.Tensor, present: torch.Tensor, balance: float = 0.0, single: float = 0.5
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss over prompts, and the IoU (P, 4) that each of the four masks reached.
 

@@ -115,6 +115,7 @@ class SessionPort(Protocol):
         image: Any,
         parameters: AutoParameters,
         *,
+        preset: str = "",
         on_event: Callable[[AutoEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> AutoResult: ...

@@ -95,7 +95,7 @@ class Snapshot:
         masks: in list order.
         ticked: ids of the selected masks.
         points, box: the prompt of the mask being made.
-        previous: the engine's handle of the low-res logits that this prompt refines.
+        mask_input: the engine's handle of the low-res logits that this prompt refines.
         refines: id of the mask that the prompt corrects; accepting replaces it.
         verdicts: mask id -> accepted or rejected.
         logits: mask id -> the engine's handle of the low-res logits it was made with.
@@ -105,7 +105,7 @@ class Snapshot:
     ticked: frozenset[int] = frozenset()
     points: tuple[Point, ...] = ()
     box: Box | None = None
-    previous: str | None = None
+    mask_input: str | None = None
     refines: int | None = None
     logits: Mapping[int, str] = field(default_factory=dict)
     verdicts: Mapping[int, bool] = field(default_factory=dict)
@@ -184,29 +184,29 @@ class Document:
         found = self.present
         points, box = found.points, found.box
         mask = self.refining
-        if mask is not None and found.previous is None:
+        if mask is not None and found.mask_input is None:
             # Without logits to go on with, the mask's box says which object is meant.
             x, y, width, height = mask.bbox
             box = box or Box(x, y, x + max(width - 1, 1), y + max(height - 1, 1))
-        return Prompt(points=points, box=box, previous=found.previous)
+        return Prompt(points=points, box=box, mask_input=found.mask_input)
 
     # Edits: each is one undo step
 
     def add_point(self, point: Point) -> None:
         """A further point refines the mask that is shown."""
         name = "include point" if point.label else "exclude point"
-        self._edit(name, replace(self.present, points=(*self.present.points, point), previous=self._shown_logits()))
+        self._edit(name, replace(self.present, points=(*self.present.points, point), mask_input=self._shown_logits()))
 
     def set_box(self, box: Box) -> None:
         self.corner = None
-        self._edit("box", replace(self.present, box=box, previous=self._shown_logits()))
+        self._edit("box", replace(self.present, box=box, mask_input=self._shown_logits()))
 
     def drop_prompt(self) -> bool:
         """Forget points and box; False when there were none."""
         self.corner = None
         if not self.pointing and self.present.refines is None:
             return False
-        self._edit("points removed", replace(self.present, points=(), box=None, previous=None, refines=None))
+        self._edit("points removed", replace(self.present, points=(), box=None, mask_input=None, refines=None))
         return True
 
     def refine(self, mask_id: int) -> bool:
@@ -218,7 +218,9 @@ class Document:
             Point(x, y, 1 if label else 0) for (x, y), label in zip(mask.point_coords, mask.point_labels, strict=False)
         )
         points = own if mask.source == "prompt" else ()
-        new = replace(self.present, points=points, box=None, previous=self.present.logits.get(mask_id), refines=mask_id)
+        new = replace(
+            self.present, points=points, box=None, mask_input=self.present.logits.get(mask_id), refines=mask_id
+        )
         self._edit(f"refine mask {mask_id}", new)
         self.current = mask_id
         return True
@@ -480,7 +482,7 @@ class Document:
 
     def _shown_logits(self) -> str | None:
         candidate = self.candidate
-        return candidate.logits if candidate else self.present.previous
+        return candidate.logits if candidate else self.present.mask_input
 
 
 def is_corrected(mask: Mask) -> bool:

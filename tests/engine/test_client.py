@@ -437,7 +437,7 @@ class TestWire:
             assert protocol.AUTO.load(line) == event
 
     def test_requests_round_trip(self) -> None:
-        prompt = Prompt(points=(Point(1.5, 2.25, 0),), box=Box(0, 0, 5, 6), previous="h", object_id="7")
+        prompt = Prompt(points=(Point(1.5, 2.25, 0),), box=Box(0, 0, 5, 6), mask_input="h", object_id="7")
         request = protocol.PredictRequest(prompts=[prompt], multimask_output=True, preview_max_side=100)
         assert protocol.PredictRequest.model_validate_json(request.model_dump_json(exclude_defaults=True)) == request
         auto = protocol.AutoRequest(parameters=AutoParameters(point_grids=(((0.5, 0.5),),), region=Box(1, 2, 3, 4)))

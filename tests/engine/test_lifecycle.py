@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle, server
+from segment_duo.engine import lifecycle, log_file, server
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.errors import ConfigError, EngineBusy, EngineUnavailable
 from segment_duo.paths import Paths
@@ -84,15 +84,15 @@ class TestStart:
         with pytest.raises(EngineUnavailable, match="is in the way") as caught:
             lifecycle.ensure_running(home.settings)
         assert "old failure" not in caught.value.message
-        assert "old failure" in lifecycle.last_words(log)
+        assert "old failure" in log_file.last_words(log)
         with log.open("a") as stream:
             stream.write("2026-01-02 INFO engine 0.2, pid 2, listens on x\n2026-01-02 INFO embedding\n")
-        assert lifecycle.last_words(log).splitlines() == [
+        assert log_file.last_words(log).splitlines() == [
             "2026-01-02 INFO engine 0.2, pid 2, listens on x",
             "2026-01-02 INFO embedding",
         ]
-        assert lifecycle.last_words(log, 10**9) == lifecycle.last_words(log)  # turned over meanwhile
-        assert lifecycle.last_words(log.with_name("none"), 5) == lifecycle.last_words(log.with_name("none")) == ""
+        assert log_file.last_words(log, 10**9) == log_file.last_words(log)  # turned over meanwhile
+        assert log_file.last_words(log.with_name("none"), 5) == log_file.last_words(log.with_name("none")) == ""
 
     def test_a_socket_folder_of_somebody_else_gets_advice_that_can_be_followed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,7 +223,7 @@ class TestMissingDevice:
         assert "PROBLEM  engine: cannot compute: this machine has no device 'x'" in doctor.stdout
         assert lame.process.wait(20) != 0
         assert not home.settings.socket.exists()
-        assert "has no device" in lifecycle.log_tail(home.settings.log)
+        assert "has no device" in log_file.log_tail(home.settings.log)
 
     def test_one_that_has_not_left_yet_is_replaced(
         self, threaded: StartThread, home: Home, monkeypatch: pytest.MonkeyPatch
@@ -245,7 +245,7 @@ class TestStop:
         assert lifecycle.stop(home.settings)
         assert pid not in [process.pid for process in home.processes()]
         assert not home.settings.socket.exists()
-        assert "engine stopped" in lifecycle.log_tail(home.settings.log)
+        assert "engine stopped" in log_file.log_tail(home.settings.log)
 
     def test_nothing_to_stop(self, home: Home) -> None:
         assert not lifecycle.stop(home.settings)
@@ -320,7 +320,7 @@ class TestLeaving:
         pid = lifecycle.ensure_running(quick.settings).pid
         wait_for(lambda: pid not in [process.pid for process in home.processes()], 15)
         assert not home.settings.socket.exists()
-        assert "idle for" in lifecycle.log_tail(home.settings.log)
+        assert "idle for" in log_file.log_tail(home.settings.log)
 
     def test_an_engine_whose_socket_was_taken_leaves_without_touching_the_other(
         self, scripted: Start, home: Home
@@ -433,10 +433,10 @@ class TestLog:
         files = sorted(path.name for path in tmp_path.iterdir())
         assert files == ["engine.log", "engine.log.1", "engine.log.2", "engine.log.3"]
         assert all(path.stat().st_size < 1100 for path in tmp_path.iterdir())
-        assert lifecycle.log_tail(log, 1) == "from a library"
+        assert log_file.log_tail(log, 1) == "from a library"
 
     def test_tail_of_no_log_is_empty(self, tmp_path: Path) -> None:
-        assert lifecycle.log_tail(tmp_path / "none") == ""
+        assert log_file.log_tail(tmp_path / "none") == ""
 
 
 class TestCommands:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle, protocol
+from segment_duo.engine import lifecycle, log_file, protocol
 from segment_duo.engine.cache import EmbeddingKey
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
@@ -94,12 +94,12 @@ class TestPredict:
             image,
             [
                 Prompt(points=points),
-                Prompt(points=points, previous=first.logits),
-                Prompt(points=points, previous="0" * 16),
+                Prompt(points=points, mask_input=first.logits),
+                Prompt(points=points, mask_input="0" * 16),
             ],
             model=real_model,
         )
-        assert (plain.previous_lost, refined.previous_lost, lost.previous_lost) == (False, False, True)
+        assert (plain.mask_input_lost, refined.mask_input_lost, lost.mask_input_lost) == (False, False, True)
         assert lost.best.mask.rle == plain.best.mask.rle
         assert lost.best.predicted_iou == pytest.approx(plain.best.predicted_iou)  # their places in the batch differ
         assert refined.best.predicted_iou != pytest.approx(plain.best.predicted_iou)
@@ -109,8 +109,8 @@ class TestPredict:
     ) -> None:
         handle = client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model)[0].best.logits
         other = client.ensure_image(discs(100, 100), model=real_model).id
-        (found,) = client.predict(other, [Prompt(points=(Point(40, 40),), previous=handle)], model=real_model)
-        assert found.previous_lost
+        (found,) = client.predict(other, [Prompt(points=(Point(40, 40),), mask_input=handle)], model=real_model)
+        assert found.mask_input_lost
 
     def test_preview_is_small(self, client: EngineClient, image: str, real_model: ModelChoice) -> None:
         (found,) = client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model, preview_max_side=80)
@@ -190,7 +190,7 @@ class TestStatusAndRelease:
         client.ensure_image(discs(72, 80), model=real_model)
         client.predict(image, [Prompt(points=(Point(40, 40),))], model=real_model)
         client.auto(image, AUTO, model=real_model)
-        tail = lifecycle.log_tail(real_engine.settings.log, 4)
+        tail = log_file.log_tail(real_engine.settings.log, 4)
         assert f" (80 x 72) with {real_model.id}" in tail
         for kind in ("predict", "auto"):
             assert f"{kind} of {image[:12]} (160 x 120) with {real_model.id}" in tail

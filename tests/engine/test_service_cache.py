@@ -13,24 +13,24 @@ import torch
 from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
 from segment_duo.engine.lru import BoundedLru, LogitsStore
 from segment_duo.segmenters.sam2.candidates import Candidates
-from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.types import AutoParameters
 
 MIB = 2**20
 
 
-def embedding(seed: int = 0) -> Embedding:
+def embedding(seed: int = 0) -> Sam2Embedding:
     """1.3 KiB of features."""
     generator = torch.Generator().manual_seed(seed)
     levels = tuple(torch.rand(1, 4, side, side, generator=generator) for side in (8, 4))
-    return Embedding(torch.rand(1, 4, 2, 2, generator=generator), levels, 30, 40)
+    return Sam2Embedding(torch.rand(1, 4, 2, 2, generator=generator), levels, 30, 40)
 
 
 def key(number: int, **more: object) -> EmbeddingKey:
     return EmbeddingKey(f"{number}".ljust(64, "a"), "w" * 64, **more)  # type: ignore[arg-type]
 
 
-def same(one: Embedding | None, other: Embedding) -> bool:
+def same(one: Sam2Embedding | None, other: Sam2Embedding) -> bool:
     if one is None or (one.height, one.width) != (other.height, other.width):
         return False
     pairs = zip((one.image_embed, *one.high_res_feats), (other.image_embed, *other.high_res_feats), strict=True)
@@ -42,7 +42,7 @@ class TestDisk:
         EmbeddingCache(MIB, tmp_path / "e", MIB).put(key(1), embedding())
         fresh = EmbeddingCache(MIB, tmp_path / "e", MIB)
         assert fresh.where(key(1)) == "disk"
-        assert same(fresh.get(key(1), Embedding.from_arrays), embedding())
+        assert same(fresh.get(key(1), Sam2Embedding.from_arrays), embedding())
         assert fresh.where(key(1)) == "memory"
         assert stat.S_IMODE((tmp_path / "e").stat().st_mode) == 0o700
 
@@ -58,7 +58,9 @@ class TestDisk:
         for number, one in enumerate(keys):
             cache.put(one, embedding(number))
         fresh = EmbeddingCache(MIB, tmp_path, MIB)
-        assert all(same(fresh.get(one, Embedding.from_arrays), embedding(number)) for number, one in enumerate(keys))
+        assert all(
+            same(fresh.get(one, Sam2Embedding.from_arrays), embedding(number)) for number, one in enumerate(keys)
+        )
 
     @pytest.mark.parametrize("damage", ["cut", "byte", "empty", "text"])
     def test_a_damaged_file_is_a_miss_and_goes_away(self, tmp_path: Path, damage: str) -> None:
@@ -68,7 +70,7 @@ class TestDisk:
         if damage == "byte":
             content[-5] ^= 1
         file.write_bytes({"cut": content[:-7], "byte": content, "empty": b"", "text": b"<html>"}[damage])
-        assert EmbeddingCache(MIB, tmp_path, MIB).get(key(1), Embedding.from_arrays) is None
+        assert EmbeddingCache(MIB, tmp_path, MIB).get(key(1), Sam2Embedding.from_arrays) is None
         assert list(tmp_path.iterdir()) == []
 
     def test_bound_drops_the_longest_unused_files(self, tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ class TestDisk:
         for number in range(3):
             os.utime(tmp_path / key(number).file_name, (1000 + number, 1000 + number))
         cache._memory.clear()
-        cache.get(key(0), Embedding.from_arrays)  # now the most recently used one
+        cache.get(key(0), Sam2Embedding.from_arrays)  # now the most recently used one
         cache.put(key(3), embedding())
         assert [number for number in range(4) if (tmp_path / key(number).file_name).exists()] == [0, 2, 3]
         assert cache.disk_use().used <= cache.disk_use().bound
@@ -95,7 +97,7 @@ class TestDisk:
         (tmp_path / "e").write_text("a file where the folder should be")
         cache = EmbeddingCache(MIB, tmp_path / "e", MIB)
         cache.put(key(1), embedding())
-        assert same(cache.get(key(1), Embedding.from_arrays), embedding())
+        assert same(cache.get(key(1), Sam2Embedding.from_arrays), embedding())
 
     def test_leftovers_of_a_killed_engine_are_removed(self, tmp_path: Path) -> None:
         old, new = tmp_path / ".writing-old", tmp_path / ".writing-new"

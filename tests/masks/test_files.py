@@ -28,6 +28,7 @@ from hypothesis.extra import numpy as hnp
 from segment_duo.errors import MaskFileError
 from segment_duo.masks import load_masks, rle
 from segment_duo.masks.formats import native
+from segment_duo.masks.formats.provenance_record import FORMAT_NAME
 from segment_duo.types import (
     Banner,
     ImageIdentity,
@@ -375,7 +376,7 @@ GOOD = {
     "area": 2,
     "id": 0,
 }
-KNOWN = {"format": native.FORMAT_NAME, "format_version": 1}
+KNOWN = {"format": FORMAT_NAME, "format_version": 1}
 
 
 @pytest.mark.parametrize(

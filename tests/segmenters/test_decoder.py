@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from segment_duo.masks.cropped import trim
 from segment_duo.segmenters.sam2 import decoder as module
-from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
 from tests.engine_stock import picture, small_model, small_predictor
 
@@ -17,12 +17,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def embedding() -> Embedding:
+def embedding() -> Sam2Embedding:
     return small_predictor().embed(picture(200, 260))
 
 
 def stock_decoder(
-    embedding: Embedding, points: torch.Tensor, mask_input: torch.Tensor | None
+    embedding: Sam2Embedding, points: torch.Tensor, mask_input: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     model = small_model()
     labels = torch.ones(points.shape[:2], dtype=torch.int)
@@ -42,7 +42,7 @@ def stock_decoder(
 @pytest.mark.parametrize("refining", [False, True])
 @torch.inference_mode()
 def test_logits_and_scores_equal_stock(
-    embedding: Embedding, batch: int, refining: bool, monkeypatch: pytest.MonkeyPatch
+    embedding: Sam2Embedding, batch: int, refining: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = small_predictor()
     generator = torch.Generator().manual_seed(batch)
@@ -63,7 +63,9 @@ def test_logits_and_scores_equal_stock(
     assert torch.equal(some.masks, masks[some.rows])
 
 
-def test_running_out_of_device_memory_halves_the_chunk(embedding: Embedding, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_device_memory_halves_the_chunk(
+    embedding: Sam2Embedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predictor = small_predictor()
     decoder = module.PromptDecoder(predictor.model)
     image = predictor.prepare(embedding, 6)

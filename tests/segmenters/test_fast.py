@@ -13,7 +13,7 @@ from segment_duo.segmenters.sam2.adaptive import Coverage, half_precision, level
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.candidates import CropCandidates, GridCandidate
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.segmenters.sam2.upsample import LowRes, Measured
+from segment_duo.segmenters.sam2.upsample import FilterValues, LowRes
 from tests.engine_stock import loose, picture, small_model, small_predictor
 
 
@@ -30,7 +30,7 @@ def disc(x: float, y: float, radius: float, prompt: tuple[float, float], *, stab
     """A candidate whose mask is a disc, on a 64 x 64 low-res grid of a crop of 128 x 128 pixels."""
     rows, cols = np.mgrid[:64, :64]
     logits = torch.from_numpy(radius - np.hypot(cols - x, rows - y)).float()
-    measured = Measured(torch.tensor(stability), torch.zeros(4))
+    measured = FilterValues(torch.tensor(stability), torch.zeros(4))
     return GridCandidate(LowRes(logits, 0, 0, 0.0, True), torch.tensor(0.9), torch.tensor(prompt), measured)
 
 

@@ -10,7 +10,7 @@ import torch
 from segment_duo.errors import PromptError
 from segment_duo.segmenters.base import PromptArrays
 from segment_duo.segmenters.sam2.build import make_predictor
-from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.predictor import preview_size
 from tests.engine_stock import picture, small_model, small_predictor
 
@@ -24,7 +24,7 @@ def prompt(*points: tuple[float, float, int], **fields: object) -> PromptArrays:
 
 
 @pytest.fixture(scope="module")
-def embedding() -> Embedding:
+def embedding() -> Sam2Embedding:
     return small_predictor().embed(PIXELS)
 
 
@@ -64,18 +64,18 @@ def assert_equal(ours, theirs) -> None:  # type: ignore[no-untyped-def]
         (prompt((80, 70, 1), box=(40.0, 30.0, 150.0, 120.0), multimask_output=True), True),
     ],
 )
-def test_one_prompt_equals_stock(embedding: Embedding, asked: PromptArrays, multimask: bool) -> None:
+def test_one_prompt_equals_stock(embedding: Sam2Embedding, asked: PromptArrays, multimask: bool) -> None:
     assert_equal(small_predictor().predict(embedding, [asked])[0], stock(asked, multimask))
 
 
-def test_refining_with_previous_logits_equals_stock(embedding: Embedding) -> None:
+def test_refining_with_previous_logits_equals_stock(embedding: Sam2Embedding) -> None:
     predictor = small_predictor()
     first = predictor.predict(embedding, [prompt((100, 90, 1))])[0][0]
     second = prompt((100, 90, 1), (140, 60, 0), mask_input=first.low_res)
     assert_equal(predictor.predict(embedding, [second])[0], stock(second, False))
 
 
-def test_several_objects_share_batches_and_keep_their_order(embedding: Embedding) -> None:
+def test_several_objects_share_batches_and_keep_their_order(embedding: Sam2Embedding) -> None:
     predictor = small_predictor()
     asked = [
         prompt((100, 90, 1)),
@@ -93,7 +93,7 @@ def test_several_objects_share_batches_and_keep_their_order(embedding: Embedding
             assert abs(a.predicted_iou - b.predicted_iou) < 1e-5
 
 
-def test_preview_masks_have_preview_size(embedding: Embedding) -> None:
+def test_preview_masks_have_preview_size(embedding: Sam2Embedding) -> None:
     preview = small_predictor().predict(embedding, [prompt((100, 90, 1))], preview_max_side=65)[0]
     assert preview[0].array().shape == (50, 65)
     assert preview[0].stability_score is None
@@ -101,9 +101,9 @@ def test_preview_masks_have_preview_size(embedding: Embedding) -> None:
     assert preview_size(2000, 3, 20) == (20, 1)
 
 
-def test_embeddings_survive_their_tensors_with_the_same_bits(embedding: Embedding) -> None:
+def test_embeddings_survive_their_tensors_with_the_same_bits(embedding: Sam2Embedding) -> None:
     predictor = small_predictor()
-    restored = Embedding.from_arrays(embedding.to_arrays())
+    restored = Sam2Embedding.from_arrays(embedding.to_arrays())
     assert (restored.height, restored.width) == (200, 260)
     for restored_map, original in zip(restored.high_res_feats, embedding.high_res_feats, strict=True):
         assert restored_map.stride()[1:] == original.stride()[1:]
@@ -113,7 +113,7 @@ def test_embeddings_survive_their_tensors_with_the_same_bits(embedding: Embeddin
     for one, other in zip(a, b, strict=True):
         assert np.array_equal(one.low_res, other.low_res)
     with pytest.raises((KeyError, ValueError)):
-        Embedding.from_arrays({"image_embed": np.zeros(1, np.float32)})
+        Sam2Embedding.from_arrays({"image_embed": np.zeros(1, np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_prompts_that_cannot_be(make) -> None:  # type: ignore[no-untyped-def]
         make()
 
 
-def test_previous_logits_of_another_model_are_refused(embedding: Embedding) -> None:
+def test_previous_logits_of_another_model_are_refused(embedding: Sam2Embedding) -> None:
     with pytest.raises(PromptError, match="mask input"):
         small_predictor().predict(embedding, [prompt((9, 9, 1), mask_input=np.zeros((7, 7), np.float32))])
 

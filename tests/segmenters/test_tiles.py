@@ -14,7 +14,7 @@ from segment_duo.masks.cropped import CroppedMask, trim
 from segment_duo.segmenters.advice import scale_advice, tile_advice
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.segments import Segment, inclusive_box, record
-from segment_duo.segmenters.sam2.tiles import Piece, Window, merge, windows
+from segment_duo.segmenters.sam2.tiles import Piece, Tile, merge, windows
 from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
 
@@ -64,7 +64,7 @@ def objects() -> list[npt.NDArray[np.bool_]]:
     return truth
 
 
-def seen_through(window: Window, mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> CroppedMask | None:
+def seen_through(window: Tile, mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> CroppedMask | None:
     """What a model would return for an object: its part in the window, with an outline that is off by a pixel at random."""
     x0, y0, x1, y1 = window.core
     if not mask[y0:y1, x0:x1].any():

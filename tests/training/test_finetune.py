@@ -25,8 +25,10 @@ from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.clicks import coverage
-from segment_duo.training.finetune import BaseModel, FineTuneOptions, Progress, Run, _better, fine_tune
+from segment_duo.training.finetune import FineTuning, fine_tune
 from segment_duo.training.nano.scenes import generate
+from segment_duo.training.options import BaseModel, FineTuneOptions, Progress
+from segment_duo.training.selection import better
 from segment_duo.training.validation import (
     Checked,
     Found,
@@ -301,14 +303,14 @@ def scores(click: float, precision: float, recall: float) -> Scores:
     return Scores(click, click, precision, recall, 0.3, OWN)
 
 
-def test_a_state_that_loses_clicks_or_automatic_masks_is_no_better() -> None:
+def test_a_state_that_loses_clicks_or_automatic_masks_is_nobetter() -> None:
     base = scores(0.5, 0.6, 0.6)
-    assert _better(scores(0.6, 0.6, 0.6), base, base, 0.01)
-    assert _better(scores(0.5, 0.7, 0.7), base, base, 0.01)
-    assert _better(scores(0.5, 0.55, 0.9), base, base, 0.01)
-    assert not _better(scores(0.9, 0.55, 0.55), base, base, 0.01)
-    assert not _better(scores(0.45, 0.95, 0.95), base, base, 0.01)
-    assert not _better(scores(0.505, 0.6, 0.6), base, base, 0.01)
+    assert better(scores(0.6, 0.6, 0.6), base, base, 0.01)
+    assert better(scores(0.5, 0.7, 0.7), base, base, 0.01)
+    assert better(scores(0.5, 0.55, 0.9), base, base, 0.01)
+    assert not better(scores(0.9, 0.55, 0.55), base, base, 0.01)
+    assert not better(scores(0.45, 0.95, 0.95), base, base, 0.01)
+    assert not better(scores(0.505, 0.6, 0.6), base, base, 0.01)
 
 
 # -- whole runs -------------------------------------------------------------------------------------------------------
@@ -375,7 +377,7 @@ def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
 def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: Path, full: bool) -> None:
     before = build_model(BASE.config, BASE.checkpoint).state_dict()
     model = build_model(BASE.config, BASE.checkpoint)
-    run = Run(model, BASE, pictures(1), replace(QUICK, full=full, lr=1e-3), tmp_path)
+    run = FineTuning(model, BASE, pictures(1), replace(QUICK, full=full, lr=1e-3), tmp_path)
     run._step()
     run._step()
     changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
@@ -385,7 +387,7 @@ def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: P
 
 def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
     model = build_model(BASE.config, BASE.checkpoint)
-    run = Run(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
+    run = FineTuning(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
     seen = run._view()
     run._view = lambda: seen  # the same view throughout, other prompts
     losses = []
@@ -397,27 +399,27 @@ def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
 
 def test_the_base_s_answers_on_scenes_are_kept(tmp_path: Path) -> None:
     """The replay pulls weights that have moved back to the base's answers."""
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, pictures(1), replace(QUICK, lr=1e-3), tmp_path)
-    run._prepare_scenes()
+    run = FineTuning(build_model(BASE.config, BASE.checkpoint), BASE, pictures(1), replace(QUICK, lr=1e-3), tmp_path)
+    run._ask_base()
     assert run.scenes
     run.scenes = run.scenes[:1]
-    at_base = float(run._replay_loss().detach())
+    at_base = float(run._replay().detach())
     with torch.no_grad():
         for parameter in run.trained:
             parameter.add_(torch.randn_like(parameter) * 0.02 * parameter.std())
-    moved = run._replay_loss()
+    moved = run._replay()
     assert float(moved.detach()) > at_base
     moved.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in run.trained:
             if parameter.grad is not None:
                 parameter.sub_(parameter.grad * 1e-3)
-    assert float(run._replay_loss().detach()) < float(moved.detach())
+    assert float(run._replay().detach()) < float(moved.detach())
 
 
 def test_objects_kept_apart_in_one_picture_are_never_prompted(tmp_path: Path) -> None:
     one = picture(3, (192, 256))
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, [one], replace(QUICK, val_split=0.4), tmp_path)
+    run = FineTuning(build_model(BASE.config, BASE.checkpoint), BASE, [one], replace(QUICK, val_split=0.4), tmp_path)
     (checked,) = run.checked
     assert checked.strip is not None
     assert 0 < len(checked.objects) < len(one.objects)
@@ -432,7 +434,7 @@ def test_objects_kept_apart_in_one_picture_are_never_prompted(tmp_path: Path) ->
 
 def test_the_picture_kept_apart_has_as_many_objects_as_most(tmp_path: Path) -> None:
     few = replace(picture(1), objects=picture(1).objects[:1], name="few")
-    run = Run(build_model(BASE.config, BASE.checkpoint), BASE, [few, *pictures(4)], QUICK, tmp_path)
+    run = FineTuning(build_model(BASE.config, BASE.checkpoint), BASE, [few, *pictures(4)], QUICK, tmp_path)
     assert [c.picture.name for c in run.checked] != ["few"]
     assert len(run.training) == 4
 

@@ -13,9 +13,11 @@ from segment_duo.models.registry import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, make_predictor
 from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
 from segment_duo.training.forward import decode, encode, training_attention
+from segment_duo.training.nano.auxiliary import Auxiliary, dense_targets
 from segment_duo.training.nano.batches import make_batch, object_depth, synthetic_views
+from segment_duo.training.nano.feed import Diet
 from segment_duo.training.nano.pool import Pool
-from segment_duo.training.nano.run import Auxiliary, Diet, Recipe, Run, dense_targets, export, joint_loss
+from segment_duo.training.nano.run import NanoTraining, Recipe, export, joint_loss
 from segment_duo.training.nano.scenes import generate
 from segment_duo.training.objective import mask_loss, overlap
 
@@ -159,11 +161,11 @@ def test_a_run_goes_on_from_given_weights_and_resumes(tmp_path: Path) -> None:
     pool.fill(first_seed=3)
     recipe = Recipe(images=1, prompts=4, frame_images=1, frame_prompts=4)
     with training_attention():
-        run = Run(tmp_path, recipe, time.time() + 10, NANO_DIR / "nano.pt")
+        run = NanoTraining(tmp_path, recipe, time.time() + 10, NANO_DIR / "nano.pt")
         before = run.step
         run.train(Diet(pool.folder))
     assert run.step > before
-    resumed = Run(tmp_path, recipe, time.time(), None)
+    resumed = NanoTraining(tmp_path, recipe, time.time(), None)
     assert resumed.step == run.step
     export(tmp_path, tmp_path / "out.pt")
     build_model(NANO_DIR / "nano.yaml", tmp_path / "out.pt")
@@ -172,7 +174,7 @@ def test_a_run_goes_on_from_given_weights_and_resumes(tmp_path: Path) -> None:
 def average_between_two(rank: int, folder: str) -> None:
     """Runs in each of two processes: gradients and progress of 1 and 3 become 2 in both."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=2)
-    run = Run(Path(folder), Recipe(), 0.0, NANO_DIR / "nano.pt", rank, processes=2)
+    run = NanoTraining(Path(folder), Recipe(), 0.0, NANO_DIR / "nano.pt", rank, processes=2)
     first, second = run.trained[:2]
     first.grad = torch.full_like(first, 1.0 + 2 * rank)
     if rank:
@@ -193,7 +195,7 @@ def test_processes_that_train_together_average_their_gradients(tmp_path: Path) -
 
 def test_frames_replace_crops_in_the_course_of_a_run(tmp_path: Path) -> None:
     recipe = Recipe(frames_only=0.25)
-    run = Run(tmp_path, recipe, 0.0)
+    run = NanoTraining(tmp_path, recipe, 0.0)
     crop, frame = (recipe.images, recipe.prompts, 256), (recipe.frame_images, recipe.frame_prompts, 512)
     assert run._size(0.0, 0.0) == crop
     assert [run._size(0.375, chance) for chance in (0.49, 0.51)] == [frame, crop]

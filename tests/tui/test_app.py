@@ -404,7 +404,7 @@ async def test_points_refine_and_candidates_cycle(tmp_path: Path) -> None:
         await ui.press("right", "x")
         await ui.until(lambda: ui.work.doc.candidate)
         prompt, _ = ui.session.calls[-1][1]
-        assert prompt.previous == "logits-11"
+        assert prompt.mask_input == "logits-11"
         assert [point.label for point in prompt.points] == [1, 0]
         await ui.press("m")  # a single mask: ask for three
         await ui.until(lambda: len(ui.work.doc.candidates) == 3)

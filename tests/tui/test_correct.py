@@ -276,7 +276,7 @@ async def test_refining_a_mask_by_points(tmp_path: Path) -> None:
         await ui.press("x")
         await ui.until(lambda: doc.candidate)
         prompt = ui.session.calls[-1][1][0]
-        assert prompt.previous == "logits-22"
+        assert prompt.mask_input == "logits-22"
         assert [point.label for point in prompt.points] == [1, 0]
         await ui.press("enter")
         assert [(m.id, m.label) for m in doc.masks] == [(0, "ore")]

@@ -25,12 +25,12 @@ def generated(count: int = 4) -> Document:
 def test_point_refines_the_shown_candidate() -> None:
     document = Document()
     document.add_point(Point(1, 2))
-    assert document.prompt().previous is None
+    assert document.prompt().mask_input is None
     document.offer([Candidate(mask(5), "first"), Candidate(mask(6), "second")])
     document.next_candidate()
     document.add_point(Point(3, 4, 0))
     prompt = document.prompt()
-    assert prompt.previous == "second"
+    assert prompt.mask_input == "second"
     assert [point.label for point in prompt.points] == [1, 0]
     assert document.candidate is None  # the old answer does not fit the new points
 
@@ -41,10 +41,10 @@ def test_undo_of_a_point_restores_the_logits_it_was_asked_with() -> None:
     document.offer([Candidate(mask(5), "first")])
     document.add_point(Point(3, 4))
     assert document.undo() == "include point"
-    assert document.prompt().previous is None
+    assert document.prompt().mask_input is None
     assert len(document.prompt().points) == 1
     assert document.redo() == "include point"
-    assert document.prompt().previous == "first"
+    assert document.prompt().mask_input == "first"
 
 
 def test_accept_makes_a_mask_of_the_candidate_and_clears_the_prompt() -> None:
@@ -272,7 +272,7 @@ def test_refining_goes_on_from_the_logits_and_replaces_the_mask() -> None:
     assert not document.refine(77)
     document.add_point(Point(9, 9, 0))
     prompt = document.prompt()
-    assert prompt.previous == "first"
+    assert prompt.mask_input == "first"
     assert [(point.x, point.label) for point in prompt.points] == [(3, 1), (9, 0)]
     document.offer([Candidate(mask(40), "second")])
     better = document.accept()

@@ -11,8 +11,10 @@ from segment_duo.cli import completion, sequence_sets
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.chosen import Choice, expand_choices, load, load_with_image, tell_taken
 from segment_duo.cli.each import run_batch
+from segment_duo.cli.inputs import frame_of
 from segment_duo.cli.options import (
     BannerOption,
+    FrameOption,
     JsonOption,
     MaxPixelsOption,
     OutOption,
@@ -20,10 +22,11 @@ from segment_duo.cli.options import (
     ReadingOptions,
     SetsArgument,
     SuffixOption,
+    check_frame,
     open_session,
     pixel_size_value,
 )
-from segment_duo.cli.output import emit_bytes, emit_path, emit_raw, note
+from segment_duo.cli.output import emit_bytes, emit_path, emit_raw, image_record, note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.cli.sequence_options import SequenceOptions
 from segment_duo.errors import InputError, SomeInputsFailed, UsageError
@@ -137,6 +140,7 @@ def import_set(
         ),
     ],
     reading: ReadingOptions,
+    frame: FrameOption = None,
     fmt: Annotated[
         str | None,
         typer.Option(
@@ -170,9 +174,11 @@ def import_set(
             opening = SequenceOptions(frames=frames, banner=reading.banner, pixel_size=reading.pixel_size)
             sequence_sets.import_stack(session, image, file, fmt, suffix=suffix, as_json=as_json, opening=opening)
         return
+    check_frame(frame, reading.page)
     with open_session(out=out, max_pixels=reading.max_pixels) as session:
-        session.sets.check_destination([session.reference(image)])
-        opened = session.open_image(session.reference(image), **reading.arguments())
+        ref = frame_of(session, session.reference(image), frame)
+        session.sets.check_destination([ref])
+        opened = session.open_image(ref, **reading.arguments())
         facts = opened.data.facts
         try:
             if file.is_dir():
@@ -201,7 +207,7 @@ def import_set(
             parameters={"file": file.name, "format": found.format},
             notices=found.notices,
         )
-        finish_saved(saved, {"image": str(opened.ref), "masks": len(found.masks)}, as_json=as_json)
+        finish_saved(saved, {**image_record(opened.ref), "masks": len(found.masks)}, as_json=as_json)
 
 
 def loader() -> None:

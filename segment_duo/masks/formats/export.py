@@ -158,7 +158,7 @@ def export(
         write_new(target, _JOINT[fmt](sets))
         return [target]
     labels = _labels([mask_set for mask_set, _ in sets])
-    jobs = [_Job(*pair, stem, overlap, labels) for pair, stem in zip(sets, stems, strict=True)]
+    jobs = [_SetToWrite(*pair, stem, overlap, labels) for pair, stem in zip(sets, stems, strict=True)]
     if form.layout == "folder":
         return [_write_folder(destination / job.stem, _FOLDER[fmt](job)) for job in jobs]
     written = []
@@ -178,7 +178,7 @@ def render(sets: Sequence[Pair], fmt: str, *, overlap: str = "small-on-top") -> 
     if form.layout == "joint":
         return _JOINT[fmt](sets)
     mask_set, image = sets[0]
-    return _ONE[fmt](_Job(mask_set, image, _stems([mask_set])[0], overlap, _labels([mask_set])))
+    return _ONE[fmt](_SetToWrite(mask_set, image, _stems([mask_set])[0], overlap, _labels([mask_set])))
 
 
 _ALSO = {".tif": {".tiff"}, ".geojson": {".json"}, ".csv": {".txt"}}
@@ -252,7 +252,7 @@ def _labels(sets: Sequence[MaskSet]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _SetToWrite:
     """One set to be written; ``labels`` are those of all sets of the run."""
 
     mask_set: MaskSet
@@ -285,61 +285,61 @@ def _csv(sets: Sequence[Pair]) -> bytes:
     return measures_csv(tables).encode()
 
 
-def _coco_rle(job: _Job) -> bytes:
+def _coco_rle(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import coco
 
     return coco.dump_records(job.mask_set)
 
 
-def _labels_tiff(job: _Job) -> bytes:
+def _labels_tiff(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import label_images
 
     return label_images.dump_tiff(job.mask_set, job.overlap)
 
 
-def _labels_png(job: _Job) -> bytes:
+def _labels_png(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import label_images
 
     return label_images.dump_png(job.mask_set, job.overlap)
 
 
-def _npz(job: _Job) -> bytes:
+def _npz(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import npz
 
     return npz.dump(job.mask_set)
 
 
-def _imagej(job: _Job) -> bytes:
+def _imagej(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import imagej
 
     return imagej.dump(job.mask_set)
 
 
-def _geojson(job: _Job) -> bytes:
+def _geojson(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import geojson
 
     return geojson.dump(job.mask_set)
 
 
-def _labelme(job: _Job) -> bytes:
+def _labelme(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import labelme
 
     return labelme.dump(job.mask_set)
 
 
-def _yolo(job: _Job) -> bytes:
+def _yolo(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import yolo
 
     return yolo.dump(job.mask_set, job.labels)
 
 
-def _svg(job: _Job) -> bytes:
+def _svg(job: _SetToWrite) -> bytes:
     from segment_duo.masks.formats import svg
 
     return svg.dump(job.mask_set)
 
 
-def _overlay(job: _Job) -> bytes:
+def _overlay(job: _SetToWrite) -> bytes:
     import io
 
     from PIL import Image
@@ -355,21 +355,21 @@ def _overlay(job: _Job) -> bytes:
     return out.getvalue()
 
 
-def _png_folder(job: _Job) -> Mapping[str, bytes]:
+def _png_folder(job: _SetToWrite) -> Mapping[str, bytes]:
     from segment_duo.masks.formats import label_images
 
     return label_images.dump_folder(job.mask_set, job.stem)
 
 
-def _sam1_folder(job: _Job) -> Mapping[str, bytes]:
+def _sam1_folder(job: _SetToWrite) -> Mapping[str, bytes]:
     from segment_duo.masks.formats import label_images
 
     return label_images.dump_sam1(job.mask_set)
 
 
 _JOINT: dict[str, Callable[[Sequence[Pair]], bytes]] = {"coco": _coco, "csv": _csv}
-_FOLDER: dict[str, Callable[[_Job], Mapping[str, bytes]]] = {"png": _png_folder, "sam1": _sam1_folder}
-_ONE: dict[str, Callable[[_Job], bytes]] = {
+_FOLDER: dict[str, Callable[[_SetToWrite], Mapping[str, bytes]]] = {"png": _png_folder, "sam1": _sam1_folder}
+_ONE: dict[str, Callable[[_SetToWrite], bytes]] = {
     "coco-rle": _coco_rle,
     "labels-tiff": _labels_tiff,
     "labels-png": _labels_png,

@@ -16,6 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from segment_duo.errors import MaskFileError
+from segment_duo.masks.formats.provenance_record import (
+    integer,
+    origin_record,
+    provenance_record,
+    read_origin,
+    read_provenance,
+)
 from segment_duo.masks.load_masks import (
     LEGACY_CLASS,
     MAX_BYTES,
@@ -33,27 +40,19 @@ from segment_duo.masks.load_masks import (
 )
 from segment_duo.provenance import derived, origins
 from segment_duo.types import (
-    Banner,
-    ImageIdentity,
     Mask,
     MaskSet,
     MaskSource,
-    ModelIdentity,
     Origin,
-    PixelSize,
     Provenance,
     Rle,
 )
 
-FORMAT_NAME = "segment_duo mask set"
-FORMAT_VERSION = 1
 PICKLE_PROTOCOL = 4
 """Read by every Python since 3.4."""
 
 _T = TypeVar("_T")
 _VERBS = frozenset({"asks", "calls", "holds", "is", "says", "uses"})
-_JSON_DEPTH = 12
-_JSON_ITEMS = 200_000
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------------
@@ -87,42 +86,6 @@ def set_records(mask_set: MaskSet, *, legacy: bool = False) -> tuple[list[dict[s
     numbers = {id(mask.origin): found.index(mask.origin) for mask in mask_set.masks if mask.origin is not None}
     records = [to_record(mask, legacy=legacy) | {"origin": numbers.get(id(mask.origin))} for mask in mask_set.masks]
     return records, provenance_record(mask_set.provenance) | {"origins": [origin_record(one) for one in found]}
-
-
-def origin_record(origin: Origin) -> dict[str, Any]:
-    """An origin as a dict of plain builtins; :func:`read_origin` is the inverse."""
-    return {
-        "operation": str(origin.operation),
-        "model": _model_record(origin.model),
-        "parameters": plain_json(dict(origin.parameters)),
-        "program_version": str(origin.program_version),
-        "notices": [str(notice) for notice in origin.notices],
-        "edits": [str(edit) for edit in origin.edits],
-    }
-
-
-def read_origin(value: Mapping[str, Any]) -> Origin:
-    """The inverse of :func:`origin_record`.
-
-    Raises:
-        DamagedMaskFile, KeyError, TypeError, AttributeError: it is something else.
-    """
-    return Origin(
-        operation=_text(value["operation"]),
-        model=_read_model(value.get("model")),
-        parameters=dict(plain_json(value.get("parameters") or {})),
-        program_version=_text(value.get("program_version", "")),
-        notices=tuple(_text(notice) for notice in value.get("notices") or ()),
-        edits=tuple(_text(edit) for edit in value.get("edits") or ()),
-    )
-
-
-def _model_record(model: ModelIdentity | None) -> dict[str, str] | None:
-    return None if model is None else {"id": str(model.id), "weights_sha256": str(model.weights_sha256)}
-
-
-def _read_model(value: Any) -> ModelIdentity | None:
-    return None if value is None else ModelIdentity(_text(value["id"]), _text(value["weights_sha256"]))
 
 
 def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
@@ -165,65 +128,6 @@ def _record_box(mask: Mask) -> list[float]:
 
 def _number(value: float | None) -> float | None:
     return None if value is None else float(value)
-
-
-def provenance_record(provenance: Provenance) -> dict[str, Any]:
-    image, model = provenance.image, provenance.model
-    banner, size = provenance.banner, provenance.pixel_size
-    return {
-        "format": FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
-        "image": None
-        if image is None
-        else {
-            "path": str(image.path),
-            "sha256": str(image.sha256),
-            "width": int(image.width),
-            "height": int(image.height),
-            "page": int(image.page),
-        },
-        "model": _model_record(model),
-        "models": [str(name) for name in provenance.models],
-        "created": str(provenance.created),
-        "program_version": str(provenance.program_version),
-        "operation": str(provenance.operation),
-        "parameters": plain_json(dict(provenance.parameters)),
-        "parent": None if provenance.parent is None else str(provenance.parent),
-        "banner": None if banner is None else {"height": int(banner.height), "source": str(banner.source)},
-        "pixel_size": None
-        if size is None
-        else {
-            "x_nm": float(size.x_nm),
-            "y_nm": float(size.y_nm),
-            "source": str(size.source),
-            "trust": str(size.trust),
-        },
-        "notices": [str(notice) for notice in provenance.notices],
-    }
-
-
-def plain_json(value: object) -> Any:
-    """``value`` with JSON's types only (tuples become lists); bounded in depth and size, since it may come from a file that refers to itself.
-
-    Raises:
-        MaskFileError: other types, or too deep or too much.
-    """
-    left = [_JSON_ITEMS]
-
-    def walk(item: object, depth: int) -> Any:
-        left[0] -= 1
-        if depth > _JSON_DEPTH or left[0] < 0:
-            raise MaskFileError("the parameters are nested too deeply or too many")
-        if item is None or isinstance(item, (bool, int, float, str)):
-            # Subclasses (enums, NumPy's float64) would need their class to be read again.
-            return next((kind(item) for kind in (bool, int, float, str) if isinstance(item, kind)), None)
-        if isinstance(item, Mapping):
-            return {str(key): walk(inner, depth + 1) for key, inner in item.items()}
-        if isinstance(item, Sequence) and not isinstance(item, bytes):
-            return [walk(inner, depth + 1) for inner in item]
-        raise MaskFileError(f"a parameter is a {type(item).__name__}, which a mask set cannot hold")
-
-    return walk(value, 0)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------
@@ -328,7 +232,7 @@ def _peek(data: bytes) -> Peek:
     for record in records:
         fields_of(record)
     if len(objects) > 1:
-        return Peek(len(records), _read_provenance(objects[1]), "segment_duo")
+        return Peek(len(records), read_provenance(objects[1]), "segment_duo")
     web = any(isinstance(record, Instance) for record in records)
     return Peek(len(records), Provenance(), "web" if web else "records")
 
@@ -338,7 +242,7 @@ def _loads(
 ) -> MaskSet:
     objects = read_objects(data)
     ours = len(objects) > 1
-    provenance = _read_provenance(objects[1]) if ours else Provenance()
+    provenance = read_provenance(objects[1]) if ours else Provenance()
     origin_of = _origins(objects[1], provenance) if ours else (lambda _number: None)
     masks = []
     for position, record in enumerate(records_of(objects)):
@@ -451,7 +355,7 @@ def _read_record(fields: dict[str, Any], position: int, *, ours: bool, max_pixel
         rle=rle,
         area=pixels,
         bbox=bounding_box(rle),
-        id=_integer(fields.get("id", position), "id"),
+        id=integer(fields.get("id", position), "id"),
         predicted_iou=predicted,
         stability_score=stability,
         point_coords=points,
@@ -526,66 +430,3 @@ def _points(value: object) -> tuple[tuple[float, float], ...]:
             return ()
         found.append((float(numbers[0]), float(numbers[1])))
     return tuple(found)
-
-
-def _integer(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DamagedMaskFile(f"its {what} is a {type(value).__name__}, not a whole number")
-    return value
-
-
-def _read_provenance(value: object) -> Provenance:
-    if not isinstance(value, dict) or value.get("format") != FORMAT_NAME:
-        raise DamagedMaskFile("its second part is not the provenance of a mask set")
-    version = value.get("format_version")
-    if type(version) is not int or version > FORMAT_VERSION:
-        raise MaskFileError(
-            f"is written in version {str(version)[:20]} of the format; this program reads up to {FORMAT_VERSION}",
-            "install a newer segment_duo",
-        )
-    return read_provenance(value)
-
-
-def read_provenance(value: Mapping[str, Any]) -> Provenance:
-    """The inverse of :func:`provenance_record`.
-
-    Raises:
-        DamagedMaskFile: it is something else.
-    """
-    try:
-        image, model = value.get("image"), value.get("model")
-        banner, size = value.get("banner"), value.get("pixel_size")
-        parameters = plain_json(value.get("parameters") or {})
-        return Provenance(
-            image=None
-            if image is None
-            else ImageIdentity(
-                path=_text(image["path"]),
-                sha256=_text(image["sha256"]),
-                width=_integer(image["width"], "image's width"),
-                height=_integer(image["height"], "image's height"),
-                page=_integer(image.get("page", 0), "page"),
-            ),
-            model=_read_model(model),
-            models=tuple(_text(name) for name in value.get("models", [model["id"]] if model else ())),
-            created=_text(value.get("created", "")),
-            program_version=_text(value.get("program_version", "")),
-            operation=_text(value.get("operation", "")),
-            parameters=dict(parameters),
-            parent=None if value.get("parent") is None else _text(value["parent"]),
-            banner=None if banner is None else Banner(_integer(banner["height"], "banner"), _text(banner["source"])),  # type: ignore[arg-type]
-            pixel_size=None
-            if size is None
-            else PixelSize(float(size["x_nm"]), float(size["y_nm"]), _text(size["source"]), _text(size["trust"])),  # type: ignore[arg-type]
-            notices=tuple(_text(notice) for notice in value.get("notices") or ()),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, DamagedMaskFile):
-            raise
-        raise DamagedMaskFile(f"its provenance is damaged ({type(error).__name__}: {str(error)[:80]})") from None
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise DamagedMaskFile(f"its provenance holds a {type(value).__name__} where text is expected")
-    return value

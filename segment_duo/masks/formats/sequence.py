@@ -19,13 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, cast
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks.formats.native import (
-    origin_record,
-    provenance_record,
-    read_masks,
-    read_origin,
-    read_provenance,
-)  # fmt: skip
+from segment_duo.masks.formats.native import read_masks
+from segment_duo.masks.formats.provenance_record import origin_record, provenance_record, read_fields, read_origin
 from segment_duo.masks.load_masks import (
     SEQUENCE_FORMAT,
     SEQUENCE_VERSION,
@@ -131,7 +126,7 @@ def _unpacked(value: Any) -> tuple[int, ...]:
 
 def _read_head(value: dict[str, Any]) -> SequenceHead:
     try:
-        provenance = read_provenance(value)
+        provenance = read_fields(value)
         if provenance.image is None:
             raise DamagedMaskFile("does not say which frames it is of")
         known = value["sequence"]

@@ -27,7 +27,7 @@ from segment_duo.types import AutoParameters
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.segmenters.sam2.embedding import Embedding
+    from segment_duo.segmenters.sam2.embedding import Sam2Embedding
     from segment_duo.segmenters.sam2.predictor import Predictor
 
 
@@ -52,7 +52,7 @@ class AutomaticMaskGenerator:
         self,
         pixels: npt.NDArray[np.uint8],
         *,
-        embedding: Embedding | None = None,
+        embedding: Sam2Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,

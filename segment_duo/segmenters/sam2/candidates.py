@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segment_duo.segmenters.sam2.upsample import LowRes, Measured
+from segment_duo.segmenters.sam2.upsample import FilterValues, LowRes
 from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class GridCandidate:
     low_res: LowRes
     predicted_iou: Tensor
     point: Tensor
-    measured: Measured | None = None
+    measured: FilterValues | None = None
     measured_for: tuple[float, float] | None = None
 
 

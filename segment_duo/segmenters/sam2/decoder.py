@@ -25,7 +25,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-    from segment_duo.segmenters.sam2.embedding import Embedding
+    from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 
 log = logging.getLogger("segduo.engine")
 
@@ -60,7 +60,7 @@ class PreparedImage:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class DecoderOutput:
     """Outputs of the decoder for B prompts.
 
     Attributes:
@@ -106,7 +106,7 @@ class PromptDecoder:
 
     @torch.inference_mode()
     def prepare(
-        self, embedding: Embedding, batch: int, precision: AbstractContextManager[Any] | None = None
+        self, embedding: Sam2Embedding, batch: int, precision: AbstractContextManager[Any] | None = None
     ) -> PreparedImage:
         """Compute what all prompts of this image share, for batches of one prompt or for larger ones.
 
@@ -154,7 +154,7 @@ class PromptDecoder:
         mask_input: Tensor | None = None,
         wanted: Wanted | None = None,
         check: Callable[[], None] | None = None,
-    ) -> Decoded:
+    ) -> DecoderOutput:
         """Decode B prompts.
 
         Args:
@@ -187,7 +187,7 @@ class PromptDecoder:
         mask_input: Tensor | None,
         wanted: Wanted | None,
         check: Callable[[], None],
-    ) -> Decoded:
+    ) -> DecoderOutput:
         batch = sparse.shape[0]
         tokens = torch.cat((self._output_tokens().expand(batch, -1, -1), sparse), dim=1)
         chunks = _slices(batch, self._chunk(image, batch))
@@ -201,7 +201,7 @@ class PromptDecoder:
         )
         rows = torch.arange(batch, device=iou.device) if wanted is None else wanted(iou).nonzero().flatten()
         masks = self._upscale(image, list(zip(chunks, keys, strict=True)), hyper, rows, check)
-        return Decoded(iou=iou.float(), rows=rows, masks=masks)
+        return DecoderOutput(iou=iou.float(), rows=rows, masks=masks)
 
     def _chunk(self, image: PreparedImage, batch: int) -> int:
         if image.keys.device.type != "cpu":

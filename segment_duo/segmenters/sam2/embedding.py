@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Embedding:
+class Sam2Embedding:
     """What the image encoder makes of an image.
 
     Attributes:
@@ -46,7 +46,7 @@ class Embedding:
         return out
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], device: torch.device | str = "cpu") -> Embedding:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], device: torch.device | str = "cpu") -> Sam2Embedding:
         """Inverse of :meth:`to_arrays`.
 
         Raises:

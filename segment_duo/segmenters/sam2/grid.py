@@ -16,7 +16,7 @@ from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, lowest_level
-from segment_duo.segmenters.sam2.decoder import Decoded, select_masks
+from segment_duo.segmenters.sam2.decoder import DecoderOutput, select_masks
 from segment_duo.segmenters.sam2.nms import suppress
 from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
@@ -25,7 +25,7 @@ from segment_duo.types import AutoParameters, Mask
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from segment_duo.segmenters.sam2.embedding import Embedding
+    from segment_duo.segmenters.sam2.embedding import Sam2Embedding
     from segment_duo.segmenters.sam2.predictor import Predictor
 
 
@@ -34,12 +34,12 @@ STOCK_BATCH = 64
 
 
 @dataclass(eq=False)
-class Clock:
+class Stopwatch:
     """Adds up wall time by stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, stage: str, call: Callable[[], Embedding]) -> Embedding:
+    def run(self, stage: str, call: Callable[[], Sam2Embedding]) -> Sam2Embedding:
         start = time.perf_counter()
         try:
             return call()
@@ -61,7 +61,7 @@ class GridRun:
         parameters: AutoParameters,
         pixels: npt.NDArray[np.uint8],
         *,
-        embedding: Embedding | None = None,
+        embedding: Sam2Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,
@@ -75,7 +75,7 @@ class GridRun:
         self.embed_crop = embed_crop
         self.on_progress = on_progress
         self.should_cancel = should_cancel
-        self.clock = Clock()
+        self.clock = Stopwatch()
         self.notes: list[str] = []
         self.points_decoded = 0
         self.points_done = 0
@@ -178,7 +178,7 @@ class GridRun:
         ]
         return inside
 
-    def embed(self, box: tuple[int, int, int, int]) -> Embedding:
+    def embed(self, box: tuple[int, int, int, int]) -> Sam2Embedding:
         """Embedding of a crop."""
         self.check()
         x0, y0, x1, y1 = box
@@ -186,7 +186,7 @@ class GridRun:
         if whole and self.embedding is not None:
             return self.embedding
 
-        def compute() -> Embedding:
+        def compute() -> Sam2Embedding:
             return self.predictor.embed(self.pixels[y0:y1, x0:x1])
 
         cache = self.embed_crop
@@ -197,7 +197,7 @@ class GridRun:
         rows, cols = self.predictor.decoder.prompts.mask_input_size
         return int(rows), int(cols)
 
-    def decode(self, embedding: Embedding, points: npt.NDArray[np.float64]) -> list[GridCandidate]:
+    def decode(self, embedding: Sam2Embedding, points: npt.NDArray[np.float64]) -> list[GridCandidate]:
         """Candidates of one batch of points in crop pixels, in stock's order; filtered by predicted IoU only."""
         start = time.perf_counter()
         predictor, p = self.predictor, self.parameters
@@ -235,12 +235,12 @@ class GridRun:
 
     def _decode(
         self,
-        embedding: Embedding,
+        embedding: Sam2Embedding,
         points: Tensor,
         *,
         mask_input: Tensor | None = None,
         wanted: Callable[[Tensor], Tensor] | None = None,
-    ) -> Decoded:
+    ) -> DecoderOutput:
         predictor = self.decoding
         coords = predictor.coordinates(points, embedding.height, embedding.width)[:, None, :]
         labels = torch.ones(coords.shape[:2], dtype=torch.int, device=coords.device)
@@ -249,13 +249,13 @@ class GridRun:
         with predictor.precision():
             return predictor.decoder.decode(image, sparse, mask_input=mask_input, wanted=wanted, check=self.check)
 
-    def _refine(self, embedding: Embedding, points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, embedding: Sam2Embedding, points: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Second pass with the first pass's logits as mask input (``use_m2m``)."""
         size = self.parameters.points_per_batch or STOCK_BATCH
         refined, scores = [], []
         for i in range(0, len(points), size):
-            previous = masks[i : i + size, None].clamp(-32.0, 32.0)
-            decoded = self._decode(embedding, points[i : i + size], mask_input=previous)
+            logits = masks[i : i + size, None].clamp(-32.0, 32.0)
+            decoded = self._decode(embedding, points[i : i + size], mask_input=logits)
             m, s = select_masks(self.predictor.decoder.decoder, decoded.masks, decoded.iou, multimask=False)
             refined.append(m.squeeze(1))
             scores.append(s.squeeze(1))

@@ -23,7 +23,7 @@ from segment_duo.segmenters.base import CandidateMask, Prediction, PromptArrays
 from segment_duo.segmenters.sam2.adaptive import half_precision
 from segment_duo.segmenters.sam2.build import IMAGE_MEAN, IMAGE_STD
 from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, select_masks
-from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.reassociated import ReassociatedDecoder
 from segment_duo.segmenters.sam2.upsample import LowRes, Upsampler, cut_out
 
@@ -55,7 +55,7 @@ class Predictor:
         self.autocast = None if reassociate and self.device.type == "cpu" else half
         lowered = half if self.autocast is None else None
         self.decoder = ReassociatedDecoder(model, lowered) if reassociate else PromptDecoder(model)
-        self._prepared: OrderedDict[tuple[int, bool], tuple[Embedding, PreparedImage]] = OrderedDict()
+        self._prepared: OrderedDict[tuple[int, bool], tuple[Sam2Embedding, PreparedImage]] = OrderedDict()
 
     def fast(self) -> Predictor:
         """The same model with a reassociated decoder, in half precision where the device gains from it.
@@ -67,7 +67,7 @@ class Predictor:
     # -- images -------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def embed(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         """Run the image encoder.
 
         Args:
@@ -80,7 +80,7 @@ class Predictor:
             trim()  # the encoder's freed memory is in pieces that the decoder cannot use: up to a gigabyte beside its own
         return embedding
 
-    def _encode(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
+    def _encode(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         model = self.model
         batch = model_input(pixels, model.image_size).to(self.device)
         with self.precision():
@@ -88,9 +88,9 @@ class Predictor:
             if model.directly_add_no_mem_embed:
                 feats[-1] = feats[-1] + model.no_mem_embed
         maps = [f.permute(1, 2, 0).view(1, -1, *size) for f, size in zip(feats, sizes, strict=True)]
-        return Embedding(maps[-1].float(), tuple(m.float() for m in maps[:-1]), pixels.shape[0], pixels.shape[1])
+        return Sam2Embedding(maps[-1].float(), tuple(m.float() for m in maps[:-1]), pixels.shape[0], pixels.shape[1])
 
-    def prepare(self, embedding: Embedding, batch: int) -> PreparedImage:
+    def prepare(self, embedding: Sam2Embedding, batch: int) -> PreparedImage:
         """The decoder's projections of an image, kept for the last few images."""
         key = (id(embedding), batch == 1)
         held = self._prepared.pop(key, None)
@@ -101,7 +101,7 @@ class Predictor:
             self._prepared.popitem(last=False)
         return held[1]
 
-    def release(self, embedding: Embedding | None = None) -> None:
+    def release(self, embedding: Sam2Embedding | None = None) -> None:
         """Forget the projections of one image, or of all."""
         for key in [k for k, held in self._prepared.items() if embedding is None or held[0] is embedding]:
             del self._prepared[key]
@@ -111,7 +111,7 @@ class Predictor:
     @torch.inference_mode()
     def predict(
         self,
-        embedding: Embedding,
+        embedding: Sam2Embedding,
         prompts: Sequence[PromptArrays],
         *,
         preview_max_side: int | None = None,
@@ -143,7 +143,7 @@ class Predictor:
         return Upsampler(low, (height, width), self.device)
 
     def _decode_group(
-        self, embedding: Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
+        self, embedding: Sam2Embedding, group: Sequence[PromptArrays], check: Callable[[], None] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         coords, labels = self.prompt_tensors(group, embedding.height, embedding.width)
         mask_input = None
@@ -179,7 +179,7 @@ class Predictor:
         coords = self.coordinates(torch.from_numpy(points).to(self.device), height, width)
         return coords, torch.from_numpy(labels.astype(np.int32)).to(self.device)
 
-    def _finish(self, embedding: Embedding, low_res: Tensor, iou: Tensor, preview: int | None) -> Prediction:
+    def _finish(self, embedding: Sam2Embedding, low_res: Tensor, iou: Tensor, preview: int | None) -> Prediction:
         """Order candidates by predicted IoU and up-sample them."""
         height, width = preview_size(embedding.height, embedding.width, preview)
         up = self.full_size((int(low_res.shape[-2]), int(low_res.shape[-1])), height, width)

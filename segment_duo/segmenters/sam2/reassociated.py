@@ -15,7 +15,7 @@ from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, at
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-    from segment_duo.segmenters.sam2.embedding import Embedding
+    from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 
 
 class ReassociatedDecoder(PromptDecoder):
@@ -36,7 +36,7 @@ class ReassociatedDecoder(PromptDecoder):
 
     @torch.inference_mode()
     def prepare(
-        self, embedding: Embedding, batch: int, precision: AbstractContextManager[Any] | None = None
+        self, embedding: Sam2Embedding, batch: int, precision: AbstractContextManager[Any] | None = None
     ) -> PreparedImage:
         image = super().prepare(embedding, batch, precision)
         if self.dtype is None:

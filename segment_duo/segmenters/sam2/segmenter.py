@@ -24,7 +24,7 @@ from segment_duo.segmenters.base import (
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES
-from segment_duo.segmenters.sam2.embedding import Embedding
+from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.segmenters.sam2.tracker import Sam2Tracker
 from segment_duo.types import AutoParameters
@@ -42,15 +42,15 @@ class Sam2Segmenter(Segmenter):
         self.predictor = predictor
         self.parameters = sum(tensor.numel() for tensor in predictor.model.parameters())
 
-    def embed(self, pixels: npt.NDArray[np.uint8]) -> Embedding:
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         return self.predictor.embed(pixels)
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Embedding:
-        return Embedding.from_arrays(arrays, self.predictor.device)
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Sam2Embedding:
+        return Sam2Embedding.from_arrays(arrays, self.predictor.device)
 
     def predict(
         self,
-        embedding: Embedding,
+        embedding: Sam2Embedding,
         prompts: Sequence[PromptArrays],
         *,
         preview_max_side: int | None = None,
@@ -63,7 +63,7 @@ class Sam2Segmenter(Segmenter):
         pixels: npt.NDArray[np.uint8],
         parameters: AutoParameters,
         *,
-        embedding: Embedding | None = None,
+        embedding: Sam2Embedding | None = None,
         embed_crop: EmbedCrop | None = None,
         on_progress: OnProgress = no_progress,
         should_cancel: Callable[[], bool] = never,

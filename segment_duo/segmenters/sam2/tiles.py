@@ -45,21 +45,21 @@ CELL = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Tile:
     """One tile. ``core`` is its share of the image, ``box`` what the model sees."""
 
     box: Rectangle
     core: Rectangle
 
 
-def windows(height: int, width: int, tile: int, halo: int) -> list[Window]:
+def windows(height: int, width: int, tile: int, halo: int) -> list[Tile]:
     """Equally large cores of at most ``tile`` pixels an edge, row by row, each with its halo."""
     ys, xs = _cuts(height, tile), _cuts(width, tile)
     out = []
     for y0, y1 in pairwise(ys):
         for x0, x1 in pairwise(xs):
             box = (max(x0 - halo, 0), max(y0 - halo, 0), min(x1 + halo, width), min(y1 + halo, height))
-            out.append(Window(box, (x0, y0, x1, y1)))
+            out.append(Tile(box, (x0, y0, x1, y1)))
     return out
 
 
@@ -68,13 +68,13 @@ class Piece:
     """A mask of one window. ``bits``: its rectangle, one bit a pixel; ``sides``: inner edges of the window it touches (of ``l t r b``)."""
 
     segment: Segment
-    window: Window
+    window: Tile
     rectangle: Rectangle
     bits: npt.NDArray[np.uint8]
     sides: str
 
     @classmethod
-    def of(cls, segment: Segment, window: Window, height: int, width: int) -> Piece:
+    def of(cls, segment: Segment, window: Tile, height: int, width: int) -> Piece:
         mask = segment.mask
         rows, cols = mask.pixels.shape
         rectangle = (mask.left, mask.top, mask.left + cols, mask.top + rows)
@@ -145,7 +145,7 @@ def tiled_segments(run: GridRun, known: Candidates | None) -> tuple[list[Segment
     return segments, kept, len(plan)
 
 
-def _crops(run: GridRun, plan: Sequence[Window], known: Candidates | None) -> Iterator[CropCandidates]:
+def _crops(run: GridRun, plan: Sequence[Tile], known: Candidates | None) -> Iterator[CropCandidates]:
     if known is not None:
         yield from known.crops
         return

@@ -54,7 +54,7 @@ class LowRes:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Measured:
+class FilterValues:
     """What the filters of automatic generation need.
 
     ``stability``: float32 (), ``intersection / union`` as stock divides it (NaN for 0 / 0); ``box``: int64 (4,) XYXY with inclusive ends,
@@ -101,7 +101,7 @@ class Upsampler:
         self.rows = _axis(low[0], size[0], device)
         self.cols = _axis(low[1], size[1], device)
 
-    def measure(self, mask: LowRes, threshold: float, offset: float) -> Measured:
+    def measure(self, mask: LowRes, threshold: float, offset: float) -> FilterValues:
         """Stability score and box of one mask."""
         import numpy as np
 
@@ -109,12 +109,12 @@ class Upsampler:
         window, left, top = self._window(mask, min(high, low, threshold), (threshold, high, low))
         if window is None:
             zero = torch.zeros((), dtype=torch.int32)
-            return Measured(zero / zero, torch.zeros(4, dtype=torch.int64))
+            return FilterValues(zero / zero, torch.zeros(4, dtype=torch.int64))
         # int16 along the rows, as in stock: it wraps above 32,767 pixels, and so must we.
         inside, around = (
             torch.tensor(_above(window, value).sum(1, dtype=np.int16).sum(dtype=np.int32)) for value in (high, low)
         )
-        return Measured(inside / around, _box(_above(window, threshold), left, top))
+        return FilterValues(inside / around, _box(_above(window, threshold), left, top))
 
     def binary(self, mask: LowRes, threshold: float) -> CroppedMask:
         """The mask at image size, inside its rectangle."""

@@ -15,7 +15,7 @@ from segment_duo.training.nano.layouts import Floats, Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class LabelledCrop:
     """What a model is shown: ``pixels`` uint8 (S, S, 3), ``labels`` int32 (S, S), ``blank`` bool (S, S): where a click must find nothing."""
 
     pixels: npt.NDArray[np.uint8]
@@ -23,7 +23,7 @@ class View:
     blank: npt.NDArray[np.bool_]
 
 
-Source = Callable[[np.random.Generator, int], View]
+Source = Callable[[np.random.Generator, int], LabelledCrop]
 """Gives a view of the side asked for, pixels."""
 
 Scenes = Callable[[np.random.Generator], tuple[npt.NDArray[np.uint8], Labels]]
@@ -103,9 +103,9 @@ def make_batch(
 def synthetic_views(scenes: Scenes) -> Source:
     """Views of exactly labelled scenes: everything at some distance from the objects is blank."""
 
-    def view(rng: np.random.Generator, side: int) -> View:
+    def view(rng: np.random.Generator, side: int) -> LabelledCrop:
         image, labels = crop(rng, *scenes(rng), side)
-        return View(colour(rng, image), labels, away_from_objects(labels))
+        return LabelledCrop(colour(rng, image), labels, away_from_objects(labels))
 
     return view
 

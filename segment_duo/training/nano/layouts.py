@@ -92,7 +92,7 @@ OUTLINES: dict[str, Outline] = {
 }
 
 
-class Canvas:
+class LabelCanvas:
     """Labels under construction. PIL draws the polygons: 10 to 50 microseconds each, far less than a mask per object."""
 
     def __init__(self, size: Size) -> None:
@@ -138,7 +138,7 @@ def scatter(
     left out. ``holes``: probability that an object has a hole in it (the hole is background).
     """
     height, width = size
-    canvas = Canvas(size)
+    canvas = LabelCanvas(size)
     placed = np.empty((len(radii), 3))
     n = 0
     for i, radius in enumerate(radii):
@@ -230,7 +230,7 @@ def packed(rng: np.random.Generator, size: Size) -> Labels:
 
 def fibres(rng: np.random.Generator, size: Size) -> Labels:
     """Long, slightly bent fibres crossing each other; the upper one is whole."""
-    canvas = Canvas(size)
+    canvas = LabelCanvas(size)
     base = rng.uniform(3, 0.05 * min(size))
     heading = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(3, 22))):
@@ -275,7 +275,7 @@ def pores(rng: np.random.Generator, size: Size) -> Labels:
 
 def cracks(rng: np.random.Generator, size: Size) -> Labels:
     """A few jagged cracks of varying width."""
-    canvas = Canvas(size)
+    canvas = LabelCanvas(size)
     for _ in range(int(rng.integers(1, 6))):
         steps = 30
         angle = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.25, steps))
@@ -329,7 +329,7 @@ def pile(rng: np.random.Generator, size: Size) -> Labels:
     spread = float(rng.choice([0.08, 0.2, 0.4]))
     near = float(rng.uniform(0.5, 0.8))
     heap = rng.random() < 0.4
-    canvas = Canvas(size)
+    canvas = LabelCanvas(size)
     placed = np.empty((220, 3))
     n = 0
     for _ in range(900):

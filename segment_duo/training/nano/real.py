@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segment_duo.training.nano.augment import Cutout, Grey, Mask, exposure, letters, pile
-from segment_duo.training.nano.batches import View
+from segment_duo.training.nano.batches import LabelledCrop
 from segment_duo.training.nano.layouts import Labels
 
 IGNORE = 65535
@@ -93,7 +93,7 @@ class RealPictures:
     def pick(self, rng: np.random.Generator) -> Picture:
         return self.pictures[int(rng.choice(len(self.pictures), p=self.chances))]
 
-    def view(self, rng: np.random.Generator, side: int) -> View:
+    def view(self, rng: np.random.Generator, side: int) -> LabelledCrop:
         """A square of ``side`` pixels as the model would see it within a picture squeezed to :data:`FRAME`, augmented."""
         scale = float(np.exp(rng.normal(0, 0.15) if rng.random() < 0.45 else rng.uniform(np.log(0.3), np.log(3))))
         across = int(np.clip(np.ceil(side / (FRAME * scale) - 0.15), 1, 3))
@@ -121,7 +121,9 @@ class RealPictures:
         burned = np.zeros_like(safe)
         if rng.random() < 0.2:
             grey, labels, burned = letters(rng, grey, labels)
-        return View(exposure(rng, grey), labels, (eroded(safe) & (labels == 0)) | (burned & eroded(labels == 0, 1)))
+        return LabelledCrop(
+            exposure(rng, grey), labels, (eroded(safe) & (labels == 0)) | (burned & eroded(labels == 0, 1))
+        )
 
     def cutouts(self, rng: np.random.Generator, picture: Picture, most: int = 4) -> list[Cutout]:
         """Up to ``most`` objects of a picture that its edge does not cut, of at least 80 pixels."""

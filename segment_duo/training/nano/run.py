@@ -20,18 +20,14 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import math
-import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from torch.multiprocessing.spawn import spawn
@@ -40,11 +36,12 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 from segment_duo.segmenters.sam2.build import build_model
-from segment_duo.training.clicks import STRIDE, corrections
+from segment_duo.training.clicks import corrections
 from segment_duo.training.forward import Features, decode, encode, training_attention
-from segment_duo.training.nano.batches import Batch, Source, make_batch, mixed, synthetic_views
+from segment_duo.training.nano.auxiliary import Auxiliary, auxiliary_loss
+from segment_duo.training.nano.feed import Diet, Feed, Sample
+from segment_duo.training.nano.initial import prepare, warmup_batch, whiten
 from segment_duo.training.nano.pool import Pool
-from segment_duo.training.nano.real import RealPictures
 from segment_duo.training.nano.scenes import contact_sheet, generate
 from segment_duo.training.objective import prompt_loss
 
@@ -100,193 +97,6 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-class Auxiliary(nn.Module):
-    """Dense per-pixel predictions from the neck's three levels at stride 4, and from the embedding alone."""
-
-    CHANNELS = 5  # object, border, dx, dy, log size
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.coarse = nn.Conv2d(width, self.CHANNELS * 16, 1)
-        self.middle = nn.Conv2d(width, self.CHANNELS * 4, 1)
-        self.fine = nn.Conv2d(width, self.CHANNELS, 1)
-        for head in (self.coarse, self.middle, self.fine):
-            nn.init.zeros_(
-                head.weight
-            )  # at first they learn from the features and do not disturb them: a given base stays as good as it is
-
-    def forward(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        fine, middle, coarse = features.pyramid
-        alone = F.pixel_shuffle(self.coarse(coarse), 4)
-        return alone, alone + F.pixel_shuffle(self.middle(middle), 2) + self.fine(fine)
-
-
-def dense_targets(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Targets (I, 5, S / 4, S / 4) of :class:`Auxiliary` and the object coverage used as weight of the last three."""
-    out = []
-    for truth in labels:
-        inside = truth > 0
-        border = np.zeros(truth.shape, bool)
-        border[:-1] |= truth[1:] != truth[:-1]
-        border[:, :-1] |= truth[:, 1:] != truth[:, :-1]
-        areas = np.maximum(np.bincount(truth.ravel()), 1)
-        y, x = np.mgrid[0 : truth.shape[0], 0 : truth.shape[1]].astype(np.float32)
-        mean_x = np.bincount(truth.ravel(), x.ravel()) / areas
-        mean_y = np.bincount(truth.ravel(), y.ravel()) / areas
-        dx, dy = (mean_x[truth] - x) / 24, (mean_y[truth] - y) / 24
-        size = np.log(np.sqrt(areas) / 24)[truth]
-        out.append(np.stack([inside, border, dx * inside, dy * inside, size * inside]).astype(np.float32))
-    targets = F.avg_pool2d(torch.from_numpy(np.stack(out)), STRIDE)
-    return targets, targets[:, :1]
-
-
-def auxiliary_loss(prediction: torch.Tensor, targets: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    prediction = prediction.float()
-    object_loss = F.binary_cross_entropy_with_logits(prediction[:, 0], targets[:, 0])
-    border_loss = F.binary_cross_entropy_with_logits(prediction[:, 1], targets[:, 1], pos_weight=torch.tensor(4.0))
-    whole = (inside > 0.99).float()
-    shape = F.smooth_l1_loss(prediction[:, 2:] * whole, targets[:, 2:] * whole, reduction="sum", beta=0.5)
-    return object_loss + 2 * border_loss + 0.5 * shape / (3 * whole.sum()).clamp(min=1)
-
-
-def prepare(model: SAM2Base) -> None:
-    """Initial values that let a small decoder find a click at once.
-
-    The random frequencies of the position encoding (a buffer of the checkpoint) are spread from 0.5 to 10 cycles an image, where
-    ``sam2``'s own normal draw tells places apart only beyond a sixth of the image; query and key projections between tokens and image begin
-    equal, so that a click attends to its own place. In the encoder windows get sinusoidal positions instead of zeros, and queries equal to
-    keys there make attention local and by likeness from the first step (Trockman and Kolter 2023, mimetic initialization).
-    """
-    encoding = model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    count = encoding.shape[1]
-    frequency = torch.exp(torch.linspace(math.log(0.5), math.log(10.0), count))
-    angle = torch.arange(count) * 2.399963  # golden angle: directions spread evenly at every scale
-    encoding.copy_(torch.stack([frequency * angle.cos(), frequency * angle.sin()]))
-    transformer = model.sam_mask_decoder.transformer
-    crossings = [transformer.final_attn_token_to_image]
-    for layer in transformer.layers:
-        crossings += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
-    for attention in crossings:
-        attention.q_proj.weight.copy_(1.5 * attention.q_proj.weight)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-    trunk = model.image_encoder.trunk
-    trunk.pos_embed_window.copy_(0.5 * _waves(*trunk.pos_embed_window.shape[1:3]))
-    trunk.pos_embed.copy_(0.1 * torch.randn_like(trunk.pos_embed))
-    for block in trunk.blocks:
-        weight = block.attn.qkv.weight
-        width = weight.shape[0] // 3
-        weight[:width].mul_(1.7)
-        weight[width : 2 * width].copy_(weight[:width])
-
-
-def whiten(model: SAM2Base, pool: Pool, rng: np.random.Generator, floor: float = 0.05) -> None:
-    """Set the patch embedding to the whitened principal components of grey 7 x 7 patches of the training scenes.
-
-    Neighbouring pixels are nearly equal: random filters see little besides the mean grey value, and borders, the small components, are
-    learned last. ``floor`` (variance of normalised grey values) keeps noise from being amplified.
-    """
-    patches = []
-    for _ in range(150):
-        image, _labels = pool.draw(rng)
-        grey = (image / 255.0 - 0.45) / 0.226
-        for y, x in rng.integers(0, grey.shape[0] - 7, (200, 2)):
-            patches.append(grey[y : y + 7, x : x + 7].ravel())
-    stacked = np.stack(patches)
-    values, vectors = np.linalg.eigh(stacked.T @ stacked / len(stacked))
-    components = (vectors / np.sqrt(values + floor)).T[::-1]
-    projection = model.image_encoder.trunk.patch_embed.proj
-    filters = torch.from_numpy(components[: projection.weight.shape[0]].copy()).float().view(-1, 1, 7, 7) / 3
-    with torch.no_grad():
-        projection.weight.copy_(filters.expand(-1, 3, -1, -1))
-        projection.bias.zero_()
-
-
-def _waves(channels: int, side: int) -> torch.Tensor:
-    """Sines and cosines over a window, shape (1, channels, side, side), half a cycle a window to one in three tokens."""
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    frequency = torch.exp(torch.linspace(math.log(math.pi / side), math.log(math.pi * 0.6), channels // 4))
-    return torch.stack([wave(axis * f) for axis in (y, x) for f in frequency for wave in (torch.sin, torch.cos)])[None]
-
-
-def warmup_batch(
-    rng: np.random.Generator, model: SAM2Base, prompts: int, side: int
-) -> tuple[Features, torch.Tensor, torch.Tensor]:
-    """Random features of one crop, clicks on it, and discs of random radius about them as coverages."""
-    e, c = side // 16, model.hidden_dim
-    free = (model.image_size - side) // 32 + 1
-    features = Features(
-        embedding=torch.randn(1, c, e, e) * 0.3,
-        fine=(torch.randn(1, c // 8, 4 * e, 4 * e) * 0.3, torch.randn(1, c // 4, 2 * e, 2 * e) * 0.3),
-        offsets=torch.tensor([[32 * int(rng.integers(free)), 32 * int(rng.integers(free))]]),
-    )
-    clicks = torch.from_numpy(rng.uniform(0, side - 1, (prompts, 1, 2))).float()
-    y, x = torch.meshgrid(torch.arange(4 * e), torch.arange(4 * e), indexing="ij")
-    distance = torch.hypot(x * 4 + 1.5 - clicks[:, :, :1], y * 4 + 1.5 - clicks[:, :, 1:])
-    return features, clicks, ((24.0 - distance) / 4 + 0.5).clamp(0, 1)[:, None]
-
-
-Sample = tuple["Batch", torch.Tensor, torch.Tensor]
-"""A batch with its dense targets and their weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diet:
-    """What batches are made of: scenes of ``pool``, and a share ``real`` of views of the pictures in ``folders`` but those named in ``without``."""
-
-    pool: Path
-    folders: tuple[Path, ...] = ()
-    without: tuple[str, ...] = ()
-    real: float = 0.65
-
-    def source(self) -> Source:
-        scenes = synthetic_views(Pool(self.pool).draw)
-        if not self.folders:
-            return scenes
-        return mixed(scenes, RealPictures(self.folders, self.without).view, self.real)
-
-
-class Feed:
-    """Batches made one ahead in a process of their own, or (``apart`` false) when they are asked for: a tenth of a step's time on one core."""
-
-    def __init__(self, diet: Diet, seed: int, frame: int, first: tuple[int, int, int], apart: bool = True) -> None:
-        self.executor: Executor = (
-            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_feed, (diet, seed, frame))
-            if apart
-            else _Here(diet, seed, frame)
-        )
-        self.pending: Future[Sample] = self.executor.submit(_feed, *first)
-
-    def take(self, following: tuple[int, int, int]) -> Sample:
-        """The batch asked for last time; ``following`` (images, prompts, side) is begun."""
-        ready, self.pending = self.pending, self.executor.submit(_feed, *following)
-        return ready.result()
-
-
-class _Here(Executor):
-    """Does the work at once, in this thread."""
-
-    def __init__(self, diet: Diet, seed: int, frame: int) -> None:
-        _open_feed(diet, seed, frame)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(fn(*args, **kwargs))
-        return done
-
-
-_feeding: dict[str, Any] = {}
-
-
-def _open_feed(diet: Diet, seed: int, frame: int) -> None:
-    torch.set_num_threads(1)
-    _feeding.update(source=diet.source(), rng=np.random.default_rng(seed), frame=frame)
-
-
-def _feed(images: int, prompts: int, side: int) -> Sample:
-    batch = make_batch(_feeding["rng"], _feeding["source"], images, prompts, side, _feeding["frame"])
-    return batch, *dense_targets(batch.labels)
-
-
 def joint_loss(
     model: SAM2Base, auxiliary: Auxiliary, sample: Sample, rng: np.random.Generator, balance: float
 ) -> tuple[torch.Tensor, dict[str, float]]:
@@ -337,7 +147,7 @@ def joint_loss(
     return loss + dense, stats
 
 
-class Run:
+class NanoTraining:
     """A resumable training run in a folder: ``last.pt`` holds weights, averages, optimizer and progress."""
 
     def __init__(
@@ -523,7 +333,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
             frames=options.frames,
             ramp=options.ramp,
         )
-        run = Run(options.folder, recipe, options.until, options.base, rank, options.processes)
+        run = NanoTraining(options.folder, recipe, options.until, options.base, rank, options.processes)
         without = options.without.read_text(encoding="utf-8").split() if options.without else []
         diet = Diet(options.folder / "pool", tuple(options.real), tuple(without), options.share)
         run.train(diet, not options.no_feeder)

@@ -312,7 +312,9 @@ class Editing:
 
         def work(job: Job) -> AutoResult:
             with self.desk.engine_lock:
-                return self.desk.session.auto(image, choice.parameters, on_event=on_event, cancelled=job.superseded)
+                return self.desk.session.auto(
+                    image, choice.parameters, preset=choice.preset, on_event=on_event, cancelled=job.superseded
+                )
 
         def close() -> None:
             timer.stop()
