@@ -284,10 +284,13 @@ class SavedSets:
         found: dict[int, Version] = {}
         for version in self.versions(ref):
             try:
-                known = self.peek(ref, version).provenance
+                peek = self.peek(ref, version)
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
                 continue
+            if peek.frames is not None:
+                continue
+            known = peek.provenance
             page = known.image.page if known.image is not None else 0
             if page not in found and owner.has(version, known):
                 found[page] = version
