@@ -238,7 +238,6 @@ class _Run:
             return
         resumes = len(left) < len(order)
         known = self._known if resumes or self._parent is not None else None
-        limits = {"end": left[0] + 1} if reverse else {"start": left[0]}
         before: set[int] = set()
         gone: set[int] = set()
         frames = self._session.track(
@@ -247,7 +246,8 @@ class _Run:
             direction="backward" if reverse else "forward",
             known=known,
             cancelled=self._cancelled,
-            **limits,
+            start=None if reverse else left[0],
+            end=left[0] + 1 if reverse else None,
         )
         for tracked in frames:
             if tracked.frame not in left and not again:

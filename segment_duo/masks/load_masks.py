@@ -381,12 +381,13 @@ class Chunk:
     __slots__ = ("checksum", "events", "frame", "ids", "offset", "size")
 
     def __init__(self, index: dict[str, Any], offset: int) -> None:
-        self.frame, self.size, self.checksum = index.get("frame"), index.get("bytes"), index.get("crc32")
-        self.events: list[dict[str, Any]] = index.get("events") or []
-        self.offset = offset
-        numbers = (self.frame, self.size, self.checksum)
-        if not all(type(n) is int and 0 <= n < 2**40 for n in numbers) or not isinstance(self.events, list):
+        numbers = [index.get(key) for key in ("frame", "bytes", "crc32")]
+        events = index.get("events") or []
+        if not all(type(n) is int and 0 <= n < 2**40 for n in numbers) or not isinstance(events, list):
             raise DamagedMaskFile("holds a damaged frame")
+        self.frame, self.size, self.checksum = (int(n or 0) for n in numbers)
+        self.events: list[dict[str, Any]] = events
+        self.offset = offset
         if self.size > MAX_CHUNK:
             raise DamagedMaskFile(f"holds a frame of {self.size} bytes, the limit is {MAX_CHUNK}")
         try:
@@ -402,7 +403,7 @@ def is_sequence(head: object) -> bool:
 
 def read_header(file: BinaryIO, size: int) -> dict[str, Any]:
     """The first object of a sequence set: what, of which images, by which model. The file stands behind it afterwards."""
-    head = read_object(file, size, [MAX_OPCODES], first=True)
+    head: dict[str, Any] = read_object(file, size, [MAX_OPCODES], first=True)
     if not is_sequence(head):
         raise DamagedMaskFile("is not a sequence set")
     version = head.get("format_version")

@@ -354,7 +354,7 @@ def _adds_up(parts: Sequence[int], whole: int) -> bool:
 
 def _near(a: CroppedMask, b: CroppedMask, dx: int, dy: int) -> bool:
     left, top = a.left + dx, a.top + dy
-    return (
+    return bool(
         left < b.left + b.pixels.shape[1]
         and b.left < left + a.pixels.shape[1]
         and top < b.top + b.pixels.shape[0]

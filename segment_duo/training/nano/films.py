@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_duo.training.nano.layouts import Canvas, Labels, Size
+from segment_duo.training.nano.layouts import LabelCanvas, Labels, Size
 from segment_duo.training.nano.scenes import Look, render
 
 if TYPE_CHECKING:
@@ -237,12 +237,12 @@ def _filmed(
 
 
 def _drawn(particles: list[_Particle], size: Size) -> Labels:
-    canvas, ids = Canvas(size), [0]
+    canvas, ids = LabelCanvas(size), [0]
     for one in particles:
         for outline in one.outlines():
             canvas.add(outline)
             ids.append(one.id)
-    return np.array(ids, np.int32)[canvas.labels()]
+    return np.asarray(np.array(ids, np.int32)[canvas.labels()])
 
 
 def _photo(
