@@ -5,6 +5,10 @@
     masks[0].array          # bool, shape (height, width)
     masks[0].area           # pixels; also id, label, bbox (XYWH), predicted_iou, stability_score, point_coords
 
+    from load_masks import load_frames
+    for number, masks in load_frames("film.pkl"):   # a sequence set: one frame in memory at a time; mask.id is the object's, over all frames
+        ...
+
 It reads the sets of segment_duo and both generations of the predecessor's (``SAM_Mask`` and ``Mask``, plain and compressed). **Nothing in the
 file is ever run or imported**: the pickle is interpreted here, opcode by opcode, into lists, dicts, text and numbers. The few class names that
 real sets hold stand for inert records; any other name ends the reading. Sizes are checked before memory is taken for them.
@@ -24,7 +28,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     import numpy as np
@@ -324,33 +328,142 @@ def read_objects(data: bytes) -> list[Any]:
         raise DamagedMaskFile(f"is too large ({len(data)} bytes, the limit is {MAX_BYTES})")
     source = io.BytesIO(data)
     objects: list[Any] = []
-    opcodes = 0
+    left = [MAX_OPCODES]
     while source.tell() < len(data):
+        if objects and is_sequence(objects[0]):
+            raise DamagedMaskFile("is a sequence set: it holds masks frame by frame (load_frames)")
         if len(objects) == 2:
             raise DamagedMaskFile(f"holds {len(data) - source.tell()} bytes after its end")
-        machine = _Machine()
-        try:
-            for opcode, arg, _ in pickletools.genops(source):
-                opcodes += 1
-                if opcodes > MAX_OPCODES:
-                    raise DamagedMaskFile(f"holds more than {MAX_OPCODES} pickle opcodes")
-                if opcode.name == "PROTO" and isinstance(arg, int) and arg > MAX_PROTOCOL:
-                    raise DamagedMaskFile(f"is damaged, or written in pickle protocol {arg} of a later Python")
-                if opcode.name == "FRAME" and isinstance(arg, int) and arg > len(data) - source.tell():
-                    raise DamagedMaskFile(
-                        f"is truncated: a frame of {arg} bytes, {len(data) - source.tell()} are there"
-                    )
-                if opcode.name not in {"PROTO", "FRAME", "STOP"}:
-                    machine.step(opcode.name, arg)
-        except DamagedMaskFile:
-            raise
-        except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
-            where = "truncated or damaged" if objects or machine.stack else "not a pickle"
-            raise DamagedMaskFile(f"is {where} ({type(error).__name__}: {str(error)[:120]})") from None
-        if len(machine.stack) != 1 or machine.marks:
-            raise DamagedMaskFile(f"is damaged: {len(machine.stack)} things are left where one is expected")
-        objects.append(machine.stack[0])
+        objects.append(read_object(source, len(data), left, first=not objects))
     return objects
+
+
+def read_object(source: BinaryIO, size: int, left: list[int], *, first: bool = False) -> Any:
+    """The next pickled object of a file of ``size`` bytes as plain data; see :func:`read_objects`.
+
+    Args:
+        left: how many opcodes may still be read, in a list of one; counted down.
+        first: whether nothing of the file has been understood yet, for the message.
+    """
+    machine = _Machine()
+    try:
+        for opcode, arg, _ in pickletools.genops(source):
+            left[0] -= 1
+            if left[0] < 0:
+                raise DamagedMaskFile(f"holds more than {MAX_OPCODES} pickle opcodes")
+            if opcode.name == "PROTO" and isinstance(arg, int) and arg > MAX_PROTOCOL:
+                raise DamagedMaskFile(f"is damaged, or written in pickle protocol {arg} of a later Python")
+            if opcode.name == "FRAME" and isinstance(arg, int) and arg > size - source.tell():
+                raise DamagedMaskFile(f"is truncated: a frame of {arg} bytes, {size - source.tell()} are there")
+            if opcode.name not in {"PROTO", "FRAME", "STOP"}:
+                machine.step(opcode.name, arg)
+    except DamagedMaskFile:
+        raise
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
+        where = "not a pickle" if first and not machine.stack else "truncated or damaged"
+        raise DamagedMaskFile(f"is {where} ({type(error).__name__}: {str(error)[:120]})") from None
+    if len(machine.stack) != 1 or machine.marks:
+        raise DamagedMaskFile(f"is damaged: {len(machine.stack)} things are left where one is expected")
+    return machine.stack[0]
+
+
+# --- sequence sets ----------------------------------------------------------------------------------------------------------
+
+SEQUENCE_FORMAT = "segment_duo sequence set"
+SEQUENCE_VERSION = 1
+MAX_CHUNK = 256 * 1024**2
+"""Largest frame in bytes."""
+
+
+class Chunk:
+    """Where the masks of one frame lie in a sequence set: ``offset`` and ``size`` in bytes; ``ids`` of its objects; ``events``."""
+
+    __slots__ = ("checksum", "events", "frame", "ids", "offset", "size")
+
+    def __init__(self, index: dict[str, Any], offset: int) -> None:
+        numbers = [index.get(key) for key in ("frame", "bytes", "crc32")]
+        events = index.get("events") or []
+        if not all(type(n) is int and 0 <= n < 2**40 for n in numbers) or not isinstance(events, list):
+            raise DamagedMaskFile("holds a damaged frame")
+        self.frame, self.size, self.checksum = (int(n or 0) for n in numbers)
+        self.events: list[dict[str, Any]] = events
+        self.offset = offset
+        if self.size > MAX_CHUNK:
+            raise DamagedMaskFile(f"holds a frame of {self.size} bytes, the limit is {MAX_CHUNK}")
+        try:
+            self.ids = [int(word) for word in str(index.get("ids", "")).split(",") if word]
+        except ValueError:
+            raise DamagedMaskFile("holds a frame with damaged ids") from None
+
+
+def is_sequence(head: object) -> bool:
+    """Whether the first object of a file says that it is a sequence set."""
+    return isinstance(head, dict) and head.get("format") == SEQUENCE_FORMAT
+
+
+def read_header(file: BinaryIO, size: int) -> dict[str, Any]:
+    """The first object of a sequence set: what, of which images, by which model. The file stands behind it afterwards."""
+    head: dict[str, Any] = read_object(file, size, [MAX_OPCODES], first=True)
+    if not is_sequence(head):
+        raise DamagedMaskFile("is not a sequence set")
+    version = head.get("format_version")
+    if type(version) is not int or version > SEQUENCE_VERSION:
+        raise DamagedMaskFile(f"is written in version {str(version)[:20]} of the format; known is {SEQUENCE_VERSION}")
+    return head
+
+
+def read_chunks(file: BinaryIO, size: int) -> Iterator[Chunk | dict[str, Any]]:
+    """What stands behind the header: a :class:`Chunk` for each frame, not decoded, and at the end a dict with ``end``.
+
+    A file whose writing was broken off has no end; its last frame may be incomplete, which raises DamagedMaskFile after the whole ones.
+    """
+    while (offset := file.tell()) < size:
+        index = read_object(file, size, [MAX_OPCODES])
+        if not isinstance(index, dict):
+            raise DamagedMaskFile("holds something else where a frame is expected")
+        if "end" in index:
+            yield index
+            if file.tell() != size:
+                raise DamagedMaskFile(f"holds {size - file.tell()} bytes after its end")
+            return
+        chunk = Chunk(index, file.tell())
+        if chunk.offset + chunk.size > size:
+            raise DamagedMaskFile(f"is truncated in frame {chunk.frame}, {size - offset} bytes before its end")
+        yield chunk
+        file.seek(chunk.offset + chunk.size)
+
+
+def read_frame(file: BinaryIO, chunk: Chunk) -> list[dict[str, Any]]:
+    """The records of one frame."""
+    file.seek(chunk.offset)
+    return decoded_frame(file.read(chunk.size), chunk)
+
+
+def decoded_frame(data: bytes, chunk: Chunk) -> list[dict[str, Any]]:
+    """The records in the bytes of one frame."""
+    if len(data) != chunk.size or zlib.crc32(data) != chunk.checksum:
+        raise DamagedMaskFile(f"is damaged in frame {chunk.frame}: its checksum differs")
+    return [fields_of(record) for record in records_of([read_object(io.BytesIO(data), len(data), [MAX_OPCODES])])]
+
+
+def chunks_by_frame(found: Iterable[Chunk | dict[str, Any]]) -> list[Chunk]:
+    """The chunks in the order of their frames; of several of one frame the last counts."""
+    latest = {item.frame: item for item in found if isinstance(item, Chunk)}
+    return [latest[frame] for frame in sorted(latest)]
+
+
+def load_frames(path: str | Path) -> Iterator[tuple[int, list[LoadedMask]]]:
+    """Number and masks of each frame of the sequence set at ``path``, in the order of time; one frame in memory at a time.
+
+    ``mask.id`` is the object's in all frames. Errors as :func:`load`.
+    """
+    with Path(path).open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        read_header(file, size)
+        for chunk in chunks_by_frame(read_chunks(file, size)):
+            records = read_frame(file, chunk)
+            yield chunk.frame, [LoadedMask(record, position) for position, record in enumerate(records)]
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------------
@@ -639,7 +752,14 @@ def load(path: str | Path) -> list[LoadedMask]:
 
 def load_provenance(path: str | Path) -> dict[str, Any]:
     """How the set came to be (image, model, parameters, versions); an empty dict for the predecessor's sets."""
-    objects = read_objects(Path(path).read_bytes())
+    with Path(path).open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        try:
+            return read_header(file, size)
+        except DamagedMaskFile:
+            file.seek(0)
+            objects = read_objects(file.read())
     return objects[1] if len(objects) > 1 and isinstance(objects[1], dict) else {}
 
 

@@ -26,10 +26,10 @@ from segment_duo.images.sequences import (
     FrameSequence,
     Reading,
     StackSequence,
-    natural_order,
 )  # fmt: skip
 from segment_duo.stores.base import Store, has_magic, split_path
 from segment_duo.stores.local import LocalStore, names_not_utf8
+from segment_duo.text import natural_order
 from segment_duo.types import ImageRef
 
 _HEAD = 4096

@@ -131,6 +131,10 @@ class Images:
         data = read_array(samples, name=name, banner=banner, pixel_size=pixel_size)
         return self._hold(ImageRef(StoreKind.LOCAL, f"/{name}"), data)
 
+    def open_frame(self, sequence: FrameSequence, ref: ImageRef, number: int) -> OpenImage:
+        """See :meth:`segment_duo.session.Session.open_frame`."""
+        return self._hold(dataclasses.replace(ref, frame=number), sequence.frame(number))
+
     def _hold(self, ref: ImageRef, data: ImageData) -> OpenImage:
         from segment_duo.engine.protocol import image_id
 

@@ -17,12 +17,14 @@ from typing import Any
 from segment_duo import __version__
 from segment_duo.types import (
     AutoParameters,
+    Banner,
     Box,
     ImageFacts,
     ImageIdentity,
     Mask,
     ModelIdentity,
     Origin,
+    PixelSize,
     Prompt,
     Provenance,
 )
@@ -134,6 +136,32 @@ def of_edit(
         operation=operation,
         parameters=dict(parameters),
         parent=parent,
+    )
+
+
+def of_sequence(
+    image: ImageIdentity,
+    made: Sequence[Origin],
+    *,
+    banner: Banner,
+    pixel_size: PixelSize | None,
+    operation: str,
+    parameters: Mapping[str, Any],
+    parent: str | None = None,
+    notices: Sequence[str] = (),
+) -> Provenance:
+    """The provenance of a sequence set, which is written before its first mask: ``made`` are the origins that masks will have."""
+    models = {origin.model for origin in made}
+    return Provenance(
+        image=image,
+        model=next(iter(models)) if len(models) == 1 else None,
+        operation=operation,
+        parameters=dict(parameters),
+        parent=parent,
+        banner=banner,
+        pixel_size=pixel_size,
+        notices=tuple(notices),
+        models=_models(made),
     )
 
 

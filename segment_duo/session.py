@@ -24,6 +24,7 @@ from segment_duo.errors import (
     NotFound,
 )
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
+from segment_duo.library.sequences import SequenceSets
 from segment_duo.library.versions import frame_of_series, frame_series
 from segment_duo.opening import Images, LabelledImage, OpenImage
 from segment_duo.paths import Paths
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from segment_duo.config import Config, Resolved
     from segment_duo.engine.api import Engine
     from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
+    from segment_duo.images.sequences import FrameSequence
     from segment_duo.models.registry import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.segmenters.asking import OnProgress
@@ -84,6 +86,7 @@ class Session:
         self._waiting = waiting or StillWaiting(notify)
         self._images = Images(self.config, self.paths, self._tell, self._waiting)
         self.sets = SavedSets(self.config, self.paths, self.store, out=out, tell=self._tell)
+        self.sequences = SequenceSets(self.sets, self.store, self.paths, max_pixels=self.config.max_pixels)
         self._engine: Engine | None = None
         self._lock = threading.RLock()
         self._model: ModelChoice | None = None
@@ -179,6 +182,10 @@ class Session:
             NotFound, ImageError, DropsError, StoreError
         """
         return self._images.open(ref, page=page, banner=banner, pixel_size=pixel_size)
+
+    def open_frame(self, sequence: FrameSequence, ref: ImageRef, number: int) -> OpenImage:
+        """One frame of an open sequence, whose reference is ``ref``; raises as :meth:`FrameSequence.frame` does."""
+        return self._images.open_frame(sequence, ref, number)
 
     def open_array(
         self, samples: npt.NDArray[Any], *, name: str = "array", banner: int = 0, pixel_size: PixelSize | None = None

@@ -1,4 +1,4 @@
-"""The one place where untrusted text, sizes and moments are made fit for a terminal, a log line or a table.
+"""Text for people: untrusted text, sizes and moments made fit for a terminal, a log line or a table; and the order of names as people count.
 
 File names, server answers, pickles and exception texts can hold terminal escapes, line breaks or direction marks. Everything
 that prints passes such text through :func:`safe` first. Sizes and moments come from file systems and servers too: nothing here raises, whatever
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import unicodedata
+from collections.abc import Iterable
 
 # Bidirectional controls can make a file name read differently from what it is.
 _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -93,3 +95,14 @@ def timestamp(seconds: float) -> str | None:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts ``img2`` before ``img10``, without regard to case."""
+    parts = re.split(r"(\d+)", name, flags=re.ASCII)
+    return tuple((0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part.casefold()) for part in parts)
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """``names`` as people count; equal ones (``a1``, ``a01``) by their characters."""
+    return sorted(names, key=lambda name: (natural_key(name), name))

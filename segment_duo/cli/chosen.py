@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.inputs import expand_inputs, image_and_version
 from segment_duo.cli.output import note
-from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
+from segment_duo.errors import InputError, MaskFileError, NotFound, SegduoError, UsageError
 from segment_duo.library.library import ListedSet, LoadedSet
+from segment_duo.library.sequence_files import SEQUENCE_HINT, peek_file
 from segment_duo.library.versions import EXTENSION, split_version
 from segment_duo.stores.base import has_magic
 from segment_duo.types import ImageRef, MaskSet, PixelSize, Version
@@ -183,16 +184,19 @@ def masks(count: int) -> str:
 
 def look_at_file(session: Session, ref: ImageRef) -> ListedSet:
     """The file of a set as a listing has it, without decoding its masks."""
-    from segment_duo.masks.formats.native import peek
-
-    content, version = _read_file(session, ref)
-    return ListedSet(version, str(ref), True, "", peek(content, name=str(ref)))
+    store = session.store(ref.store)
+    entry = store.stat(ref.path)
+    version = Version(ref.name, "", 0, ref.path, entry.size if entry else 0, entry.modified if entry else 0.0)
+    return ListedSet(version, str(ref), True, "", peek_file(store, ref.store, ref.path))
 
 
 def _load_file(session: Session, ref: ImageRef) -> LoadedSet:
     from segment_duo.masks.formats.native import loads
+    from segment_duo.masks.formats.sequence import holds_sequence
 
     content, version = _read_file(session, ref)
+    if holds_sequence(content):
+        raise MaskFileError(f"{ref} is a sequence set: it holds masks of many frames", SEQUENCE_HINT)
     return LoadedSet(version, loads(content, name=str(ref), max_pixels=session.config.max_pixels))
 
 

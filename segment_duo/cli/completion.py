@@ -48,14 +48,15 @@ def pulled_models(incomplete: str) -> list[str]:
 
 def export_formats(incomplete: str) -> list[str]:
     from segment_duo.masks.formats.export import FORMATS
+    from segment_duo.tracking.export import SEQUENCE_FORMATS
 
-    return _beginning(incomplete, FORMATS)
+    return _beginning(incomplete, (*FORMATS, *SEQUENCE_FORMATS))
 
 
 def import_formats(incomplete: str) -> list[str]:
     from segment_duo.masks.formats.importers import IMPORTS
 
-    return _beginning(incomplete, IMPORTS)
+    return _beginning(incomplete, (*IMPORTS, "labels-stack", "ctc"))
 
 
 def overlap_rules(incomplete: str) -> list[str]:

@@ -27,6 +27,7 @@ from segment_duo.cli import (
     point,
     sets,
     show,
+    track,
     train,
     tui,
 )
@@ -70,7 +71,7 @@ def _program(
         demo.greet()
 
 
-for module in (auto, point, embed):
+for module in (auto, point, track, embed):
     module.register(app, panel="Segment")
 for module in (ls, info, show, measure, compare, tui):
     module.register(app, panel="Look")

@@ -26,6 +26,10 @@ from segment_duo.cli.options import (
     pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_bytes, emit_json, emit_path, emit_raw, note
+from segment_duo.cli.sequence_options import FrameTimeOption
+from segment_duo.cli.sequence_sets import is_sequence, is_stack
+from segment_duo.cli.sequence_sets import measure as measure_tracks
+from segment_duo.cli.sequence_sets import score as score_sequence
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
 from segment_duo.lengths import describe_nm
 from segment_duo.masks.formats.export import check_extension, write_new
@@ -62,6 +66,11 @@ def measure(
         ),
     ] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Write the masks' ids into the plot.")] = False,
+    tracks: Annotated[
+        bool,
+        typer.Option("--tracks", help="Of a sequence set: one row an object and frame; growth, speed, displacement."),
+    ] = False,
+    frame_time: FrameTimeOption = None,
     frame: FramesOption = None,
     pixel_size: PixelSizeOption = None,
     banner: BannerOption = "auto",
@@ -80,10 +89,11 @@ def measure(
       segduo measure 'img.tif@grain' --csv grains.csv --min-diameter 50nm --exclude-edge --plot grains.png
 
       segduo measure film.tif --frame all --csv sizes.csv
+
+      segduo measure examples/growth.tif --tracks --summary --plot growth.png
     """
     from segment_duo.masks import measure as measuring
     from segment_duo.masks.classes import classes_of, colours
-    from segment_duo.masks.plot import plot_format
 
     csv = None if csv is None or str(csv) == "-" else csv
     drawing = plot is not None and str(plot) == "-"
@@ -91,16 +101,20 @@ def measure(
         raise UsageError(
             "--plot - fills stdout", "Add --summary to leave out the table; the figures go to stderr then."
         )
-    if plot is not None:
-        plot_format(plot.name)
-    elif ids:
-        raise UsageError("--ids is for the plot", "Name it: --plot FILE.")
-    if csv is not None:
-        check_extension("csv", csv)
-    for target in (csv, plot):
-        if target is not None and target.exists() and str(target) != "-":
-            raise AlreadyExists(f"{target} exists already", "Nothing is overwritten: choose another name or remove it.")
+    _check_targets(csv, plot, ids)
     wanted = choice.wanted()
+    if tracks or frame_time is not None:
+        if not tracks or len(images) != 1 or drawing or wanted.parameters():
+            raise UsageError(
+                "--tracks measures one sequence set as it is",
+                "Name one, without conditions; --frame-time goes with --tracks.",
+            )
+        with open_session(out=out, max_pixels=max_pixels) as session:
+            measure_tracks(
+                session, images[0], csv=csv, plot=plot, summary=summary, as_json=as_json,
+                pixel_size=pixel_size_value(pixel_size), frame_time=frame_time,
+            )  # fmt: skip
+        return
     measured: list[_Measured] = []
     with open_session(out=out, max_pixels=max_pixels) as session:
         sets, failures = expand_choices(session, images, frame)
@@ -137,6 +151,21 @@ def measure(
             _print_summary(f"all {len(measured)} images", measuring.summarize_images(together), say)
     if problem is not None:
         raise problem
+
+
+def _check_targets(csv: Path | None, plot: Path | None, ids: bool) -> None:
+    """Refuse, before anything is computed, files that cannot be written."""
+    from segment_duo.masks.plot import plot_format
+
+    if plot is not None:
+        plot_format(plot.name)
+    elif ids:
+        raise UsageError("--ids is for the plot", "Name it: --plot FILE.")
+    if csv is not None:
+        check_extension("csv", csv)
+    for target in (csv, plot):
+        if target is not None and target.exists() and str(target) != "-":
+            raise AlreadyExists(f"{target} exists already", "Nothing is overwritten: choose another name or remove it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,11 +275,19 @@ def score(
             metavar="IMAGE[@VERSION]|FILE.pkl", help="An image and which of its sets, or the file of a set."
         ),
     ],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Label image: 0 background, one value an object.")],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH",
+            help="Label image: 0 background, one value an object. Of a sequence a label stack, or a folder of label images.",
+        ),
+    ],
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
     """Score a set against a label image: precision and recall at IoU 0.5, AP50, AP75, mean IoU.
+
+    A sequence set against label images of its frames: J and F as DAVIS defines them, id switches, tracks that are complete.
 
     [bold]Examples[/bold]
 
@@ -261,6 +298,11 @@ def score(
     from segment_duo.masks.compare import score as compare
     from segment_duo.masks.formats.label_images import labels_array
 
+    if is_stack(truth):
+        with open_session(out=out) as session:
+            if is_sequence(session, image) or truth.is_dir():
+                score_sequence(session, image, truth, as_json=as_json)
+                return
     try:
         content = truth.read_bytes()
     except OSError as error:

@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -443,14 +442,3 @@ class FolderSequence(FrameSequence):
         file = self._files[number]
         content = file.read()
         return decode(content, name=file.name, page=0, max_pixels=self._reading.max_pixels), content
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts ``img2`` before ``img10``, without regard to case."""
-    parts = re.split(r"(\d+)", name, flags=re.ASCII)
-    return tuple((0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part.casefold()) for part in parts)
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """``names`` as people count; equal ones (``a1``, ``a01``) by their characters."""
-    return sorted(names, key=lambda name: (natural_key(name), name))

@@ -30,6 +30,7 @@ from segment_duo.errors import (
 )
 from segment_duo.library import versions as version_names
 from segment_duo.library.ownership import Owner
+from segment_duo.library.sequence_files import SEQUENCE_HINT, peek_file
 from segment_duo.library.spool import Delivered, Failed, Spool
 from segment_duo.library.versions import VersionRequest
 from segment_duo.provenance import stamped
@@ -225,7 +226,8 @@ class SavedSets:
         unread: list[MaskFileError] = []
         for candidate in candidates:
             try:
-                if owner.has(candidate, self.peek(ref, candidate).provenance):
+                peek = self.peek(ref, candidate)
+                if peek.frames is None and owner.has(candidate, peek.provenance):
                     others = tuple(other for other in candidates if other is not candidate)
                     return dataclasses.replace(self._fit(candidate, self.read(ref, candidate), owner), others=others)
             except MaskFileError as error:
@@ -247,20 +249,24 @@ class SavedSets:
     def read(self, ref: ImageRef, version: Version) -> MaskSet:
         """Read and check the file of a version."""
         from segment_duo.masks.formats.native import loads
+        from segment_duo.masks.formats.sequence import holds_sequence
 
         kind, _ = self.folder(ref)
+        content = self._store(kind).read(version.path)
+        if holds_sequence(content):
+            raise MaskFileError(
+                f"{self._shown(ref, version)} is a sequence set: it holds masks of many frames", SEQUENCE_HINT
+            )
         return loads(
-            self._store(kind).read(version.path),
+            content,
             name=self._shown(ref, version),
             max_pixels=self._config.max_pixels,
         )
 
     def peek(self, ref: ImageRef, version: Version) -> Peek:
         """Number of masks and provenance of a version, without decoding masks (and without NumPy)."""
-        from segment_duo.masks.formats.native import peek
-
         kind, _ = self.folder(ref)
-        return peek(self._store(kind).read(version.path), name=self._shown(ref, version))
+        return peek_file(self._store(kind), kind, version.path)
 
     def _shown(self, ref: ImageRef, version: Version) -> str:
         return str(ImageRef(self.folder(ref)[0], version.path))
@@ -280,10 +286,13 @@ class SavedSets:
         found: dict[int, Version] = {}
         for version in self.versions(ref):
             try:
-                known = self.peek(ref, version).provenance
+                peek = self.peek(ref, version)
             except MaskFileError as error:
                 self._tell(f"passed over: {error.message}")
                 continue
+            if peek.frames is not None:
+                continue
+            known = peek.provenance
             page = known.image.page if known.image is not None else 0
             if page not in found and owner.has(version, known):
                 found[page] = version
@@ -308,7 +317,7 @@ class SavedSets:
                 peek = self.peek(ref, version)
             except MaskFileError:
                 continue
-            if wanted(peek) and owner.has(version, peek.provenance):
+            if peek.frames is None and wanted(peek) and owner.has(version, peek.provenance):
                 return ListedSet(version, self._shown(ref, version), True, "", peek)
         return None
 
@@ -345,7 +354,7 @@ class SavedSets:
                 if version.suffix != suffix:
                     continue
                 peek = self.peek(ref, version)
-                if owner.has(version, peek.provenance):
+                if peek.frames is None and owner.has(version, peek.provenance):
                     if peek.generation != "segment_duo":
                         # A look does not tell whether the masks of another program's file can be read; one that cannot is no set.
                         self.read(ref, version)

@@ -17,7 +17,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -276,12 +276,21 @@ def stems_with_sets(entries: Iterable[Entry], stems: Iterable[str]) -> set[str]:
     return found
 
 
-def save_version(store: Store, folder: str, stem: str, suffix: str, data: bytes) -> Version:
+def save_version(
+    store: Store,
+    folder: str,
+    stem: str,
+    suffix: str,
+    data: bytes,
+    *,
+    create: Callable[[str, bytes], None] | None = None,
+) -> Version:
     """Store ``data`` as the next version of its series; the number is taken by exclusive creation, so two writers never share one.
 
     Args:
         store, folder: where; the folder is made when missing.
         stem: the image's, ``suffix``: empty for the plain series.
+        create: instead of the store's own; raises AlreadyExists when the name is taken.
 
     Raises:
         UsageError: a bad suffix.
@@ -292,7 +301,7 @@ def save_version(store: Store, folder: str, stem: str, suffix: str, data: bytes)
     for attempt in range(number, number + MAX_ATTEMPTS):
         path = join_path(folder, version_file_name(stem, suffix, attempt))
         try:
-            store.create(path, data)
+            (create or store.create)(path, data)
         except AlreadyExists:
             continue
         return Version(version_name(suffix, attempt), suffix, attempt, path, len(data), time.time())

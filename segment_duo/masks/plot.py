@@ -83,10 +83,10 @@ def plot(
     vector = fmt == "SVG"
     picture = image.pixels if vector else overlay(image.pixels, masks, fill=False, scale_bar=size, colours=colours)
     shown = Image.fromarray(picture).resize((shown_width, shown_height), Image.Resampling.LANCZOS)
-    sheet: _Sheet
+    sheet: Sheet
     sheet_size = (shown_width + _PANEL + 60, max(_PANEL, shown_height) + 80)
     if vector:
-        sheet = _Svg(*sheet_size)
+        sheet = Svg(*sheet_size)
         sheet.picture(shown)
         sheet.outlines(masks, shown_width / width, colours)
         if ids:
@@ -96,7 +96,7 @@ def plot(
     else:
         if ids:
             draw_ids(shown, masks, scale=shown_width / width)
-        sheet = _Raster(*sheet_size, fmt)
+        sheet = Raster(*sheet_size, fmt)
         sheet.picture(shown)
     values = [
         value
@@ -108,7 +108,7 @@ def plot(
     return sheet.data()
 
 
-class _Sheet(Protocol):
+class Sheet(Protocol):
     """What both kinds of picture can draw. Coordinates in pixels of the sheet, y down; text hangs from its upper left corner."""
 
     def line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: int = 1) -> None: ...
@@ -117,7 +117,9 @@ class _Sheet(Protocol):
     def data(self) -> bytes: ...
 
 
-class _Raster:
+class Raster:
+    """A sheet of pixels; ``fmt`` is Pillow's name of a format."""
+
     def __init__(self, width: int, height: int, fmt: str) -> None:
         from PIL import Image, ImageDraw
 
@@ -143,7 +145,9 @@ class _Raster:
         return out.getvalue()
 
 
-class _Svg:
+class Svg:
+    """A sheet that is an SVG document."""
+
     def __init__(self, width: int, height: int) -> None:
         self._lines = [
             '<?xml version="1.0" encoding="UTF-8"?>',
@@ -211,7 +215,7 @@ class _Svg:
         # The width is fixed to that of the font the layout was made with, whatever font the reader has.
         self._lines.append(
             f'<text x="{x:.6g}" y="{y + 0.9 * size:.6g}" font-size="{size}" fill="{_hex(colour)}" '
-            f'textLength="{_text_width(text, size):.6g}" lengthAdjust="spacingAndGlyphs">{escape(text)}</text>'
+            f'textLength="{text_width(text, size):.6g}" lengthAdjust="spacingAndGlyphs">{escape(text)}</text>'
         )
 
     def data(self) -> bytes:
@@ -240,13 +244,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _text_width(text: str, size: int) -> float:
+def text_width(text: str, size: int) -> float:
+    """Pixels that a text takes on a sheet."""
     from PIL import Image, ImageDraw
 
     return float(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(text, font=_font(size)))
 
 
-def _header(sheet: _Sheet, title: str, summary: Summary) -> None:
+def _header(sheet: Sheet, title: str, summary: Summary) -> None:
     text = f"{summary.count} masks"
     if summary.mean is not None:
         text += f", mean diameter {_length(summary.mean, summary.unit)}"
@@ -275,7 +280,7 @@ def _axis_unit(unit: str, largest: float) -> tuple[float, str]:
     return next(((1 / size, name) for name, size in scales if largest >= 2 * size), (1.0, unit))
 
 
-def _draw_histogram(sheet: _Sheet, x: int, y: int, values: Sequence[float], summary: Summary) -> None:
+def _draw_histogram(sheet: Sheet, x: int, y: int, values: Sequence[float], summary: Summary) -> None:
     """Draw into the panel whose upper left corner is (x, y)."""
     left, top, right, bottom = x + 80, y + 70, x + _PANEL - 20, y + _PANEL - 90
     if not values:
@@ -283,7 +288,7 @@ def _draw_histogram(sheet: _Sheet, x: int, y: int, values: Sequence[float], summ
         return
     edges, counts = histogram(values)
     factor, unit = _axis_unit(summary.unit, edges[-1])
-    step = max(1, round(_nice_step(max(counts), 5)))
+    step = max(1, round(nice_step(max(counts), 5)))
     ceiling = step * math.ceil(max(counts) / step)
     low, high = edges[0], edges[-1]
 
@@ -295,14 +300,14 @@ def _draw_histogram(sheet: _Sheet, x: int, y: int, values: Sequence[float], summ
 
     for tick in range(0, ceiling + 1, step):
         sheet.line(left, up(tick), right, up(tick), _GRID)
-        sheet.text(left - 10 - _text_width(str(tick), 18), up(tick) - 11, str(tick), 18)
+        sheet.text(left - 10 - text_width(str(tick), 18), up(tick) - 11, str(tick), 18)
     for count, begin, end in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
             sheet.bar(across(begin) + 1, up(count), across(end) - 1, bottom, _BAR)
     sheet.line(left, bottom, right, bottom, _INK, 2)
     _axis(sheet, across, (low * factor, high * factor), factor, bottom)
     label = f"equivalent diameter [{unit}]"
-    sheet.text((left + right - _text_width(label, 18)) / 2, bottom + 50, label, 18)
+    sheet.text((left + right - text_width(label, 18)) / 2, bottom + 50, label, 18)
     # One above the other: in a long-tailed distribution the three lie close together.
     for row, (name, value) in enumerate((("D10", summary.d10), ("D50", summary.d50), ("D90", summary.d90))):
         if value is not None:
@@ -313,19 +318,19 @@ def _draw_histogram(sheet: _Sheet, x: int, y: int, values: Sequence[float], summ
 
 
 def _axis(
-    sheet: _Sheet, across: Callable[[float], float], span: tuple[float, float], factor: float, bottom: int
+    sheet: Sheet, across: Callable[[float], float], span: tuple[float, float], factor: float, bottom: int
 ) -> None:
-    step = _nice_step(span[1] - span[0], 6)
+    step = nice_step(span[1] - span[0], 6)
     tick = math.ceil(span[0] / step) * step
     while tick <= span[1] * (1 + 1e-9):
         x = across(tick / factor)
         text = f"{tick:.6g}"
         sheet.line(x, bottom, x, bottom + 8, _INK, 2)
-        sheet.text(x - _text_width(text, 18) / 2, bottom + 12, text, 18)
+        sheet.text(x - text_width(text, 18) / 2, bottom + 12, text, 18)
         tick += step
 
 
-def _nice_step(span: float, parts: int) -> float:
+def nice_step(span: float, parts: int) -> float:
     """1, 2 or 5 times a power of ten, so that ``span`` has about ``parts`` steps."""
     power = 10.0 ** math.floor(math.log10(span / parts)) if span > 0 else 1.0
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power * parts >= span * 0.999)

@@ -30,11 +30,11 @@ from segment_duo.images.sequences import (
     FrameSequence,
     Reading,
     StackSequence,
-    natural_order,
 )  # fmt: skip
 from segment_duo.paths import Paths
 from segment_duo.session import Session
 from segment_duo.stores.local import LocalStore
+from segment_duo.text import natural_order
 from segment_duo.types import ImageRef, PixelSize, StoreKind
 from tests.drops_server import DropsServer
 from tests.images.test_banner import STYLES, add_banner, specimen

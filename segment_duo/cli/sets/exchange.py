@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segment_duo.cli import completion
+from segment_duo.cli import completion, sequence_sets
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.chosen import Choice, expand_choices, load, load_with_image, tell_taken
 from segment_duo.cli.each import run_batch
@@ -28,6 +28,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit_bytes, emit_path, emit_raw, image_record, note
 from segment_duo.cli.saving import deliver_waiting, finish_saved
+from segment_duo.cli.sequence_options import SequenceOptions
 from segment_duo.errors import InputError, SomeInputsFailed, UsageError
 from segment_duo.provenance import imported
 from segment_duo.types import ImageData, MaskSet
@@ -66,6 +67,8 @@ def export(
 
     Classes of config.toml, \\[classes], give colours (overlay, svg, geojson, imagej) and the order of numbered classes (coco, yolo).
 
+    Of sequence sets: labels-ome, labels-imagej, tracks-csv, ctc, davis, youtube-vis, film (.gif, .png or .mp4).
+
     docs/formats.md tells what each of them cannot hold. A set is named with @VERSION or by its file; else the latest is taken, and told on stderr.
 
     [bold]Examples[/bold]
@@ -73,14 +76,28 @@ def export(
       segduo masks export examples/particles.tif -f imagej -t rois.zip
 
       segduo masks export a.tif b.tif@2 -f coco -t dataset.json
+
+      segduo masks export growth.tif -f film -t growth.gif
     """
     from segment_duo.masks.classes import classes_of
     from segment_duo.masks.formats.export import FORMATS, render
     from segment_duo.masks.formats.export import export as write
+    from segment_duo.tracking.export import SEQUENCE_FORMATS
 
+    if fmt in SEQUENCE_FORMATS:
+        if len(images) != 1 or str(destination) == "-":
+            raise UsageError(f"the format {fmt} takes one sequence set, and writes to a file or folder")
+        with open_session(out=out, max_pixels=max_pixels) as session:
+            scale = pixel_size_value(pixel_size)
+            emit_path(
+                sequence_sets.export(
+                    session, images[0], fmt, destination, overlap=overlap, pixel_size=scale, banner=banner
+                )
+            )
+        return
     form = FORMATS.get(fmt)
     if form is None:
-        raise UsageError(f"no format '{fmt}'", f"There are: {', '.join(FORMATS)}.")
+        raise UsageError(f"no format '{fmt}'", f"There are: {', '.join((*FORMATS, *SEQUENCE_FORMATS))}.")
     if ids and fmt != "overlay":
         raise UsageError(f"--ids is for pictures, and {fmt} is none", "Use --format overlay.")
     to_stdout = str(destination) == "-"
@@ -137,10 +154,15 @@ def import_set(
         typer.Option(
             "--format",
             "-f",
-            help="coco, labels, imagej, labelme, geojson, yolo, npz or pkl; told by the content without.",
+            help="coco, labels, imagej, labelme, geojson, yolo, npz or pkl; told by the content without. "
+            "labels-stack or ctc make a sequence set.",
             autocompletion=completion.import_formats,
         ),
     ] = None,
+    frames: Annotated[
+        str,
+        typer.Option("--frames", metavar="A:B:STEP", help="Of a sequence: the frames that the label images are of."),
+    ] = "all",
     suffix: SuffixOption = "",
     as_json: JsonOption = False,
     out: OutOption = None,
@@ -150,9 +172,16 @@ def import_set(
     [bold]Example[/bold]
 
       segduo masks import examples/particles.tif labels.tif --suffix manual
+
+      segduo masks import film.tif 01_RES -f ctc
     """
     from segment_duo.masks.formats import importers
 
+    if fmt in ("ctc", "labels-stack"):
+        with open_session(out=out, max_pixels=reading.max_pixels) as session:
+            opening = SequenceOptions(frames=frames, banner=reading.banner, pixel_size=reading.pixel_size)
+            sequence_sets.import_stack(session, image, file, fmt, suffix=suffix, as_json=as_json, opening=opening)
+        return
     check_frame(frame, reading.page)
     with open_session(out=out, max_pixels=reading.max_pixels) as session:
         ref = frame_of(session, session.reference(image), frame)

@@ -10,6 +10,9 @@ from segment_duo.cli.chosen import Choice, load_one, look_at_file, parse_choice
 from segment_duo.cli.human import size, timestamp, when
 from segment_duo.cli.options import JsonOption, OutOption, SetArgument, open_session
 from segment_duo.cli.output import emit_json, emit_table, note
+from segment_duo.cli.sequence_sets import is_sequence
+from segment_duo.cli.sequence_sets import show as show_sequence
+from segment_duo.library.sequences import sequence_ref
 from segment_duo.library.versions import LATEST, VersionRequest
 from segment_duo.types import Mask
 
@@ -30,7 +33,7 @@ def list_versions(
     as_json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """List the saved sets of an image, newest first.
+    """List the saved sets of an image or sequence, newest first. Of a sequence set "masks" counts its objects.
 
     [bold]Example[/bold]
 
@@ -42,12 +45,12 @@ def list_versions(
     if as_json:
         emit_json([row | {"modified": timestamp(row["modified"])} for row in rows], indent=1)
         return
-    columns = ("version", "masks", "page", "modified", "size", "model", "operation", "parent", "path")
+    columns = ("version", "masks", "frames", "page", "modified", "size", "model", "operation", "parent", "path")
     shown = [row | {"modified": when(row["modified"]), "size": size(row["size"])} for row in rows]
     emit_table(
         columns,
         [["" if row.get(column) is None else row[column] for column in columns] for row in shown],
-        right=("masks", "page", "size"),
+        right=("masks", "frames", "page", "size"),
         whole=("path",),
     )
     for item in found:
@@ -57,7 +60,7 @@ def list_versions(
 
 def _found(session: Session, choice: Choice, *, missing_is_empty: bool) -> list[ListedSet]:
     """The sets that are meant, newest first; that there are none is an error, but for an image that is there and ``missing_is_empty``."""
-    ref, version = choice.ref, choice.version
+    ref, version = sequence_ref(choice.ref), choice.version
     if choice.is_file:
         return [look_at_file(session, ref)]
     found = session.sets.listed(ref, version=None if version == LATEST else version)
@@ -79,6 +82,7 @@ def _listed_row(found: ListedSet) -> dict[str, Any]:
     known = found.peek.provenance
     return row | {
         "masks": found.peek.count,
+        "frames": found.peek.frames,
         "operation": known.operation,
         "parent": known.parent,
         "model": " + ".join(known.models) or (known.model.id if known.model else None),
@@ -90,6 +94,8 @@ def _listed_row(found: ListedSet) -> dict[str, Any]:
 def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None) -> None:
     """Show the masks of a set: id, label, area, box, scores; and on stderr how many masks have each label.
 
+    Of a sequence set its objects: when each was seen, what it came from and went into.
+
     [bold]Examples[/bold]
 
       segduo masks show examples/particles.tif
@@ -100,6 +106,9 @@ def show(image: SetArgument, as_json: JsonOption = False, out: OutOption = None)
     from segment_duo.masks.formats.native import set_records
 
     with open_session(out=out) as session:
+        if is_sequence(session, image):
+            show_sequence(session, image, as_json=as_json)
+            return
         loaded, _ = load_one(session, image)
     mask_set = loaded.mask_set
     labels = counts(mask_set.masks)

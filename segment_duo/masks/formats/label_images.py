@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import MaskFileError
@@ -146,24 +147,29 @@ def load(data: bytes, height: int, width: int, *, page: int | None = None, pages
     Raises:
         MaskFileError: another size, several channels, values that are no whole numbers.
     """
+    labels = _labels_array(data, height, width, page if (pages or 0) > 1 else None, pages)
+    return [replace(mask, id=position) for position, mask in enumerate(masks_of_labels(labels))]
+
+
+def masks_of_labels(labels: npt.NDArray[np.integer[Any]]) -> list[Mask]:
+    """A mask for every value besides 0 of a label image (height, width), in ascending order; the value is its id."""
     import numpy as np
     from scipy import ndimage
 
     from segment_duo.masks.rle import encode_crop
 
-    labels = _labels_array(data, height, width, page if (pages or 0) > 1 else None, pages)
-    values = np.unique(labels)
-    values = values[values != 0]
+    height, width = labels.shape
+    values = names = np.unique(labels[labels != 0])
     if values.size and int(values[-1]) > 4 * values.size + 1000:
         # find_objects takes memory by the largest value; far-apart values are numbered first.
         labels = np.where(labels == 0, 0, np.searchsorted(values, labels) + 1)
         values = np.arange(1, values.size + 1)
     boxes = ndimage.find_objects(labels.astype(np.int64))
     masks = []
-    for position, value in enumerate(values.tolist()):
+    for value, name in zip(values.tolist(), names.tolist(), strict=True):
         rows, columns = boxes[value - 1]
         rle = encode_crop(labels[rows, columns] == value, columns.start, rows.start, height, width)
-        masks.append(new_mask(rle, position))
+        masks.append(replace(new_mask(rle, 0), id=int(name)))
     return masks
 
 

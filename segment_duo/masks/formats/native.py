@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -135,11 +135,15 @@ def _number(value: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """What is known of a file without decoding its masks (and without NumPy)."""
+    """What is known of a file without decoding its masks (and without NumPy).
+
+    ``count``: masks; of a sequence set objects, and ``frames`` how many it holds, which is None for sets of one image.
+    """
 
     count: int
     provenance: Provenance
     generation: Literal["segment_duo", "web", "records"]
+    frames: int | None = None
 
 
 def peek(data: bytes, *, name: str = "") -> Peek:
@@ -259,6 +263,31 @@ def _loads(
     return MaskSet(tuple(masks), provenance)
 
 
+def read_masks(
+    records: Sequence[dict[str, Any]],
+    origins: Sequence[Origin],
+    *,
+    size: tuple[int, int],
+    max_pixels: int | None = None,
+) -> tuple[Mask, ...]:
+    """Masks of the records of one frame of a sequence set; ``size`` is (height, width) of the frame.
+
+    Raises:
+        DamagedMaskFile: a record is damaged, for a frame of another size, or of an id that is there already.
+    """
+    masks: list[Mask] = []
+    for position, fields in enumerate(records):
+        try:
+            _check_size(fields, *size)
+            mask = _read_record(fields, position, ours=True, max_pixels=max_pixels or MAX_PIXELS)
+            masks.append(replace(mask, origin=_origin_of(origins, fields.get("origin"))))
+        except (DamagedMaskFile, MaskFileError) as error:
+            raise DamagedMaskFile(f"mask {position + 1}: {error}") from None
+    if len({mask.id for mask in masks}) != len(masks):
+        raise DamagedMaskFile("holds two masks with the same id")
+    return tuple(masks)
+
+
 def _check_size(fields: dict[str, Any], height: int, width: int) -> None:
     """Raise DamagedMaskFile when a record says that its mask has another size."""
     value = fields["segmentation"]
@@ -283,14 +312,15 @@ def _origins(value: Mapping[str, Any], provenance: Provenance) -> Callable[[obje
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedMaskFile(f"its origins are damaged ({type(error).__name__}: {str(error)[:80]})") from None
 
-    def of(number: object) -> Origin | None:
-        if number is None:
-            return None
-        if type(number) is not int or not 0 <= number < len(known):
-            raise DamagedMaskFile(f"its origin is {str(number)[:20]}, the set lists {len(known)}")
-        return known[number]
+    return lambda number: _origin_of(known, number)
 
-    return of
+
+def _origin_of(known: Sequence[Origin], number: object) -> Origin | None:
+    if number is None:
+        return None
+    if type(number) is not int or not 0 <= number < len(known):
+        raise DamagedMaskFile(f"its origin is {str(number)[:20]}, the set lists {len(known)}")
+    return known[number]
 
 
 def _check_consistent(masks: list[Mask], provenance: Provenance) -> None:

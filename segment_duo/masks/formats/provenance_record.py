@@ -138,6 +138,15 @@ def read_provenance(value: object) -> Provenance:
             f"is written in version {str(version)[:20]} of the format; this program reads up to {FORMAT_VERSION}",
             "install a newer segment_duo",
         )
+    return read_fields(value)
+
+
+def read_fields(value: Mapping[str, Any]) -> Provenance:
+    """The fields of :func:`provenance_record`, whatever format they are part of.
+
+    Raises:
+        DamagedMaskFile: they are something else.
+    """
     try:
         image, model = value.get("image"), value.get("model")
         banner, size = value.get("banner"), value.get("pixel_size")

@@ -10,6 +10,7 @@
 | pile.jpg | a heap of particles over each other, as powders look |
 | banner.tif | 8-bit TIFF with a burned-in info banner |
 | large.png | 3 megapixels, for timing |
+| growth.tif | OME-TIFF stack, 12 frames 0.5 s apart, 4 nm a pixel: particles that grow |
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from segment_duo.training.nano.layouts import Labels, tidy
 from segment_duo.training.nano.scenes import Look, Scene, generate
 
 PIXEL_NM = 5.0
+GROWTH_NM, GROWTH_SECONDS = 4.0, 0.5
 MAX_BYTES = 1_500_000
 
 CLEAR = Look(
@@ -106,6 +108,7 @@ def write_examples(out: Path) -> list[Path]:
     tifffile.imwrite(out / "banner.tif", banner.image, compression="zlib", predictor=True)
     large = generate(33, (1536, 2048), "discs", look=SMOOTH)
     Image.fromarray(_few_grey_values(large)).save(out / "large.png", optimize=True)
+    _write_growth(out / "growth.tif")
     names = (
         "particles.tif",
         "particles_labels.tif",
@@ -115,8 +118,22 @@ def write_examples(out: Path) -> list[Path]:
         "pile.jpg",
         "banner.tif",
         "large.png",
+        "growth.tif",
     )
     return [out / name for name in names]
+
+
+def _write_growth(path: Path) -> None:
+    import tifffile
+
+    from segment_duo.training.nano.films import growth
+
+    metadata = {
+        "axes": "TYX", "TimeIncrement": GROWTH_SECONDS, "TimeIncrementUnit": "s", "PhysicalSizeX": GROWTH_NM / 1000,
+        "PhysicalSizeXUnit": "µm", "PhysicalSizeY": GROWTH_NM / 1000, "PhysicalSizeYUnit": "µm",
+    }  # fmt: skip
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(growth().frames, photometric="minisblack", compression="zlib", predictor=True, metadata=metadata)
 
 
 def _few_grey_values(scene: Scene) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -1,0 +1,1 @@
+"""How well masks of frames are linked into tracks."""

@@ -1,0 +1,330 @@
+"""Following the objects of prompts through a sequence with the model's memory, into a saved sequence set; corrections onto a saved one.
+
+    prompts, masks of a set ─> session.track ─> SequenceWriter ─> the next version
+    corrections of a version ─> session.track from the first corrected frame on; everything else is copied
+
+Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from segment_duo import __version__
+from segment_duo.errors import PromptError, UsageError
+from segment_duo.frame_prompts import FramePrompt, together
+from segment_duo.masks.cropped import CroppedMask
+from segment_duo.masks.filters import MaskFilter
+from segment_duo.masks.filters import apply as matching
+from segment_duo.masks.formats.sequence import Event, SequenceSet
+from segment_duo.masks.formats.sequence_writer import SequenceWriter
+from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, cropped, save
+from segment_duo.tracking.apart import apart
+from segment_duo.types import AutoParameters, ImageData, Mask, MaskSet, Origin
+
+if TYPE_CHECKING:
+    from segment_duo.segmenters.tracking import ObjectPrompt, TrackedFrame
+    from segment_duo.session import Session
+
+Direction = Literal["forward", "backward", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRequest:
+    """Which objects are followed.
+
+    Attributes:
+        prompts: points and boxes.
+        masks: objects by their pixels: (object, frame, mask of the uncut frame).
+        direction: forward from an object's first prompt, backward from its last, or both.
+        source: where ``masks`` come from, for the set's provenance.
+    """
+
+    prompts: tuple[FramePrompt, ...] = ()
+    masks: tuple[tuple[int, int, Mask], ...] = ()
+    direction: Direction = "forward"
+    source: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As the set's provenance has it."""
+        return {
+            "method": "memory",
+            "direction": self.direction,
+            "prompts": [prompt.record() for prompt in self.prompts],
+            "masks": [[one, frame] for one, frame, _ in self.masks],
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The frames that are to be done, counted from 0, as the tracker wants them."""
+
+    sequence: OpenSequence
+
+    def __len__(self) -> int:
+        return len(self.sequence.numbers)
+
+    def frame(self, number: int) -> ImageData:
+        return self.sequence.frames.frame(self.sequence.numbers[number])
+
+
+def automatic_masks(
+    session: Session,
+    sequence: OpenSequence,
+    frame: int,
+    parameters: AutoParameters,
+    *,
+    preset: str = "",
+    conditions: MaskFilter | None = None,
+    overlaps: bool = False,
+) -> tuple[tuple[int, int, Mask], ...]:
+    """Automatic masks of one frame as objects to follow, numbered from 1."""
+    image = session.open_frame(sequence.frames, sequence.ref, frame)
+    result = session.auto(image, parameters, preset=preset)
+    provenance = sequence.head([], {}).provenance
+    masks = [mask for mask in matching(MaskSet(result.masks, provenance), conditions or MaskFilter()) if mask.area]
+    if not overlaps:
+        masks = apart(masks, image.data.facts.cut_height, sequence.frames.width)
+    return tuple((number, frame, mask) for number, mask in enumerate(masks, 1))
+
+
+def follow(
+    session: Session,
+    sequence: OpenSequence,
+    request: TrackRequest,
+    *,
+    onto: str | None = None,
+    suffix: str = "",
+    restart: bool = False,
+    must_resume: bool = False,
+    on_frame: OnFrame | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Followed:
+    """Follow the objects of ``request`` and save them.
+
+    Args:
+        onto: a saved version that the prompts correct, or add objects to; frames before the first prompt, and other objects, stay as they are.
+        suffix, restart, must_resume, on_frame: as of :func:`segment_duo.sequences.link`.
+
+    Raises:
+        UsageError: the model cannot follow objects; a prompt is on a frame that is not among the chosen ones.
+        PromptError: nothing to follow.
+        Cancelled: ``cancelled`` said so; what is done is kept.
+    """
+    from segment_duo.segmenters.base import Capability
+
+    session.model.require(Capability.TRACK)
+    if not (request.prompts or request.masks):
+        raise PromptError("nothing to follow", "Give -p x,y,label,object@frame, --points FILE, --from-set or --auto.")
+    request = dataclasses.replace(request, prompts=tuple(together(request.prompts)))
+    parent: SequenceSet | None = None
+    if onto is not None:
+        _, parent = session.sequences.open(sequence.named, onto)
+        if parent.head.frames != sequence.numbers:
+            parent.close()
+            raise UsageError("the version to correct holds other frames", "Give the same --frames as for that version.")
+    origin = Origin("track", session.identity, request.record(), __version__)
+    origins = [origin, *(one for one in (parent.head.origins if parent else ()) if one != origin)]
+    head = sequence.head(origins, request.record(), parent=onto)
+    writer = session.sequences.writer(sequence.named, head, restart=restart, must_resume=must_resume)
+    run = _Run(session, sequence, request, writer, parent, on_frame, cancelled)
+    try:
+        resumed = run.go()
+    finally:
+        writer.close()
+        if parent is not None:
+            parent.close()
+    return save(session, sequence, writer, resumed, suffix)
+
+
+class _Run:
+    """One run: passes over the frames, each written when it is found."""
+
+    def __init__(
+        self,
+        session: Session,
+        sequence: OpenSequence,
+        request: TrackRequest,
+        writer: SequenceWriter,
+        parent: SequenceSet | None,
+        on_frame: OnFrame | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._session, self._sequence, self._request = session, sequence, request
+        self._writer, self._parent = writer, parent
+        self._on_frame, self._cancelled = on_frame, cancelled
+        self._place = {number: position for position, number in enumerate(sequence.numbers)}
+        self._earlier = _earlier_prompts(parent, {one.object_id for one in request.prompts}, request)
+        self._prompts = self._object_prompts()
+        self._ids = {prompt.object_id for prompt in self._prompts}
+        self._origin = writer.head.origins[0]
+        self._notices: list[str] = []
+        self._resumed = len(writer.done)
+
+    def go(self) -> int:
+        """Do what is left; returns how many frames an earlier run had done."""
+        asked = self._request.direction
+        frames = [self._place[frame] for _, frame in self._anchors()]
+        first, last = min(frames), max(frames)
+        apart_passes = first == last or self._parent is not None
+        if asked == "both" and self._resumed and not apart_passes:
+            # Which of the two passes a frame came from is not known then.
+            self._writer.done.clear()
+            self._resumed = 0
+        if asked in ("forward", "both"):
+            self._pass(range(first, len(self._sequence.numbers)), reverse=False)
+        if asked in ("backward", "both"):
+            begin = last if asked == "backward" else (first - 1 if apart_passes else last)
+            self._pass(range(begin, -1, -1), reverse=True, again=asked == "both" and not apart_passes)
+        for number in self._sequence.numbers:
+            if number not in self._writer.done:
+                self._write(number, {}, ())
+        self._writer.finish(self._notices)
+        return self._resumed
+
+    def _anchors(self) -> list[tuple[int, int]]:
+        """(object, frame) of everything that was asked for now."""
+        return [(one.object_id, one.frame) for one in self._request.prompts] + [
+            (one, frame) for one, frame, _ in self._request.masks
+        ]
+
+    def _object_prompts(self) -> list[ObjectPrompt]:
+        import numpy as np
+
+        from segment_duo.segmenters.asking import PromptArrays
+        from segment_duo.segmenters.tracking import ObjectPrompt
+
+        begun = {life.id: life.first for life in self._parent.lives()} if self._parent else {}
+        found = []
+        asked = [*self._earlier, *self._request.prompts]
+        for one in sorted({prompt.object_id for prompt in asked} & begun.keys()):
+            first = min(prompt.frame for prompt in asked if prompt.object_id == one)
+            if self._parent is not None and begun[one] < first:
+                # It began otherwise than by a prompt that is known: as a mask of a set, or an import.
+                mask = next(mask for mask in self._parent.frame(begun[one]).masks if mask.id == one)
+                found.append(ObjectPrompt(one, self._place[begun[one]], mask=self._above_banner(mask)))
+        for prompt in asked:
+            if prompt.frame not in self._place:
+                raise PromptError(f"frame {prompt.frame} is not among the frames that are followed")
+            arrays = PromptArrays(
+                np.array([[point.x, point.y] for point in prompt.points], np.float32).reshape(-1, 2),
+                np.array([point.label for point in prompt.points], np.int64),
+                None if prompt.box is None else dataclasses.astuple(prompt.box),
+            )
+            later = prompt.frame > begun.get(prompt.object_id, math.inf)
+            found.append(ObjectPrompt(prompt.object_id, self._place[prompt.frame], arrays, correction=later))
+        for one, frame, mask in self._request.masks:
+            if frame not in self._place:
+                raise PromptError(f"frame {frame} is not among the frames that are followed")
+            found.append(ObjectPrompt(one, self._place[frame], mask=self._above_banner(mask)))
+        return found
+
+    def _above_banner(self, mask: Mask) -> CroppedMask:
+        """The mask's pixels that the model sees."""
+        pixels = cropped(mask)
+        rows = max(0, self._sequence.frames.height - self._sequence.frames.banner.height - pixels.top)
+        return CroppedMask(pixels.pixels[:rows], pixels.left, pixels.top)
+
+    def _pass(self, order: range, *, reverse: bool, again: bool = False) -> None:
+        """Go through positions in one direction; those that an earlier run did are left out."""
+        numbers = self._sequence.numbers
+        left = [position for position in order if again or numbers[position] not in self._writer.done]
+        if not left:
+            return
+        resumes = len(left) < len(order)
+        known = self._known if resumes or self._parent is not None else None
+        before: set[int] = set()
+        gone: set[int] = set()
+        frames = self._session.track(
+            _Chosen(self._sequence),
+            self._prompts,
+            direction="backward" if reverse else "forward",
+            known=known,
+            cancelled=self._cancelled,
+            start=None if reverse else left[0],
+            end=left[0] + 1 if reverse else None,
+        )
+        for tracked in frames:
+            if tracked.frame not in left and not again:
+                continue
+            seen = {one.id for one in tracked.objects if one.seen}
+            events = [] if reverse else self._happened(numbers[tracked.frame], seen, before, gone)
+            before, gone = seen, (gone | (before - seen)) - seen
+            self._notices += [note for note in tracked.notes if note not in self._notices]
+            self._write(
+                numbers[tracked.frame], self._masks(tracked), tuple(events), {one.id for one in tracked.objects}
+            )
+
+    @staticmethod
+    def _happened(frame: int, seen: set[int], before: set[int], gone: set[int]) -> Iterator[Event]:
+        if lost := before - seen:
+            yield Event(frame, "lost", tuple(sorted(lost)))
+        if back := seen & gone:
+            yield Event(frame, "returned", tuple(sorted(back)))
+
+    def _masks(self, tracked: TrackedFrame) -> dict[int, Mask]:
+        from segment_duo.masks.rle import bounding_box
+
+        height, width = self._writer.head.size
+        found = {}
+        for one in tracked.objects:
+            if one.seen and one.mask.area:
+                rle = one.mask.rle(height, width)
+                found[one.id] = Mask(
+                    rle, one.mask.area, bounding_box(rle), id=one.id, source="prompt", origin=self._origin
+                )
+        return found
+
+    def _write(
+        self, number: int, found: Mapping[int, Mask], events: Sequence[Event], answered: Collection[int] = ()
+    ) -> None:
+        """A frame with what was found now, and what is known of other objects: from this run, else from the version that is corrected."""
+        masks: dict[int, Mask] = {}
+        if number in self._writer.done:
+            masks = {mask.id: mask for mask in self._writer.frame(number).masks}
+        elif self._parent is not None and number in self._parent.frames:
+            masks = {mask.id: mask for mask in self._parent.frame(number).masks}
+        masks = {one: mask for one, mask in masks.items() if one not in answered} | dict(found)
+        self._writer.append(number, [masks[one] for one in sorted(masks)], events)
+        if self._on_frame is not None:
+            done, total = len(self._writer.done), len(self._sequence.numbers)
+            self._on_frame(Progress(done, total, number, len(masks), self._resumed))
+
+    def _known(self, position: int) -> dict[int, CroppedMask]:
+        """Results of this run or of the version that is corrected, for the objects that are followed now."""
+        import numpy as np
+
+        number = self._sequence.numbers[position]
+        masks: tuple[Mask, ...] = ()
+        if number in self._writer.done:
+            masks = self._writer.frame(number).masks
+        elif self._parent is not None and number in self._parent.frames:
+            masks = self._parent.frame(number).masks
+        else:
+            return {}
+        empty = CroppedMask(np.zeros((0, 0), bool), 0, 0)
+        seen = {mask.id: self._above_banner(mask) for mask in masks}
+        return {one: seen.get(one, empty) for one in self._ids}
+
+
+def _earlier_prompts(parent: SequenceSet | None, corrected: set[int], request: TrackRequest) -> list[FramePrompt]:
+    """What was asked of the corrected objects before, on other frames: where they began, and corrections, so that those hold as well."""
+    if parent is None:
+        return []
+    now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
+    found = []
+    for origin in parent.head.origins:
+        for value in origin.parameters.get("prompts", ()):
+            try:
+                earlier = FramePrompt.from_record(value)
+            except (KeyError, TypeError, ValueError):
+                continue
+            key = earlier.object_id, earlier.frame
+            if earlier.object_id in corrected and key not in now:
+                found.append(earlier)
+    return together(found)
