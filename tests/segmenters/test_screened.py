@@ -40,13 +40,20 @@ def asked() -> AutoParameters:
     return replace(loose(), exact=False, points_per_side=12, box_nms_thresh=0.5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("fields", [{}, {"tile": 160, "halo": 40}, {"crop_n_layers": 1, "points_per_side": 10}])
+@pytest.mark.parametrize(
+    ("precision", "fields"),
+    [
+        ("float32", {}),
+        ("bfloat16", {}),
+        ("bfloat16", {"tile": 320, "halo": 40, "points_per_side": 10}),
+        ("bfloat16", {"crop_n_layers": 1, "crop_n_points_downscale_factor": 4, "points_per_side": 10}),
+    ],
+)
 def test_a_screened_run_keeps_the_masks_of_the_exact_one(
     monkeypatch: pytest.MonkeyPatch, asked: AutoParameters, precision: str, fields: dict[str, int]
 ) -> None:
     monkeypatch.setenv(SCREENING, precision)
-    pixels = picture(240, 320, 3)
+    pixels = picture(240, 330, 3)
     asked = replace(asked, **fields)  # type: ignore[arg-type]
     predictor = Predictor(small_model())
     run = AutomaticMaskGenerator(predictor, asked).generate(pixels)
@@ -76,7 +83,8 @@ def test_other_thresholds_are_answered_by_the_same_screen(
     assert again.reused
     assert again.points == 0
     assert sum(close(m, again.masks) for m in exact.masks) >= 0.95 * len(exact.masks)
-    for mine, theirs in ((asked, replace(asked, exact=True)), (replace(asked, exact=True), asked)):
+    few = replace(asked, points_per_side=3)
+    for mine, theirs in ((few, replace(few, exact=True)), (replace(few, exact=True), few)):
         made = AutomaticMaskGenerator(predictor, mine).generate(pixels, embedding=embedding)
         other = AutomaticMaskGenerator(predictor, theirs)
         assert not other.generate(pixels, embedding=embedding, candidates=made.candidates).reused
