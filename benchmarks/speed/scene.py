@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,9 +62,9 @@ def model(name: str) -> SAM2Base:
     return build_model(CONFIGS[name], NANO / "nano.pt" if name == "nano" else None)
 
 
-def defaults(name: str) -> dict[str, float]:
-    """Nano's own thresholds; nothing for the others, which have stock's."""
-    found: dict[str, float] = json.loads((NANO / "defaults.json").read_text()) if name == "nano" else {}
+def defaults(name: str) -> dict[str, Any]:
+    """Nano's own parameters; nothing for the others, which have stock's."""
+    found: dict[str, Any] = json.loads((NANO / "defaults.json").read_text()) if name == "nano" else {}
     return found
 
 
@@ -79,7 +79,8 @@ def parameters(name: str, predictor: Predictor, pixels: npt.NDArray[np.uint8], p
 
     p = AutoParameters(points_per_side=points_per_side)
     if name == "nano":
-        return replace(p, **defaults(name))
+        # Without what stock has not: it is to answer the same request.
+        return replace(p, **{**defaults(name), "scale": "whole", "containment_thresh": 1.0, "exact": True})
     rng = np.random.default_rng(0)
     grid = tuple((float(x), float(y)) for x, y in rng.random((32, 2)))
     sample = replace(p, exact=True, point_grids=(grid,), pred_iou_thresh=0.0)
