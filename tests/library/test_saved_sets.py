@@ -241,7 +241,7 @@ def test_other_runs_tell_in_one_line_what_waits(run: Run, drops: DropsServer) ->
     kept = Path(save("/drops/lab/a.png"))
     told = run("masks", "import", "/drops/lab/a.png", kept)
     assert isinstance(told.error, SavedToSpoolOnly)
-    assert "next run that saves to Drops" in told.error.hint
+    assert "next run that saves there" in told.error.hint
     waiting = [line for line in told.stderr.splitlines() if "wait" in line]
     assert len(waiting) == 1
     assert waiting[0].startswith("4 sets of earlier runs wait")

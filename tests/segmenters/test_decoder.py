@@ -145,6 +145,21 @@ def test_stability_boxes_masks_and_rle_equal_stock(
         assert region.rle(*size).counts == rle["counts"]
 
 
+@pytest.mark.parametrize("size", [(260, 300), (300, 260)])
+@torch.inference_mode()
+def test_a_rectangle_that_ends_as_far_out_as_the_logits_are_wide(size: tuple[int, int]) -> None:
+    """torch copies along an axis whose output is as long as its input, whatever the scale."""
+    logits = torch.full((1, 128, 128), -5.0)
+    logits[0, 20:50, 20:50] = 0.0  # everywhere at the threshold: torch itself decides
+    logits[0, 30:40, 30:40] = 5.0
+    up = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0, 0]
+    full, (cut,) = Upsampler((128, 128), size, CPU), cut_out(logits, -1.0)
+    for bottom, right in ((128, 200), (200, 128), (128, 128)):
+        window = full._direct(cut, 60, 60, bottom, right)
+        assert torch.equal(window > 0.5, up[60:bottom, 60:right] > 0.5)
+        assert bool((window > 0.5).any())
+
+
 @torch.inference_mode()
 def test_pixels_at_a_threshold_are_decided_as_torch_does() -> None:
     """Thresholds taken from the up-sampled values themselves: the two ways of interpolating often differ there."""

@@ -195,8 +195,10 @@ class Upsampler:
         else:
             full = mask.logits
         scales = (_scale(rows, self.canvas[0]), _scale(cols, self.canvas[1]))
-        up = torch.ops.aten.upsample_bilinear2d(full[None, None], [bottom, right], False, *scales)
-        return up[0, 0, top:, left:]  # type: ignore[no-any-return]
+        # Along an axis whose output is as long as its input the kernel copies, whatever the scale: one more is asked for there.
+        asked = [bottom + (bottom == rows != self.canvas[0]), right + (right == cols != self.canvas[1])]
+        up = torch.ops.aten.upsample_bilinear2d(full[None, None], asked, False, *scales)
+        return up[0, 0, top:bottom, left:right]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False)
