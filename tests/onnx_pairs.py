@@ -185,7 +185,7 @@ def export(
     outputs: list[str],
     axes: dict[str, dict[int, str]],
 ) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,

@@ -153,4 +153,4 @@ def test_csv_and_json_mean_the_same(rows: list[tuple[float, float, int, str]]) -
 
 def test_excludes_correct_a_box_or_a_mask() -> None:
     out = (Point(3, 4, 0),)
-    check_prompts([Prompt(points=out, box=Box(0, 0, 9, 9)), Prompt(points=out, previous="h1")], width=20, height=20)
+    check_prompts([Prompt(points=out, box=Box(0, 0, 9, 9)), Prompt(points=out, mask_input="h1")], width=20, height=20)

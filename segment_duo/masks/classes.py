@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from segment_duo.config import ClassSettings
 from segment_duo.masks.overlay import PALETTE
 from segment_duo.types import Mask, MaskSet
+
+if TYPE_CHECKING:
+    from segment_duo.config import ClassSettings
 
 Colour = tuple[int, int, int]
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from segment_duo.segmenters.base import AutomaticRun, OnProgress, no_progress
+from segment_duo.segmenters.sam2.scales import is_scaled
 from segment_duo.training.clicks import corrections
 from segment_duo.training.forward import Features, decode
 from segment_duo.training.objective import overlap
@@ -207,8 +208,9 @@ def measure(
 
 def works_at_both_scales(model: SAM2Base, checked: Sequence[Checked], defaults: Mapping[str, Any]) -> bool:
     """Whether ``auto`` adds native windows for a picture: merging depends on thresholds, so that they cannot be applied afterwards."""
-    largest = max(max(one.picture.image.shape[:2]) for one in checked)
-    return bool(defaults.get("scale", "whole") != "whole" and largest > int(model.image_size))
+    parameters, side = AutoParameters(**defaults), int(model.image_size)
+    sizes = [one.picture.image.shape for one in checked]
+    return any(is_scaled(parameters, size[0], size[1], side) for size in sizes)
 
 
 def _generate(

@@ -233,7 +233,7 @@ def test_what_the_checks_count_is_what_the_generator_gives(nano) -> None:  # typ
 
 
 def test_a_picture_larger_than_the_input_is_checked_at_both_scales(nano) -> None:  # type: ignore[no-untyped-def]
-    one = picture(4, (400, 560))
+    one = picture(4, (400, 660))
     checked = [Checked(one, np.arange(len(one.objects)))]
     defaults = {"points_per_side": 8, "scale": "both"}
     assert works_at_both_scales(nano, checked, defaults)
@@ -403,9 +403,10 @@ def test_the_base_s_answers_on_scenes_are_kept(tmp_path: Path) -> None:
     assert run.scenes
     run.scenes = run.scenes[:1]
     at_base = float(run._replay().detach())
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in run.trained:
-            parameter.add_(torch.randn_like(parameter) * 0.02 * parameter.std())
+            parameter.add_(torch.randn_like(parameter) * 0.1 * parameter.std())
     moved = run._replay()
     assert float(moved.detach()) > at_base
     moved.backward()  # type: ignore[no-untyped-call]
