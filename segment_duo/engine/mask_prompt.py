@@ -18,12 +18,15 @@ LOW_RES_SHARE = 4
 """SAM's mask prompts have one value for so many pixels of the model's input along a side."""
 
 
-def mask_logits(mask: Rle, height: int, width: int, input_size: int) -> npt.NDArray[np.float32]:
-    """Logits of a mask as SAM's prompt encoder takes them: the image squeezed into a square, each value the share that is inside.
+def mask_logits(
+    mask: Rle, height: int, width: int, input_size: int, canvas: tuple[int, int] | None = None
+) -> npt.NDArray[np.float32]:
+    """Logits of a mask as SAM's prompt encoder takes them: the canvas squeezed into a square, each value the share that is inside.
 
     Args:
         mask: of the image's size, ``height`` x ``width`` pixels.
         input_size: pixels a side of what the model sees.
+        canvas: height and width in image pixels of what the model sees, where the image is padded right and below; None for the image.
 
     Returns:
         float32 (input_size / 4, input_size / 4).
@@ -39,7 +42,8 @@ def mask_logits(mask: Rle, height: int, width: int, input_size: int) -> npt.NDAr
         raise PromptError(f"the mask is {mask.width} x {mask.height} pixels, the image {width} x {height}")
     side = input_size // LOW_RES_SHARE
     crop, left, top = cut_out(mask)
-    shares = _averaged(_averaged(crop.astype(np.float32), top, height, side).T, left, width, side).T
+    rows, cols = canvas or (height, width)
+    shares = _averaged(_averaged(crop.astype(np.float32), top, rows, side).T, left, cols, side).T
     return np.asarray((2 * shares - 1) * np.float32(CONFIDENCE), np.float32)
 
 

@@ -48,7 +48,7 @@ from segment_duo.models import registry
 from segment_duo.models.registry import ModelChoice, automatic_needs, needs
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
-from segment_duo.segmenters.base import Capability, Embedding
+from segment_duo.segmenters.base import Capability, Embedding, Segmenter
 from segment_duo.segmenters.plugins import SAM2
 from segment_duo.text import safe
 from segment_duo.types import Mask, ModelIdentity, Prompt
@@ -193,7 +193,7 @@ class Operations:
         model = self._load(job, choice)
         embedding = self._embedding(job, image_id, model)
         scope = self._scope(image_id, model.choice)
-        arrays, lost = self._prompt_arrays(request, scope, embedding, model.segmenter.info.input_size)
+        arrays, lost = self._prompt_arrays(request, scope, embedding, model.segmenter)
         job.progress("decoder", 0, len(arrays))
         with foreign(choice):
             answers = model.segmenter.predict(
@@ -380,7 +380,7 @@ class Operations:
     # -- prompts ------------------------------------------------------------------------------------------------------
 
     def _prompt_arrays(
-        self, request: PredictRequest, scope: str, embedding: Embedding, input_size: int
+        self, request: PredictRequest, scope: str, embedding: Embedding, segmenter: Segmenter
     ) -> tuple[list[PromptArrays], list[bool]]:
         import numpy as np
 
@@ -392,7 +392,9 @@ class Operations:
             mask_input = self._logits.get(scope, prompt.mask_input) if prompt.mask_input else None
             lost.append(prompt.mask_input is not None and mask_input is None)
             if mask_input is None and prompt.mask is not None:
-                mask_input = mask_logits(prompt.mask, embedding.height, embedding.width, input_size)
+                height, width = embedding.height, embedding.width
+                canvas = segmenter.canvas(height, width)
+                mask_input = mask_logits(prompt.mask, height, width, segmenter.info.input_size, canvas)
             box = prompt.box
             arrays.append(
                 PromptArrays(

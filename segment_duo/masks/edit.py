@@ -268,11 +268,6 @@ def subtract(rle: Rle, others: Sequence[Rle]) -> Rle:
     return codec.combine(rle, codec.union(others), "minus") if others else rle
 
 
-def intersect(rle: Rle, other: Rle) -> Rle:
-    """The pixels that both masks have."""
-    return codec.combine(rle, other, "and")
-
-
 def resolve_overlap(masks: Sequence[Mask], rule: str = "small-on-top") -> list[Rle]:
     """The masks without shared pixels, in the same order; one that lies wholly under others becomes empty.
 

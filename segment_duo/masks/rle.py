@@ -218,20 +218,6 @@ def resize_canvas(rle: Rle, height: int, width: int) -> Rle:
     return from_spans(column * height + top, column * height + bottom, height, width)
 
 
-def from_indices(indices: Ints, height: int, width: int) -> Rle:
-    """Encode from flat row-major pixel indices (any order, repeats allowed), without a full-size array."""
-    import numpy as np
-
-    rows, columns = np.divmod(indices, width)
-    flat = np.unique(columns * height + rows)
-    if not flat.size:
-        return from_spans(flat, flat, height, width)
-    breaks = np.flatnonzero(np.diff(flat) != 1)
-    starts = flat[np.concatenate(([0], breaks + 1))]
-    ends = flat[np.concatenate((breaks, [flat.size - 1]))] + 1
-    return from_spans(starts, ends, height, width)
-
-
 def from_row_spans(starts: Ints, ends: Ints, height: int, width: int) -> Rle:
     """Encode ascending, disjoint spans of row-major pixel indices, with a boolean array of the mask's box only."""
     import numpy as np

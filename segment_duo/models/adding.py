@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from segment_duo.paths import Paths
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-MOST_TERMS = 2**18
 
 
 def add_onnx(

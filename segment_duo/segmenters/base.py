@@ -303,6 +303,10 @@ class Segmenter:
         """
         raise ValueError(f"{self.info.id} keeps no embeddings on disk")
 
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width, in pixels of an image of this size, of what the model sees: more than the image where it is padded right and below."""
+        return height, width
+
     def predict(
         self,
         embedding: Any,

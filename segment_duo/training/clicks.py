@@ -58,13 +58,6 @@ def any_of(rng: np.random.Generator, place: npt.NDArray[np.bool_], count: int) -
     return [(float(xs[i]), float(ys[i])) for i in picks]
 
 
-def background_clicks(
-    rng: np.random.Generator, labels: Labels, count: int, margin: int = 3
-) -> list[tuple[float, float]]:
-    """Up to ``count`` pixels at least ``margin`` pixels from every object."""
-    return any_of(rng, away_from_objects(labels, margin), count)
-
-
 def corrections(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The next click of each prompt: well inside the largest error, include where object is missing, exclude where there is too much.
 

@@ -27,3 +27,13 @@ def test_an_empty_mask_and_one_of_another_size() -> None:
     assert (mask_logits(empty(50, 60), 50, 60, 64) == -CONFIDENCE).all()
     with pytest.raises(PromptError):
         mask_logits(empty(50, 60), 50, 61, 64)
+
+
+def test_where_the_model_sees_more_than_the_image_the_mask_stays_in_its_corner() -> None:
+    """SAM 1 pads an image right and below to a square; squeezing it would put the mask elsewhere."""
+    bits = np.zeros((50, 100), dtype=bool)
+    bits[25:50, :] = True
+    logits = mask_logits(encode(bits), 50, 100, 64, (100, 100))
+    inside = logits > 0
+    assert inside[4:8].all()
+    assert inside.sum() == 4 * 16

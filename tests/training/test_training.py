@@ -11,7 +11,7 @@ import torch
 
 from segment_duo.models.registry import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, make_predictor
-from segment_duo.training.clicks import background_clicks, corrections, coverage, first_click, loose_box
+from segment_duo.training.clicks import corrections, coverage, first_click, loose_box
 from segment_duo.training.forward import decode, encode, training_attention
 from segment_duo.training.nano.auxiliary import Auxiliary, dense_targets
 from segment_duo.training.nano.batches import make_batch, object_depth, synthetic_views
@@ -116,8 +116,6 @@ def test_first_prompts_lie_where_they_should() -> None:
     x0, y0, x1, y1 = loose_box(rng, mask, 0.0)
     ys, xs = np.nonzero(mask)
     assert (x0, y0, x1, y1) == (xs.min(), ys.min(), xs.max(), ys.max())
-    assert all(labels[int(y), int(x)] == 0 for x, y in background_clicks(rng, labels, 20))
-    assert background_clicks(rng, np.ones((16, 16), np.int32), 3) == []
 
 
 def test_a_batch_has_prompts_on_its_objects() -> None:

@@ -56,6 +56,9 @@ class SamSegmenter(Segmenter):
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Sam2Embedding:
         return Sam2Embedding.from_arrays(arrays, self.predictor.device)
 
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        return self.predictor.canvas(height, width)
+
     def predict(
         self,
         embedding: Sam2Embedding,

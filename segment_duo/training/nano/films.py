@@ -253,15 +253,3 @@ def _photo(
     grey = grey + noise * rng.standard_normal(grey.shape)
     step = 256 // levels
     return np.asarray(np.round(np.clip(grey, 0, 1) * 255 / step) * step, dtype=np.float64).clip(0, 255).astype(np.uint8)
-
-
-def contact(film: Film, columns: int = 4) -> Iterator[npt.NDArray[np.uint8]]:
-    """Rows of frames with the outlines of their truth, for looking at."""
-    from segment_duo.training.nano.scenes import Scene, contact_sheet
-
-    for start in range(0, len(film.frames), columns):
-        scenes = [
-            Scene(film.frames[i], film.labels[i].astype(np.int32), "film")
-            for i in range(start, min(start + columns, len(film.frames)))
-        ]
-        yield contact_sheet(scenes, columns)
