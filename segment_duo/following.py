@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from segment_duo.engine.api import Engine
-    from segment_duo.models.registry import ModelChoice
+    from segment_duo.models.choice import ModelChoice
     from segment_duo.types import ImageData
 
 MOST_LOSSES = 5

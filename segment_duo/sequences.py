@@ -26,10 +26,11 @@ from segment_duo.masks.filters import apply as matching
 from segment_duo.masks.formats.label_images import masks_of_labels
 from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
+from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import auto_origin, of_sequence, parameters_record, stamped
 from segment_duo.tracking.apart import apart
 from segment_duo.tracking.link import Linker, LinkParameters
-from segment_duo.types import AutoParameters, FrameAxes, ImageIdentity, ImageRef, Mask, MaskSet, Origin, PixelSize
+from segment_duo.types import FrameAxes, ImageIdentity, ImageRef, Mask, MaskSet, Origin, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.session import Session

@@ -27,22 +27,12 @@ from segment_duo.library.library import LoadedSet, Saved, SavedSets
 from segment_duo.library.sequences import SequenceSets
 from segment_duo.library.versions import frame_of_series, frame_series
 from segment_duo.opening import Images, LabelledImage, OpenImage
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
 from segment_duo.stores.locate import parse_reference
-from segment_duo.types import (
-    AutoParameters,
-    Box,
-    Entry,
-    ImageRef,
-    Mask,
-    ModelIdentity,
-    PixelSize,
-    Prompt,
-    StoreKind,
-    Version,
-)
+from segment_duo.types import Box, Entry, ImageRef, Mask, ModelIdentity, PixelSize, Prompt, StoreKind, Version
 from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
@@ -52,7 +42,7 @@ if TYPE_CHECKING:
     from segment_duo.engine.api import Engine
     from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
     from segment_duo.images.sequences import FrameSequence
-    from segment_duo.models.registry import ModelChoice
+    from segment_duo.models.choice import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.segmenters.asking import OnProgress
     from segment_duo.segmenters.tracking import Direction, Frames, Known, ObjectPrompt, TrackedFrame
@@ -257,7 +247,7 @@ class Session:
             UsageError: the model does not take such prompts.
         """
         from segment_duo.masks.part import cut_mask, into_part
-        from segment_duo.models.registry import needs
+        from segment_duo.models.choice import needs
 
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
@@ -311,7 +301,7 @@ class Session:
             PromptError: ``parameters.region`` does not lie on the image.
             UsageError: the model has no automatic masks.
         """
-        from segment_duo.models.registry import automatic_needs
+        from segment_duo.models.choice import automatic_needs
 
         self.model.require(*automatic_needs(parameters))
         if parameters.region is not None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.build import build_model, feature_sizes
 from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -16,10 +16,10 @@ from segment_duo.config import ClassSettings
 from segment_duo.engine.protocol import AutoEvent, EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import AutoResult, Candidate, PredictedObject
 from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
-    AutoParameters,
     Banner,
     Box,
     Entry,

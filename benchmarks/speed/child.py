@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.speed import scene
-from segment_duo.types import AutoParameters
+from segment_duo.parameters import AutoParameters
 
 warnings.simplefilter("ignore")
 

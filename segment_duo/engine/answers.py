@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.engine.protocol import ImageMissing
 from segment_duo.errors import EngineFailed, SegduoError
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
 from segment_duo.segmenters.base import AutomaticRun, CandidateMask, Embedding, Prediction
 from segment_duo.segmenters.plugins import BUILT_IN
 from segment_duo.text import safe

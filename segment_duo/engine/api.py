@@ -34,10 +34,11 @@ from segment_duo.engine.protocol import (
     TrackRequest,
 )
 from segment_duo.errors import ModelError
-from segment_duo.models.registry import ModelChoice, split_options, with_options
+from segment_duo.models.choice import ModelChoice, split_options, with_options
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import AutoResult, PredictedObject
 from segment_duo.segmenters.base import Option
-from segment_duo.types import AutoParameters, Prompt
+from segment_duo.types import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,7 +203,6 @@ def engine_model(engine: Engine, named: str | None) -> ModelChoice:
                 "",
                 "",
                 model.sha256,
-                "flag" if named else "configured",
                 auto_defaults=model.auto_defaults,
                 capabilities=frozenset(model.capabilities),
                 input_size=model.input_size,

@@ -29,7 +29,7 @@ from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.status import in_words
 from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, Wire, parse_event, rebuilt
 from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable, SegduoError
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
 
 if TYPE_CHECKING:
     from segment_duo.engine.api import Pixels

@@ -44,8 +44,8 @@ from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.tracks import Tracks, step_of, tracked_mask
 from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError, PromptError
-from segment_duo.models import registry
-from segment_duo.models.registry import ModelChoice, automatic_needs, needs
+from segment_duo.models import checkpoints, known, registry
+from segment_duo.models.choice import ModelChoice, automatic_needs, needs
 from segment_duo.results import Candidate, PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
 from segment_duo.segmenters.base import Capability, Embedding, Segmenter
@@ -130,13 +130,13 @@ class Operations:
                     description=model.description,
                     loaded=model.sha256 in loaded,
                     default=model.id == default,
-                    auto_defaults=registry.auto_defaults(model),
+                    auto_defaults=known.auto_defaults(model),
                     capabilities=sorted(model.capabilities),
                     licence=model.licence,
                     input_size=model.input_size,
                     options={name: asdict(option) for name, option in model.options.items()},
                 )
-                for model in registry.known_models(paths, config)
+                for model in known.known_models(paths, config)
                 if model.usable
             ]
         )
@@ -293,8 +293,8 @@ class Operations:
         """
         paths = self._settings.paths
         if request.config and request.checkpoint:
-            sha256 = request.sha256 or registry.file_sha256(Path(request.checkpoint), paths)
-            return ModelChoice(request.id or registry.CUSTOM, request.config, request.checkpoint, sha256)
+            sha256 = request.sha256 or checkpoints.file_sha256(Path(request.checkpoint), paths)
+            return ModelChoice(request.id or known.CUSTOM, request.config, request.checkpoint, sha256)
         choice = registry.resolve_model(self._settings.config, paths, request.id)
         if request.sha256 and request.sha256 != choice.sha256:
             raise ModelError(

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import AutoResult, PredictedObject, TrackedMask
-from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt, Rle
+from segment_duo.types import Mask, ModelIdentity, Prompt, Rle
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.asking import OnProgress, PromptArrays, never, no_progress, unchecked
 from segment_duo.segmenters.tracking import Tracker
-from segment_duo.types import AutoParameters, Mask, Rle
+from segment_duo.types import Mask, Rle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +112,7 @@ class SegmenterInfo:
         description: one line for ``segduo models ls``.
         source: where it comes from: an address, a package, a paper.
         input_size: pixels a side that an image is shrunk to, 0 if it is taken as it is.
-        auto_defaults: its own parameters for automatic masks, by field of :class:`~segment_duo.types.AutoParameters`.
+        auto_defaults: its own parameters for automatic masks, by field of :class:`~segment_duo.parameters.AutoParameters`.
         options: parameters that only this model has, by name. They reach it as :attr:`LoadRequest.options`.
     """
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 
 from segment_duo.errors import AlreadyExists, StoreError, UsageError
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
 from segment_duo.training.clicks import corrections
@@ -45,7 +46,6 @@ from segment_duo.training.validation import (
     works_at_both_scales,
 )
 from segment_duo.training.views import Crop, LabelledPicture, View, coverages, draw_window, shade
-from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

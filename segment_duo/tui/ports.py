@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.types import (
-    AutoParameters,
     Box,
     Entry,
     ImageData,

@@ -20,7 +20,7 @@ from segment_duo.config import Config
 from segment_duo.engine import lifecycle, protocol
 from segment_duo.engine.uploads import UploadLimits
 from segment_duo.errors import EngineBusy
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
 from tests.engine_fixtures import (  # noqa: F401
     Home,
     ThreadedEngine,

@@ -11,11 +11,11 @@ import pytest
 from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.rle import decode
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.scales import ScaledCandidates, is_scaled, merge_scales
 from segment_duo.segmenters.sam2.segments import Segment, inclusive_box
-from segment_duo.types import AutoParameters
 from tests.engine_stock import small_predictor
 
 

@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.masks.cropped import CroppedMask, trim
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.advice import scale_advice, tile_advice
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.segments import Segment, inclusive_box, record
 from segment_duo.segmenters.sam2.tiles import Piece, Tile, merge, windows
-from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
 
 HEIGHT, WIDTH, TILE, HALO = 900, 1100, 300, 60

@@ -19,7 +19,9 @@ from PIL import Image
 
 from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.masks.rle import decode, encode, encode_crop
-from segment_duo.models.registry import NANO_DIR, resolve_model
+from segment_duo.models.known import NANO_DIR
+from segment_duo.models.registry import resolve_model
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
@@ -40,7 +42,6 @@ from segment_duo.training.validation import (
     works_at_both_scales,
 )
 from segment_duo.training.views import LabelledPicture, ObjectMask, View, Window, coverages, draw_window, shade, whole
-from segment_duo.types import AutoParameters
 from tests.cli_shell import Shell
 from tests.engine_fixtures import Home
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.models.registry import NANO_DIR
+from segment_duo.models.known import NANO_DIR
 from segment_duo.segmenters.sam2.build import build_model, make_predictor
 from segment_duo.training.clicks import corrections, coverage, first_click, loose_box
 from segment_duo.training.forward import decode, encode, training_attention

@@ -39,14 +39,7 @@ from segment_duo.masks.load_masks import (
     spans_of,
 )
 from segment_duo.provenance import derived, origins
-from segment_duo.types import (
-    Mask,
-    MaskSet,
-    MaskSource,
-    Origin,
-    Provenance,
-    Rle,
-)
+from segment_duo.types import Mask, MaskSet, MaskSource, Origin, Provenance, Rle
 
 PICKLE_PROTOCOL = 4
 """Read by every Python since 3.4."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive, screened
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, Margins, lowest_level
@@ -20,7 +21,7 @@ from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.nms import suppress
 from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
