@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
     from segment_duo.config import Config, Resolved
     from segment_duo.engine.api import Engine
-    from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
+    from segment_duo.engine.protocol import AutoEvent, ImageState
+    from segment_duo.engine.reports import EngineStatus
     from segment_duo.images.sequences import FrameSequence
     from segment_duo.models.choice import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject

@@ -26,7 +26,7 @@ from segment_duo.config import Config
 from segment_duo.engine import lifecycle, log_file, server
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
-from segment_duo.engine.protocol import EngineStatus
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.uploads import UploadLimits
 from segment_duo.engine.worker import Worker

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from segment_duo.engine import protocol, routes, server
-from segment_duo.engine.protocol import AutoEvent, ImageMissing, ImageState, PredictResponse, ReleaseReport
+from segment_duo.engine import protocol, reports, routes, server
+from segment_duo.engine.protocol import AutoEvent, ImageMissing, ImageState, PredictResponse
+from segment_duo.engine.reports import ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import Job
 from segment_duo.errors import ConfigError
@@ -107,9 +108,9 @@ class ScriptedCompute:
         self.embedded.difference_update(ids)
         return ReleaseReport(images=len(ids), memory_bytes=freed)
 
-    def models(self) -> protocol.ModelList:
-        only = protocol.AvailableModel(id="scripted", default=True, auto_defaults={"points_per_side": 8})
-        return protocol.ModelList(models=[only])
+    def models(self) -> reports.ModelList:
+        only = reports.AvailableModel(id="scripted", default=True, auto_defaults={"points_per_side": 8})
+        return reports.ModelList(models=[only])
 
     def status_fields(self) -> dict[str, Any]:
         claimed = {name: self.script[name] for name in ("version", "protocol", "device") if name in self.script}

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from segment_duo.config import ClassSettings
-from segment_duo.engine.protocol import AutoEvent, EngineStatus
+from segment_duo.engine.protocol import AutoEvent
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
 from segment_duo.parameters import AutoParameters

@@ -22,17 +22,15 @@ from segment_duo.engine.protocol import (
     A,
     AutoEvent,
     AutoRequest,
-    EngineStatus,
     ImageState,
-    ModelList,
     ModelRequest,
     Operation,
     PredictRequest,
     Q,
-    ReleaseReport,
     TrackEvent,
     TrackRequest,
 )
+from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.errors import ModelError
 from segment_duo.models.choice import ModelChoice, split_options, with_options
 from segment_duo.parameters import AutoParameters

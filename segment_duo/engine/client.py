@@ -12,19 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from segment_duo.engine import protocol
 from segment_duo.engine.api import Engine
 from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import (
-    EMBED,
-    A,
-    EmbedRequest,
-    EngineStatus,
-    ImageMissing,
-    ImageState,
-    ModelList,
-    ModelRequest,
-    Operation,
-    Q,
-    ReleaseReport,
-)
+from segment_duo.engine.protocol import EMBED, A, EmbedRequest, ImageMissing, ImageState, ModelRequest, Operation, Q
+from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.status import in_words
 from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, Wire, parse_event, rebuilt

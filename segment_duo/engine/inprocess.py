@@ -19,16 +19,14 @@ from segment_duo.engine.protocol import (
     EMBED,
     A,
     EmbedRequest,
-    EngineStatus,
     ImageMissing,
     ImageState,
-    ModelList,
     ModelRequest,
     Operation,
     Q,
-    ReleaseReport,
     StreamEvent,
 )
+from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.status import far
 from segment_duo.engine.worker import Job, job_for

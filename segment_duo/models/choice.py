@@ -11,7 +11,8 @@ from typing import Any
 
 from segment_duo.errors import UsageError
 from segment_duo.parameters import AutoParameters
-from segment_duo.segmenters.base import Capability, Option, check_options, fingerprint
+from segment_duo.segmenters.base import Capability, Option, fingerprint
+from segment_duo.segmenters.options import check_options
 from segment_duo.segmenters.plugins import SAM2
 from segment_duo.segmenters.sam2.catalogue import CAPABILITIES, SAM_INPUT
 from segment_duo.types import Prompt

@@ -22,7 +22,8 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, EngineStatus
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
 
 

@@ -388,8 +388,8 @@ def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: P
 def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
     model = build_model(BASE.config, BASE.checkpoint)
     run = FineTuning(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
-    seen = run._view()
-    run._view = lambda: seen  # the same view throughout, other prompts
+    seen = run.draws.view(0)
+    run.draws.view = lambda step: seen  # the same view throughout, other prompts
     losses = []
     for _ in range(16):
         run._step()
@@ -425,7 +425,7 @@ def test_objects_kept_apart_in_one_picture_are_never_prompted(tmp_path: Path) ->
     assert checked.strip is not None
     assert 0 < len(checked.objects) < len(one.objects)
     view = View(one, whole(one), run.side)
-    clicks = [c for _ in range(30) for c in run._prompts(view)[1]]
+    clicks = [c for _ in range(30) for c in run.draws.clicks(view)[1]]
     assert clicks
     apart = np.zeros((run.side, run.side), bool)
     for crop in filter(None, map(view.crop, checked.objects.tolist())):
