@@ -71,6 +71,23 @@ def out_of_part(mask: Mask, part: Box, height: int, width: int) -> Mask:
     )
 
 
+def uncut(mask: Mask, facts: ImageFacts | None, part: Box | None = None) -> Mask:
+    """The engine's mask with our box, on the image with its banner.
+
+    Args:
+        facts: of the image; None for a preview, which keeps its size.
+        part: what the engine saw of it, where that was not the whole image.
+    """
+    from segment_duo.masks.rle import bounding_box, resize_canvas
+
+    if facts is not None and part is not None:
+        return out_of_part(mask, part, facts.height, facts.width)
+    mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
+    if facts is None or facts.banner.height == 0:
+        return mask
+    return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
+
+
 def _moved_box(box: Box, part: Box) -> Box:
     left, top, width, height = rectangle(part)
     return Box(
