@@ -9,10 +9,9 @@ import torch
 
 from segment_duo.errors import PromptError
 from segment_duo.segmenters.base import PromptArrays
-from segment_duo.segmenters.sam2.build import make_predictor
 from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.prompting import preview_size
-from tests.engine_stock import picture, small_model, small_predictor
+from tests.engine_stock import make_predictor, picture, small_model, small_predictor
 
 PIXELS = picture(200, 260)
 
