@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError
+from segment_duo.images.instruments.finding import Source
 from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MAKER_TAGS = (34118, 34680, 34682, 34683, 50431)
-"""Zeiss, FEI S-FEG, FEI Helios, FEI Titan and Phenom, Tescan."""
-
 TRANSPARENT = "transparency is ignored; the colours beneath are used"
 _MAX_BYTES_PER_PIXEL = 16
-
-
-@dataclass(frozen=True, slots=True)
-class TiffTags:
-    """What instrument readers need of a TIFF page; ``raw`` holds the bytes of the private tags in ``MAKER_TAGS``."""
-
-    raw: Mapping[int, bytes]
-    make: str = ""
-    model: str = ""
-    description: str = ""
-    x_resolution: float | None = None
-    y_resolution: float | None = None
-    is_ome: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +27,7 @@ class Decoded:
         format: ``PNG``, ``JPEG``, ``BMP``, ``WebP``, ``TIFF`` or ``BigTIFF``.
         dtype: NumPy's name of the samples as stored.
         channels: samples per pixel as stored, alpha included.
+        tags: what a TIFF page has for the instrument readers.
         sideways: the orientation tag swapped width and height.
         frames: how the pages of a stack are arranged.
     """
@@ -53,7 +38,7 @@ class Decoded:
     dtype: str
     channels: int
     pages: int
-    tags: TiffTags | None = None
+    tags: Source | None = None
     sideways: bool = False
     frames: FrameAxes | None = None
     warnings: tuple[str, ...] = ()
