@@ -1,8 +1,8 @@
 """The words the layers share: frozen domain types, and the coordinate convention.
 
 Coordinates: x to the right, y down, origin at the top-left corner of the **uncut** image, in pixels; the centre of the first
-pixel is (0, 0) as in SAM's own prompts. Prompt boxes are XYXY, the boxes of records (``Mask.bbox``, ``Mask.crop_box``) XYWH. Cutting the
-info banner removes rows at the bottom only, so it never moves the origin. Masks always have the size of the uncut image.
+pixel is (0, 0) as in SAM's own prompts. Rectangles: :mod:`segment_duo.boxes`. Cutting the info banner removes rows at the bottom only,
+so it never moves the origin. Masks always have the size of the uncut image.
 
 This module must not import NumPy, torch or anything slow: every command imports it.
 """
@@ -254,9 +254,8 @@ MaskSource = Literal["auto", "prompt", "import"]
 class Mask:
     """One mask with the fields of a SAM record.
 
-    ``bbox`` and ``crop_box`` are XYWH in pixels, ``bbox`` the smallest that holds the mask: a single pixel is 1 x 1. Only the engine's
-    answers and records (``masks/formats/native.py``) have SAM's own box, whose width and height are one less. ``point_coords`` are the prompt points;
-    ``predicted_iou`` and ``stability_score`` are None where nobody computed them (imports).
+    ``bbox``, the smallest rectangle that holds the mask, and ``crop_box`` are XYWH (:mod:`segment_duo.boxes`); in the engine's answers ``bbox`` is
+    SAM's own. ``point_coords`` are the prompt points; ``predicted_iou`` and ``stability_score`` are None where nobody computed them (imports).
     """
 
     rle: Rle

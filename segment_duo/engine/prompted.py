@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import whole
 from segment_duo.engine.answers import storable
 from segment_duo.engine.lru import LogitsStore
 from segment_duo.engine.mask_prompt import mask_logits
@@ -65,7 +66,7 @@ def candidate(found: CandidateMask, prompt: Prompt, number: int, logits: LogitsS
         stability_score=found.stability_score,
         point_coords=tuple((point.x, point.y) for point in prompt.points),
         point_labels=tuple(point.label for point in prompt.points),
-        crop_box=(0.0, 0.0, float(found.width), float(found.height)),
+        crop_box=whole(found.height, found.width),
         source="prompt",
     )
     handle = "" if found.low_res is None else logits.add(scope, found.low_res)

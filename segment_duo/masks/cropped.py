@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import EMPTY, Window, Xywh
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -24,6 +26,18 @@ class CroppedMask:
     def of(cls, mask: npt.NDArray[np.bool_]) -> CroppedMask:
         """A whole mask, bool (height, width), in the smallest rectangle that holds it."""
         return trim(cls(mask, 0, 0))
+
+    @property
+    def box(self) -> Xywh:
+        """The rectangle; four zeros for an empty mask."""
+        rows, cols = self.pixels.shape
+        return (float(self.left), float(self.top), float(cols), float(rows)) if rows else EMPTY
+
+    @property
+    def window(self) -> Window:
+        """The rectangle."""
+        rows, cols = self.pixels.shape
+        return self.left, self.top, self.left + cols, self.top + rows
 
     @property
     def area(self) -> int:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from segment_duo.boxes import SamBox, Window, sam, whole
 from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.parameters import AutoParameters
@@ -35,7 +36,6 @@ __all__ = [
     "AutomaticRun",
     "CandidateMask",
     "Capability",
-    "CropBox",
     "DeviceMemoryFull",
     "EmbedCrop",
     "Embedding",
@@ -169,12 +169,8 @@ class CandidateMask:
         return self.mask.area
 
     @property
-    def bbox(self) -> tuple[float, float, float, float]:
-        """XYWH with stock's convention: width and height are differences of inclusive pixel indices."""
-        rows, cols = self.mask.pixels.shape
-        if not rows:
-            return (0.0, 0.0, 0.0, 0.0)
-        return (float(self.mask.left), float(self.mask.top), float(cols - 1), float(rows - 1))
+    def bbox(self) -> SamBox:
+        return sam(self.mask.box)
 
     def array(self) -> npt.NDArray[np.bool_]:
         """The whole mask, bool (height, width)."""
@@ -235,21 +231,17 @@ def cropped_labels(labels: npt.NDArray[np.integer[Any]]) -> Iterator[CroppedMask
 
 
 def _record(mask: CroppedMask, number: int, height: int, width: int) -> Mask:
-    rows, cols = mask.pixels.shape
     return Mask(
         rle=mask.rle(height, width),
         area=mask.area,
-        bbox=(float(mask.left), float(mask.top), float(cols - 1), float(rows - 1)),
+        bbox=sam(mask.box),
         id=number,
-        crop_box=(0.0, 0.0, float(width), float(height)),
+        crop_box=whole(height, width),
         source="auto",
     )
 
 
-CropBox = tuple[int, int, int, int]
-"""XYXY in image pixels, ends exclusive."""
-
-EmbedCrop = Callable[[CropBox, Callable[[], Any]], Any]
+EmbedCrop = Callable[[Window, Callable[[], Any]], Any]
 """Given a crop's window and a function that computes its embedding, returns the embedding: the place for a cache."""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import in_pixels
 from segment_duo.types import Box, Mask, Point, Rle
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class MaskCrops:
             return found
         from segment_duo.masks.rle import bounding_box, decode_crop
 
-        x, y, w, h = (int(value) for value in bounding_box(rle))
+        x, y, w, h = in_pixels(bounding_box(rle))
         found = (x, y, decode_crop(rle, x, y, max(w, 1), max(h, 1)))
         self._crops[rle] = found
         self._used += found[2].nbytes

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segment_duo.boxes import ends
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.parameters import AutoParameters
@@ -19,7 +20,7 @@ from segment_duo.segmenters.sam2 import adaptive, screened
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, Margins, lowest_level
 from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.nms import suppress
-from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
+from segment_duo.segmenters.sam2.segments import Segment, cleaned, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
 from segment_duo.types import Mask
 
@@ -402,7 +403,7 @@ class GridRun:
         untouched = [new is s.mask for new, s in zip(changed, segments, strict=True)]
         for s, new in zip(segments, changed, strict=True):
             if new is not s.mask:
-                s.mask, s.box = new, inclusive_box(new)
+                s.mask, s.box = new, ends(new.box)
         if segments and not all(untouched):
             boxes = torch.tensor([s.box for s in segments])
             limit = max(self.parameters.box_nms_thresh, self.parameters.crop_nms_thresh)

@@ -28,7 +28,7 @@ def without_nested(
     if limit >= 1 or not segments:
         return list(segments)
     scores = np.array([s.predicted_iou for s in segments]) if ranks is None else ranks
-    boxes = np.array([rectangle(s.mask) for s in segments], dtype=np.int64)
+    boxes = np.array([s.mask.window for s in segments], dtype=np.int64)
     areas = np.array([s.mask.area for s in segments], dtype=np.int64)
     kept = np.zeros(len(segments), dtype=bool)
     for i in map(int, np.argsort(-scores, kind="stable")):
@@ -41,16 +41,10 @@ def without_nested(
     return [segment for segment, stays in zip(segments, kept, strict=True) if stays]
 
 
-def rectangle(mask: CroppedMask) -> tuple[int, int, int, int]:
-    """XYXY in image pixels, ends exclusive."""
-    rows, cols = mask.pixels.shape
-    return mask.left, mask.top, mask.left + cols, mask.top + rows
-
-
 def shared(a: CroppedMask, b: CroppedMask) -> int:
     """Pixels that two masks have in common."""
-    ax0, ay0, ax1, ay1 = rectangle(a)
-    bx0, by0, bx1, by1 = rectangle(b)
+    ax0, ay0, ax1, ay1 = a.window
+    bx0, by0, bx1, by1 = b.window
     x0, y0, x1, y1 = max(ax0, bx0), max(ay0, by0), min(ax1, bx1), min(ay1, by1)
     if x0 >= x1 or y0 >= y1:
         return 0
