@@ -226,7 +226,7 @@ class FakeSession:
         for i, (x, y) in enumerate(centres):
             masks.append(disc(height, width, x, y, 22, id=i, predicted_iou=0.95, stability_score=0.97))
             if on_event:
-                on_event(AutoEvent("progress", phase="prompts", done=i + 1, total=len(centres)))
+                on_event(AutoEvent("progress", phase="points", done=i + 1, total=len(centres)))
             while self.gate is not None and not self.gate.is_set():
                 if cancelled and cancelled():
                     raise Cancelled("cancelled")
