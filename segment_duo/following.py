@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_duo.engine.protocol import FramePrompt, TrackEvent, TrackRequest, image_id
-from segment_duo.engine.tracks import cropped
 from segment_duo.errors import Cancelled, EngineFailed, PromptError, TrackLost, UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.prompts import check_prompts
@@ -333,7 +332,7 @@ class Following:
         answer = self._engine.track(frame.image_id, request, on_event=tell, cancelled=self._cancelled)
         self._fresh = False
         self._looks_back = max(answer.looks_back, 1)
-        return tuple(TrackedObject(one.id, cropped(one.rle), one.score) for one in answer.objects)
+        return tuple(TrackedObject(one.id, CroppedMask.of_rle(one.rle), one.score) for one in answer.objects)
 
     def _read(self, number: int, prompts: Sequence[ObjectPrompt] = ()) -> _Frame:
         data = self._frames.frame(number)

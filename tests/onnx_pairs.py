@@ -121,7 +121,13 @@ class TorchPredictor(LayoutPredictor):
         return Sam2Embedding(self.encoder(batch), (), height, width)
 
     def decode(
-        self, embedding: Sam2Embedding, coords: Tensor, labels: Tensor, mask_input: Tensor | None, *, multimask: bool
+        self,
+        embedding: Sam2Embedding,
+        coords: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None,
+        *,
+        multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         if not bool((labels == 2).any()):
             coords = torch.cat([coords, coords.new_zeros(len(coords), 1, 2)], dim=1)
@@ -129,7 +135,7 @@ class TorchPredictor(LayoutPredictor):
         given = torch.zeros(len(coords), 1, LOW, LOW) if mask_input is None else mask_input
         has = torch.tensor([float(mask_input is not None)])
         _, iou, low = self.decoder(embedding.image_embed, coords, labels.float(), given, has, torch.zeros(2))
-        return chosen(low, iou, multimask=multimask)
+        return chosen(low, iou, multimask_output=multimask_output)
 
 
 def random_sam1(folder: Path, *, batched: bool = True) -> tuple[Path, Path, TorchPredictor]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from segment_duo.engine import status
 from segment_duo.engine.answers import check_predictions, check_run, foreign, storable
 from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
-from segment_duo.engine.lru import BoundedLru, LogitsStore
+from segment_duo.engine.logits import LogitsStore
 from segment_duo.engine.prompted import candidate, prompt_arrays
 from segment_duo.engine.protocol import (
     A,
@@ -41,6 +41,7 @@ from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.tracks import Tracks, step_of, tracked_mask
 from segment_duo.engine.worker import Job
 from segment_duo.errors import ModelError
+from segment_duo.lru import BoundedLru
 from segment_duo.models import checkpoints, known, registry
 from segment_duo.models.choice import ModelChoice, automatic_needs, needs
 from segment_duo.results import PredictedObject

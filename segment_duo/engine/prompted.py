@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from segment_duo.boxes import whole
 from segment_duo.engine.answers import storable
-from segment_duo.engine.lru import LogitsStore
+from segment_duo.engine.logits import LogitsStore
 from segment_duo.engine.mask_prompt import mask_logits
 from segment_duo.engine.protocol import PredictRequest
 from segment_duo.errors import PromptError
 from segment_duo.results import Candidate
-from segment_duo.segmenters.base import Embedding, Segmenter
+from segment_duo.segmenters.base import Embedding, PromptArrays, Segmenter
 from segment_duo.types import Mask, Prompt
 
 if TYPE_CHECKING:
-    from segment_duo.segmenters.base import CandidateMask, PromptArrays
+    from segment_duo.segmenters.base import CandidateMask
 
 
 def prompt_arrays(
@@ -29,10 +29,6 @@ def prompt_arrays(
     Raises:
         PromptError: a prompt has no place, or is not on the image.
     """
-    import numpy as np
-
-    from segment_duo.segmenters.base import PromptArrays
-
     arrays, lost = [], []
     for prompt in request.prompts:
         _check_inside(prompt, embedding.width, embedding.height)
@@ -42,16 +38,7 @@ def prompt_arrays(
             height, width = embedding.height, embedding.width
             canvas = segmenter.canvas(height, width)
             mask_input = mask_logits(prompt.mask, height, width, segmenter.info.input_size, canvas)
-        box = prompt.box
-        arrays.append(
-            PromptArrays(
-                points=np.array([(p.x, p.y) for p in prompt.points], dtype=np.float32).reshape(-1, 2),
-                labels=np.array([p.label for p in prompt.points], dtype=np.int64),
-                box=None if box is None else (box.x0, box.y0, box.x1, box.y1),
-                mask_input=mask_input,
-                multimask_output=request.multimask_output,
-            )
-        )
+        arrays.append(PromptArrays.of(prompt, mask_input, request.multimask_output))
     return arrays, lost
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 TRANSPARENT = "transparency is ignored; the colours beneath are used"
-_MAX_BYTES_PER_PIXEL = 16
+MOST_BYTES_A_PIXEL = 16
+"""Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +52,11 @@ def check_size(name: str, width: int, height: int, bytes_per_pixel: float, max_p
     if width * height > max_pixels:
         message = f"{name}: {width} x {height} = {width * height} pixels, more than the limit of {max_pixels}"
         raise ImageError(message, hint)
-    if width * height * bytes_per_pixel > max_pixels * _MAX_BYTES_PER_PIXEL:
+    if width * height * bytes_per_pixel > max_pixels * MOST_BYTES_A_PIXEL:
         size = width * height * bytes_per_pixel / 2**20
-        hint = f"--max-pixels {int(-(-width * height * bytes_per_pixel // _MAX_BYTES_PER_PIXEL))} opens it, if the memory suffices"
+        hint = f"--max-pixels {int(-(-width * height * bytes_per_pixel // MOST_BYTES_A_PIXEL))} opens it, if the memory suffices"
         raise ImageError(
-            f"{name}: {size:.0f} MiB when decoded, more than {_MAX_BYTES_PER_PIXEL} x {max_pixels} bytes", hint
+            f"{name}: {size:.0f} MiB when decoded, more than {MOST_BYTES_A_PIXEL} x {max_pixels} bytes", hint
         )
 
 

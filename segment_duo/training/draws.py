@@ -19,7 +19,7 @@ FRESH = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class EncodedView:
     """A view that has been encoded. ``features`` are None when the encoder is trained; then ``pixels`` are encoded anew."""
 
     view: View
@@ -49,19 +49,19 @@ class Draws:
         self.side, self.prompts, self.features = side, prompts, features
         weights = np.sqrt([float(len(self.objects(picture))) for picture in pictures])
         self.shares = weights / weights.sum()
-        self.pool: list[Seen] = []
+        self.pool: list[EncodedView] = []
 
     def objects(self, picture: LabelledPicture) -> npt.NDArray[np.int64]:
         """Indices of a picture's objects that are trained on."""
         return np.setdiff1d(np.arange(len(picture.objects)), self.kept_apart.get(id(picture), np.zeros(0, np.int64)))
 
-    def view(self, step: int) -> Seen:
+    def view(self, step: int) -> EncodedView:
         """A view to train on; now and then a new one."""
         if self.features is None or len(self.pool) < 2 or step % FRESH == 0:
             picture = self.pictures[int(self.rng.choice(len(self.pictures), p=self.shares))]
             view = View(picture, draw_window(self.rng, picture, self.side), self.side)
             pixels = shade(self.rng, view.pixels())
-            seen = Seen(view, pixels, None if self.features is None else self.features(pixels))
+            seen = EncodedView(view, pixels, None if self.features is None else self.features(pixels))
             if self.features is None:
                 return seen
             self.pool = [*self.pool[-(POOL - 1) :], seen]

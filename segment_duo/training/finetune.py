@@ -30,10 +30,10 @@ from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
 from segment_duo.training.clicks import corrections
-from segment_duo.training.draws import Draws, Seen
+from segment_duo.training.draws import Draws, EncodedView
 from segment_duo.training.forward import Features, decode, encode, normalize, training_attention
 from segment_duo.training.objective import prompt_loss
-from segment_duo.training.options import BaseModel, FineTuneOptions, OnProgress, Progress
+from segment_duo.training.options import BaseModel, FineTuneOptions, OnTraining, TrainingProgress
 from segment_duo.training.replay import REPLAY_EVERY, SCENES, BaseAnswers, base_answers, replay_loss
 from segment_duo.training.selection import better, split_pictures
 from segment_duo.training.validation import (
@@ -81,7 +81,7 @@ def fine_tune(
     models_dir: Path,
     name: str,
     options: FineTuneOptions | None = None,
-    on_progress: OnProgress = lambda _progress: None,
+    on_progress: OnTraining = lambda _progress: None,
     device: str | torch.device = "cpu",
 ) -> FineTuneResult:
     """Train, and write ``models_dir/name``. A run that was killed goes on where its last validation was.
@@ -137,7 +137,7 @@ class FineTuning:
         pictures: Sequence[LabelledPicture],
         options: FineTuneOptions,
         partial: Path,
-        on_progress: OnProgress = lambda _progress: None,
+        on_progress: OnTraining = lambda _progress: None,
     ) -> None:
         self.model, self.base, self.options, self.on_progress = model, base, options, on_progress
         self.side = int(model.image_size)
@@ -204,7 +204,7 @@ class FineTuning:
         return ended
 
     def _tell(self, phase: str, done: int, total: int) -> None:
-        self.on_progress(Progress(done, total, self.loss, self.before, self.best, phase))
+        self.on_progress(TrainingProgress(done, total, self.loss, self.before, self.best, phase))
 
     def _step(self) -> None:
         fraction = self.step / self.options.steps
@@ -231,7 +231,7 @@ class FineTuning:
             f = encode(self.model, batch, torch.zeros(1, 2, dtype=torch.long, device=batch.device))
         return Features(f.embedding, f.fine, f.offsets)
 
-    def _loss(self, seen: Seen) -> torch.Tensor:
+    def _loss(self, seen: EncodedView) -> torch.Tensor:
         """A first click on each of a few objects and on background, then one or two corrections of half of the objects."""
         device = self.model.device
         crops, clicks, blank = self.draws.clicks(seen.view)

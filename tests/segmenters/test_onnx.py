@@ -182,10 +182,10 @@ class TestPaddedLayout:
 
 def test_four_masks_are_the_single_one_and_three() -> None:
     masks, iou = torch.arange(8.0).view(2, 4, 1, 1), torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.1, 0.2, 0.3]])
-    assert chosen(masks, iou, multimask=True)[0].flatten().tolist() == [1, 2, 3, 5, 6, 7]
-    assert chosen(masks, iou, multimask=False)[0].flatten().tolist() == [0, 4]
-    assert chosen(masks[:, 1:], iou[:, 1:], multimask=False)[0].flatten().tolist() == [1, 7]
-    assert chosen(masks[:, :1], iou[:, :1], multimask=True)[1].flatten().tolist() == pytest.approx([0.1, 0.8])
+    assert chosen(masks, iou, multimask_output=True)[0].flatten().tolist() == [1, 2, 3, 5, 6, 7]
+    assert chosen(masks, iou, multimask_output=False)[0].flatten().tolist() == [0, 4]
+    assert chosen(masks[:, 1:], iou[:, 1:], multimask_output=False)[0].flatten().tolist() == [1, 7]
+    assert chosen(masks[:, :1], iou[:, :1], multimask_output=True)[1].flatten().tolist() == pytest.approx([0.1, 0.8])
 
 
 class TestSignature:

@@ -28,7 +28,7 @@ from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.clicks import coverage
 from segment_duo.training.finetune import FineTuning, fine_tune
 from segment_duo.training.nano.scenes import generate
-from segment_duo.training.options import BaseModel, FineTuneOptions, Progress
+from segment_duo.training.options import BaseModel, FineTuneOptions, TrainingProgress
 from segment_duo.training.selection import better
 from segment_duo.training.validation import (
     Checked,
@@ -320,14 +320,14 @@ def test_a_killed_run_goes_on_and_writes_a_model_that_loads_and_a_card(tmp_path:
     class Killed(Exception):
         pass
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainingProgress) -> None:
         if progress.phase == "train" and progress.step == 3:
             raise Killed
 
     with pytest.raises(Killed):
         fine_tune(BASE, pictures(3), tmp_path, "mine", QUICK, kill)
     assert (tmp_path / ".mine.partial" / "state.pt").exists()
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     result = fine_tune(BASE, pictures(3), tmp_path, "mine", QUICK, seen.append)
     assert [p.step for p in seen if p.phase == "train"] == [3, 4]
     assert {p.phase for p in seen} == {"prepare", "train", "validate"}
@@ -363,7 +363,7 @@ def test_where_nothing_is_gained_the_base_is_kept(tmp_path: Path) -> None:
 
 
 def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.phase == "train" and progress.step == 1:
             raise KeyboardInterrupt
 
