@@ -28,7 +28,7 @@ from segment_duo.engine.protocol import (
     PredictRequest,
     Q,
     TrackEvent,
-    TrackRequest,
+    TrackFrameRequest,
 )
 from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.errors import ModelError
@@ -171,7 +171,7 @@ class Engine(ABC):
     def track(
         self,
         image_id: str,
-        request: TrackRequest,
+        request: TrackFrameRequest,
         *,
         on_event: Callable[[TrackEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,

@@ -34,7 +34,7 @@ from segment_duo.engine.protocol import (
     PredictResponse,
     Q,
     TrackEvent,
-    TrackRequest,
+    TrackFrameRequest,
 )
 from segment_duo.engine.reports import AvailableModel, ModelList, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
@@ -249,7 +249,7 @@ class Operations:
             model=model.identity,
         )
 
-    def track(self, job: Job, image_id: str, request: TrackRequest) -> TrackEvent:
+    def track(self, job: Job, image_id: str, request: TrackFrameRequest) -> TrackEvent:
         started = time.monotonic()
         choice = self._choose(request.model)
         choice.require(Capability.TRACK)

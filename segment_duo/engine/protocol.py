@@ -156,7 +156,7 @@ class AutoRequest(OperationRequest):
     parameters: AutoParameters = AutoParameters()
 
 
-class FramePrompt(Message):
+class TrackPrompt(Message):
     """An :class:`~segment_duo.segmenters.tracking.ObjectPrompt` of the request's frame."""
 
     object_id: int = Field(ge=1)
@@ -165,7 +165,7 @@ class FramePrompt(Message):
     correction: bool = False
 
 
-class TrackRequest(OperationRequest):
+class TrackFrameRequest(OperationRequest):
     """One frame of a track; the image is the frame. Fields as in :class:`~segment_duo.segmenters.tracking.TrackStep`.
 
     ``track``: an id of the client's choice, 32 hexadecimal digits; the engine keeps what it remembers of the objects under it. ``frames``: how
@@ -177,7 +177,7 @@ class TrackRequest(OperationRequest):
     frame: int = Field(ge=0)
     begin: bool = False
     reverse: bool = False
-    prompts: list[FramePrompt] = Field([], max_length=MAX_PROMPTS)
+    prompts: list[TrackPrompt] = Field([], max_length=MAX_PROMPTS)
     follow: list[int] = Field([], max_length=MAX_PROMPTS)
     known: dict[int, Rle] = Field({}, max_length=MAX_PROMPTS)
 
@@ -306,8 +306,8 @@ AUTO: Operation[AutoRequest, AutoResult] = Operation(
     "auto", AutoRequest, event=AutoEvent, collector=AutoCollector, needs="automatic"
 )
 
-TRACK: Operation[TrackRequest, TrackEvent] = Operation(
-    "track", TrackRequest, event=TrackEvent, collector=LastLine, needs="track"
+TRACK: Operation[TrackFrameRequest, TrackEvent] = Operation(
+    "track", TrackFrameRequest, event=TrackEvent, collector=LastLine, needs="track"
 )
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (EMBED, PREDICT, AUTO, TRACK)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segment_duo.engine.protocol import TrackRequest
+from segment_duo.engine.protocol import TrackFrameRequest
 from segment_duo.errors import TrackLost, UsageError
 from segment_duo.lru import BoundedLru
 from segment_duo.masks.cropped import CroppedMask
@@ -41,7 +41,7 @@ class Tracks:
     def used(self) -> int:
         return self._held.used
 
-    def open(self, request: TrackRequest, model: HeldModel) -> Tracker:
+    def open(self, request: TrackFrameRequest, model: HeldModel) -> Tracker:
         """The track of a request, or a new one if it says so.
 
         Raises:
@@ -73,7 +73,7 @@ class Tracks:
         return self._held.drop(track)
 
 
-def step_of(request: TrackRequest) -> TrackStep:
+def step_of(request: TrackFrameRequest) -> TrackStep:
     """The request as the tracker takes it.
 
     Raises:
