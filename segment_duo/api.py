@@ -56,7 +56,7 @@ def auto(
         page: of a multi-page TIFF, from 0.
         frame: of a stack or film, from 0: the time or depth of a hyperstack.
         **parameters: those of ``SAM2AutomaticMaskGenerator`` (``points_per_side``, ``pred_iou_thresh``, ...) and this program's own: fields
-            of :class:`~segment_duo.types.AutoParameters`.
+            of :class:`~segment_duo.parameters.AutoParameters`.
 
     Raises:
         SegduoError: as on the command line; ``message`` and ``hint`` say what to do.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 from segment_duo.errors import MaskFileError, SegduoError
 from segment_duo.library.versions import frame_series
+from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import parameters_record
-from segment_duo.types import AutoParameters, ImageRef, Mask, PixelSize
+from segment_duo.types import ImageRef, Mask, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.engine.protocol import AutoEvent

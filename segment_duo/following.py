@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segment_duo.engine.protocol import FramePrompt, TrackEvent, TrackRequest, image_id
-from segment_duo.engine.tracks import cropped
+from segment_duo.engine.protocol import TrackEvent, TrackFrameRequest, TrackPrompt, image_id
 from segment_duo.errors import Cancelled, EngineFailed, PromptError, TrackLost, UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.prompts import check_prompts
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from segment_duo.engine.api import Engine
-    from segment_duo.models.registry import ModelChoice
+    from segment_duo.models.choice import ModelChoice
     from segment_duo.types import ImageData
 
 MOST_LOSSES = 5
@@ -313,7 +312,7 @@ class Following:
         reverse: bool,
     ) -> tuple[TrackedObject, ...]:
         height, width = frame.pixels.shape[:2]
-        request = TrackRequest(
+        request = TrackFrameRequest(
             model=self._engine.model_request(self._model),
             track=self._track,
             frames=self._count,
@@ -333,7 +332,7 @@ class Following:
         answer = self._engine.track(frame.image_id, request, on_event=tell, cancelled=self._cancelled)
         self._fresh = False
         self._looks_back = max(answer.looks_back, 1)
-        return tuple(TrackedObject(one.id, cropped(one.rle), one.score) for one in answer.objects)
+        return tuple(TrackedObject(one.id, CroppedMask.of_rle(one.rle), one.score) for one in answer.objects)
 
     def _read(self, number: int, prompts: Sequence[ObjectPrompt] = ()) -> _Frame:
         data = self._frames.frame(number)
@@ -347,15 +346,15 @@ def _check_on(data: ImageData, prompts: Sequence[ObjectPrompt]) -> None:
     check_prompts(asked, width=facts.width, height=facts.height, banner=facts.banner.height)
 
 
-def _sent(prompt: ObjectPrompt, height: int, width: int) -> FramePrompt:
+def _sent(prompt: ObjectPrompt, height: int, width: int) -> TrackPrompt:
     if prompt.mask is None:
-        return FramePrompt(object_id=prompt.object_id, prompt=_prompt(prompt), correction=prompt.correction)
+        return TrackPrompt(object_id=prompt.object_id, prompt=_prompt(prompt), correction=prompt.correction)
     rows, cols = prompt.mask.pixels.shape
     if prompt.mask.top + rows > height or prompt.mask.left + cols > width:
         raise PromptError(
             f"the mask of object {prompt.object_id} reaches out of frame {prompt.frame} ({width} x {height})"
         )
-    return FramePrompt(object_id=prompt.object_id, mask=prompt.mask.rle(height, width), correction=prompt.correction)
+    return TrackPrompt(object_id=prompt.object_id, mask=prompt.mask.rle(height, width), correction=prompt.correction)
 
 
 def _prompt(prompt: ObjectPrompt) -> Prompt:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError, NotFound, PromptError
 from segment_duo.library.versions import version_hint
+from segment_duo.lru import BoundedLru
 from segment_duo.paths import Paths
 from segment_duo.stores.locate import drops_path, open_store
 from segment_duo.types import Box, ImageData, ImageFacts, ImageIdentity, ImageRef, PixelSize, StoreKind
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from segment_duo.images.sequences import FrameSequence
     from segment_duo.stores.base import Store
     from segment_duo.types import Mask, Version
-
-_MOST_BYTES_A_PIXEL = 16
-"""Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
-
 
 _PARTS = 8
 """Parts of images that are kept for the engine, which may ask for their pixels again."""
@@ -82,7 +78,7 @@ class Images:
         self._stores: dict[StoreKind, Store] = {}
         # The engine may ask for the pixels of an image again; whoever works on it still holds it.
         self._held: weakref.WeakValueDictionary[str, OpenImage] = weakref.WeakValueDictionary()
-        self._parts: OrderedDict[tuple[str, Box], OpenImage] = OrderedDict()
+        self._parts: BoundedLru[tuple[str, Box], OpenImage] = BoundedLru(_PARTS)
         # The stack or film that was read last: going through its frames must not open it for each.
         self._sequence: tuple[object, FrameSequence] | None = None
         self._reading = threading.Lock()
@@ -156,24 +152,23 @@ class Images:
             raise PromptError(f"the part {part} is not on the image ({facts.width} x {facts.cut_height})")
         key = (image.image_id, part)
         with self._lock:
-            found = self._parts.pop(key, None)
+            found = self._parts.get(key)
             if found is None:
                 pixels = cut_pixels(image.data.pixels, part)
                 found = OpenImage(image.ref, dataclasses.replace(image.data, pixels=pixels), image_id(pixels))
-            self._parts[key] = found
+                self._parts.put(key, found, 1)
             self._held[found.image_id] = found
-            while len(self._parts) > _PARTS:
-                self._parts.popitem(last=False)
         return found
 
     def _whole(self, ref: ImageRef, page: int, banner: str | int, pixel_size: PixelSize | None) -> ImageData:
         from segment_duo.frames import sidecars_beside
         from segment_duo.images import read_image
+        from segment_duo.images.decoded import MOST_BYTES_A_PIXEL
 
         store = self.store(ref.store)
         limit = self._config.max_pixels
         try:
-            content = store.read(ref.path, max_bytes=limit * _MOST_BYTES_A_PIXEL)
+            content = store.read(ref.path, max_bytes=limit * MOST_BYTES_A_PIXEL)
         except MemoryError:
             raise ImageError(f"{ref}: not enough memory to read this image") from None
         return read_image(

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from segment_duo import __version__
+from segment_duo.parameters import AutoParameters
 from segment_duo.types import (
-    AutoParameters,
     Banner,
     Box,
     ImageFacts,

@@ -22,9 +22,10 @@ from segment_duo.masks.filters import MaskFilter
 from segment_duo.masks.filters import apply as matching
 from segment_duo.masks.formats.sequence import Event, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
-from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, cropped, save
+from segment_duo.parameters import AutoParameters
+from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, save
 from segment_duo.tracking.apart import apart
-from segment_duo.types import AutoParameters, ImageData, Mask, MaskSet, Origin
+from segment_duo.types import ImageData, Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
     from segment_duo.segmenters.tracking import ObjectPrompt, TrackedFrame
@@ -226,7 +227,7 @@ class _Run:
 
     def _above_banner(self, mask: Mask) -> CroppedMask:
         """The mask's pixels that the model sees."""
-        pixels = cropped(mask)
+        pixels = CroppedMask.of_rle(mask.rle)
         rows = max(0, self._sequence.frames.height - self._sequence.frames.banner.height - pixels.top)
         return CroppedMask(pixels.pixels[:rows], pixels.left, pixels.top)
 

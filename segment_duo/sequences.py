@@ -26,10 +26,11 @@ from segment_duo.masks.filters import apply as matching
 from segment_duo.masks.formats.label_images import masks_of_labels
 from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
+from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import auto_origin, of_sequence, parameters_record, stamped
 from segment_duo.tracking.apart import apart
 from segment_duo.tracking.link import Linker, LinkParameters
-from segment_duo.types import AutoParameters, FrameAxes, ImageIdentity, ImageRef, Mask, MaskSet, Origin, PixelSize
+from segment_duo.types import FrameAxes, ImageIdentity, ImageRef, MaskSet, Origin, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.session import Session
@@ -220,7 +221,7 @@ def link(
             masks = [mask for mask in matching(MaskSet(result.masks, head.provenance), request.conditions) if mask.area]
             if not request.overlaps:
                 masks = apart(masks, image.data.facts.cut_height, width)
-            linked = linker.step(number, [cropped(mask) for mask in masks])
+            linked = linker.step(number, [CroppedMask.of_rle(mask.rle) for mask in masks])
             masks = [
                 dataclasses.replace(mask, id=one, origin=origin) for mask, one in zip(masks, linked.ids, strict=True)
             ]
@@ -243,14 +244,7 @@ def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> N
         linker.next_id = 1 + max((one for chunk in known.chunks for one in chunk.ids), default=0)
         for number in done[-linker.memory :]:
             masks = known.frame(number).masks
-            linker.replay([cropped(mask) for mask in masks], [mask.id for mask in masks])
-
-
-def cropped(mask: Mask) -> CroppedMask:
-    """A mask in its rectangle."""
-    from segment_duo.masks.rle import cut_out
-
-    return CroppedMask(*cut_out(mask.rle))
+            linker.replay([CroppedMask.of_rle(mask.rle) for mask in masks], [mask.id for mask in masks])
 
 
 def save(session: Session, sequence: OpenSequence, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:

@@ -1,9 +1,9 @@
-"""The use cases, as both front ends call them: open an image, prompt, generate, save, load.
+"""The use cases, as the front ends call them: open an image, prompt, generate, save, load.
 
-    cli, tui ──> Session ──> stores   (bytes and names)
-                        ├──> images   (bytes -> pixels and facts)
-                        ├──> saved_sets ──> masks, stores   (which sets there are, and whose)
-                        └──> engine.connect ══ socket ══> the engine (pixels and prompts -> masks)
+    cli, tui, api ──> Session ──> stores   (bytes and names)
+                         ├──> images   (bytes -> pixels and facts)
+                         ├──> library ──> masks, stores   (which sets there are, and whose)
+                         └──> engine.link ══ socket ══> the engine (pixels and prompts -> masks)
 
 The engine sees the image without its info banner; everything a front end gets from here has the size and the coordinates of the
 uncut image. Nothing here prints, asks or knows a widget.
@@ -12,37 +12,21 @@ uncut image. Nothing here prints, asks or knows a widget.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.errors import (
-    EngineUnavailable,
-    InputError,
-    ModelError,
-    NotFound,
-)
+from segment_duo.engine.link import EngineLink
+from segment_duo.errors import InputError, ModelError, NotFound
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
 from segment_duo.library.sequences import SequenceSets
 from segment_duo.library.versions import frame_of_series, frame_series
 from segment_duo.opening import Images, LabelledImage, OpenImage
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.prompts import check_prompts
 from segment_duo.provenance import auto_origin, of_edit, of_set, point_origin
 from segment_duo.stores.locate import parse_reference
-from segment_duo.types import (
-    AutoParameters,
-    Box,
-    Entry,
-    ImageRef,
-    Mask,
-    ModelIdentity,
-    PixelSize,
-    Prompt,
-    StoreKind,
-    Version,
-)
+from segment_duo.types import Box, Entry, ImageRef, Mask, ModelIdentity, PixelSize, Prompt, StoreKind, Version
 from segment_duo.waiting import StillWaiting
 
 if TYPE_CHECKING:
@@ -50,9 +34,10 @@ if TYPE_CHECKING:
 
     from segment_duo.config import Config, Resolved
     from segment_duo.engine.api import Engine
-    from segment_duo.engine.protocol import AutoEvent, EngineStatus, ImageState
+    from segment_duo.engine.protocol import AutoEvent, ImageState
+    from segment_duo.engine.reports import EngineStatus
     from segment_duo.images.sequences import FrameSequence
-    from segment_duo.models.registry import ModelChoice
+    from segment_duo.models.choice import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.segmenters.asking import OnProgress
     from segment_duo.segmenters.tracking import Direction, Frames, Known, ObjectPrompt, TrackedFrame
@@ -83,13 +68,11 @@ class Session:
         self.resolved = resolved
         self.paths = paths or Paths.default()
         self._notify = notify
-        self._waiting = waiting or StillWaiting(notify)
-        self._images = Images(self.config, self.paths, self._tell, self._waiting)
+        waiting = waiting or StillWaiting(notify)
+        self._images = Images(self.config, self.paths, self._tell, waiting)
         self.sets = SavedSets(self.config, self.paths, self.store, out=out, tell=self._tell)
         self.sequences = SequenceSets(self.sets, self.store, self.paths, max_pixels=self.config.max_pixels)
-        self._engine: Engine | None = None
-        self._lock = threading.RLock()
-        self._model: ModelChoice | None = None
+        self._link = EngineLink(self.config, self.paths, waiting, notify=notify, pixels_of=self._images.pixels_of)
 
     @property
     def config(self) -> Config:
@@ -100,17 +83,7 @@ class Session:
     @property
     def model(self) -> ModelChoice:
         """The model that this session's requests name."""
-        with self._lock:
-            if self._model is None and self.config.socket is not None:
-                from segment_duo.engine.api import engine_model
-
-                # Which models there are is decided by the machine that the named engine runs on.
-                self._model = engine_model(self.engine(), self.config.model)
-            elif self._model is None:
-                from segment_duo.models.registry import resolve_model
-
-                self._model = resolve_model(self.config, self.paths)
-            return self._model
+        return self._link.model
 
     @property
     def identity(self) -> ModelIdentity:
@@ -119,36 +92,11 @@ class Session:
 
     def engine(self) -> Engine:
         """The engine, started when none answers."""
-        with self._lock:
-            if self._engine is None:
-                from segment_duo.engine.connect import connect
-
-                with self._waiting.during(lambda: "still waiting for the engine to start"):
-                    self._engine = connect(
-                        self.config, self.paths, notify=self._notify, pixels_of=self._images.pixels_of
-                    )
-            return self._engine
-
-    @contextmanager
-    def _at_work(self) -> Iterator[Engine]:
-        """The engine, while it is waited for."""
-        engine = self.engine()
-        with self._waiting.during(lambda: f"still waiting for the engine: {engine.doing()}"):
-            yield engine
-
-    def _running_engine(self) -> Engine | None:
-        if self._engine is not None:
-            return self._engine
-        from segment_duo.engine.connect import connect
-
-        try:
-            return connect(self.config, self.paths, start=False)
-        except EngineUnavailable:
-            return None
+        return self._link.engine()
 
     def engine_status(self, *, start: bool = False) -> EngineStatus | None:
         """What the engine says of itself; None when none runs (and ``start`` is not set)."""
-        engine = self.engine() if start else self._running_engine()
+        engine = self.engine() if start else self._link.running()
         return engine.status() if engine else None
 
     # -- images -------------------------------------------------------------------------------------------------------
@@ -220,7 +168,7 @@ class Session:
 
     def is_embedded(self, image: OpenImage) -> str | None:
         """``memory`` or ``disk`` when the running engine has this image's embedding, else None. Starts nothing."""
-        engine = self._running_engine()
+        engine = self._link.running()
         try:
             return engine.image_state(image.image_id, model=self.model).embedding if engine else None
         except ModelError:
@@ -232,7 +180,7 @@ class Session:
         """Make sure that the engine has the embedding of this image, or of a part of it."""
         if part is not None:
             image = self._images.part(image, part)
-        with self._at_work() as engine:
+        with self._link.at_work() as engine:
             return engine.ensure_image(image.data.pixels, image_id=image.image_id, model=self.model)
 
     def predict(
@@ -256,8 +204,8 @@ class Session:
             PromptError: a prompt is not on the image.
             UsageError: the model does not take such prompts.
         """
-        from segment_duo.masks.part import cut_mask, into_part
-        from segment_duo.models.registry import needs
+        from segment_duo.masks.part import cut_mask, into_part, uncut
+        from segment_duo.models.choice import needs
 
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
@@ -267,7 +215,7 @@ class Session:
         if part is not None:
             self.embed(image, part)
             cut = [into_part(prompt, part) for prompt in cut]
-        with self._at_work() as engine:
+        with self._link.at_work() as engine:
             found = engine.predict(
                 seen.image_id,
                 cut,
@@ -278,7 +226,7 @@ class Session:
         preview = preview_max_side is not None
 
         def ours(candidate: Candidate, prompt: Prompt) -> Candidate:
-            mask = self._ours(candidate.mask, None if preview else image, part)
+            mask = uncut(candidate.mask, None if preview else image.data.facts, part)
             origin = point_origin(self.identity, prompt, multimask_output, part)
             return dataclasses.replace(candidate, mask=dataclasses.replace(mask, origin=origin))
 
@@ -311,7 +259,8 @@ class Session:
             PromptError: ``parameters.region`` does not lie on the image.
             UsageError: the model has no automatic masks.
         """
-        from segment_duo.models.registry import automatic_needs
+        from segment_duo.masks.part import into_part, uncut
+        from segment_duo.models.choice import automatic_needs
 
         self.model.require(*automatic_needs(parameters))
         if parameters.region is not None:
@@ -320,13 +269,11 @@ class Session:
             check_prompts([region], width=facts.width, height=facts.height, banner=facts.banner.height)
         seen, wanted = image, parameters
         if part is not None:
-            from segment_duo.masks.part import into_part
-
             seen = self._images.part(image, part)
             self.embed(image, part)
             inside = into_part(Prompt(box=parameters.region), part).box if parameters.region is not None else None
             wanted = dataclasses.replace(parameters, region=inside)
-        with self._at_work() as engine:
+        with self._link.at_work() as engine:
             result = engine.auto(
                 seen.image_id,
                 wanted,
@@ -335,7 +282,7 @@ class Session:
                 cancelled=cancelled,
             )
         origin = auto_origin(result.model or self.identity, parameters, preset, result.notes, part)
-        masks = (dataclasses.replace(self._ours(mask, image, part), origin=origin) for mask in result.masks)
+        masks = (dataclasses.replace(uncut(mask, image.data.facts, part), origin=origin) for mask in result.masks)
         return dataclasses.replace(result, masks=tuple(masks))
 
     def track(
@@ -376,20 +323,6 @@ class Session:
             self.engine(), self.model, frames, prompts, direction=direction, start=start, end=end, known=known,
             on_progress=on_progress or no_progress, cancelled=cancelled, tell=self._tell,
         ).frames()  # fmt: skip
-
-    @staticmethod
-    def _ours(mask: Mask, image: OpenImage | None, part: Box | None = None) -> Mask:
-        """The engine's mask with our box, and on the uncut image unless that is None (a preview)."""
-        from segment_duo.masks.part import out_of_part
-        from segment_duo.masks.rle import bounding_box, resize_canvas
-
-        if image is not None and part is not None:
-            return out_of_part(mask, part, image.data.facts.height, image.data.facts.width)
-        mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
-        if image is None or image.data.facts.banner.height == 0:
-            return mask
-        facts = image.data.facts
-        return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
 
     # -- images and their sets -----------------------------------------------------------------------------------------
 

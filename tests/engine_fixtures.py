@@ -26,13 +26,13 @@ from segment_duo.config import Config
 from segment_duo.engine import lifecycle, log_file, server
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
-from segment_duo.engine.protocol import EngineStatus
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.uploads import UploadLimits
 from segment_duo.engine.worker import Worker
 from segment_duo.errors import SegduoError
-from segment_duo.models import registry
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models import known, registry
+from segment_duo.models.choice import ModelChoice
 from segment_duo.paths import Paths
 from tests.scripted_engine import ScriptedCompute
 
@@ -102,8 +102,8 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def usable_model(paths: Paths) -> ModelChoice:
     """The packaged model; where its weights are missing, one of its shape with random weights, saved as a trained model."""
-    if (registry.NANO_DIR / "nano.pt").is_file():
-        return registry.resolve_model(Config(), paths, registry.NANO)
+    if (known.NANO_DIR / "nano.pt").is_file():
+        return registry.resolve_model(Config(), paths, known.NANO)
     return random_model(paths)
 
 
@@ -115,7 +115,7 @@ def random_model(paths: Paths, name: str = "random", seed: int = 0) -> ModelChoi
 
     folder = paths.models_dir / name
     folder.mkdir(parents=True)
-    shutil.copy(registry.NANO_DIR / "nano.yaml", folder / "model.yaml")
+    shutil.copy(known.NANO_DIR / "nano.yaml", folder / "model.yaml")
     torch.manual_seed(seed)
     torch.save({"model": build_model(folder / "model.yaml").state_dict()}, folder / "model.pt")
     return registry.resolve_model(Config(), paths, name)

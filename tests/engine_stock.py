@@ -12,16 +12,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from segment_duo.segmenters.sam2.build import build_model, feature_sizes
+from segment_duo.parameters import AutoParameters
+from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from sam2.modeling.sam2_base import SAM2Base
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 NANO = Path(__file__).resolve().parent.parent / "segment_duo" / "models" / "nano"
+
+
+def make_predictor(model: SAM2Base) -> SAM2ImagePredictor:
+    """A stock ``SAM2ImagePredictor`` that also works for models whose input is not 1024 x 1024.
+
+    ``sam2`` 1.1.0 hard-codes the feature sizes of a 1024 input; they are image_size / 4, / 8 and / 16.
+    """
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor = SAM2ImagePredictor(model)
+    predictor._bb_feat_sizes = feature_sizes(model)
+    return predictor
+
+
+def feature_sizes(model: SAM2Base) -> list[tuple[int, int]]:
+    """Height and width of the three feature maps, finest first (strides 4, 8 and 16)."""
+    return [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
 
 
 @lru_cache(maxsize=2)

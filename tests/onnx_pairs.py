@@ -30,7 +30,8 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(nn.Conv2d(3, CHANNELS, 16, 16), nn.GELU(), nn.Conv2d(CHANNELS, CHANNELS, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        return 3 * self.layers(image)
+        found: Tensor = self.layers(image)
+        return 3 * found
 
 
 class Decoder(nn.Module):
@@ -120,7 +121,13 @@ class TorchPredictor(LayoutPredictor):
         return Sam2Embedding(self.encoder(batch), (), height, width)
 
     def decode(
-        self, embedding: Sam2Embedding, coords: Tensor, labels: Tensor, mask_input: Tensor | None, *, multimask: bool
+        self,
+        embedding: Sam2Embedding,
+        coords: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None,
+        *,
+        multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         if not bool((labels == 2).any()):
             coords = torch.cat([coords, coords.new_zeros(len(coords), 1, 2)], dim=1)
@@ -128,7 +135,7 @@ class TorchPredictor(LayoutPredictor):
         given = torch.zeros(len(coords), 1, LOW, LOW) if mask_input is None else mask_input
         has = torch.tensor([float(mask_input is not None)])
         _, iou, low = self.decoder(embedding.image_embed, coords, labels.float(), given, has, torch.zeros(2))
-        return chosen(low, iou, multimask=multimask)
+        return chosen(low, iou, multimask_output=multimask_output)
 
 
 def random_sam1(folder: Path, *, batched: bool = True) -> tuple[Path, Path, TorchPredictor]:
@@ -140,7 +147,13 @@ def random_sam1(folder: Path, *, batched: bool = True) -> tuple[Path, Path, Torc
             mlp.layers[-1].weight *= 20
     some = 3
     prompts = (torch.rand(some, 2, 2) * SIDE, torch.tensor([[1.0, -1.0]]).expand(some, -1).contiguous())
-    example = (torch.rand(1, CHANNELS, 8, 8), *prompts, torch.rand(some, 1, LOW, LOW), torch.zeros(1), torch.zeros(2))
+    example: tuple[Tensor, ...] = (
+        torch.rand(1, CHANNELS, 8, 8),
+        *prompts,
+        torch.rand(some, 1, LOW, LOW),
+        torch.zeros(1),
+        torch.zeros(2),
+    )
     names = ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"]
     axes: dict[str, dict[int, str]] = {"point_coords": {1: "points"}, "point_labels": {1: "points"}}
     if batched:

@@ -7,9 +7,7 @@ from pathlib import Path
 TOY = '''
 """A toy segmenter: bright pixels are objects."""
 
-from segment_duo.segmenters.base import (
-    AutomaticRun, CandidateMask, Capability, Family, Segmenter, SegmenterInfo, fingerprint,
-)
+from segment_duo.segmenters.base import AutomaticRun, CandidateMask, Capability, Family, Segmenter, SegmenterInfo, fingerprint
 
 INFO = SegmenterInfo(
     id="toy",

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from segment_duo.engine import protocol, routes, server
-from segment_duo.engine.protocol import AutoEvent, ImageMissing, ImageState, PredictResponse, ReleaseReport
+from segment_duo.engine import protocol, reports, routes, server
+from segment_duo.engine.protocol import AutoEvent, ImageMissing, ImageState, PredictResponse
+from segment_duo.engine.reports import ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.worker import Job
 from segment_duo.errors import ConfigError
@@ -96,23 +97,28 @@ class ScriptedCompute:
         batches = self.script.get("batches", 3)
         for number in range(batches):
             job.check()
-            job.progress("prompts", number, batches)
+            job.progress("points", number, batches)
             time.sleep(self.script.get("batch_seconds", 0))
             job.emit(AutoEvent("mask", mask=mask_at(number, number)))
         return AutoEvent("done", seconds=1.0, notes=("scripted",), model=IDENTITY)
 
     def release(self, image_id: str | None) -> ReleaseReport:
-        ids = [image_id] if image_id in self.pixels else [] if image_id else list(self.pixels)
-        freed = sum(self.pixels.pop(one).nbytes for one in ids)
+        ids = list(self.pixels) if image_id is None else [image_id] if image_id in self.pixels else []
+        freed = sum(int(self.pixels.pop(one).nbytes) for one in ids)
         self.embedded.difference_update(ids)
         return ReleaseReport(images=len(ids), memory_bytes=freed)
 
-    def models(self) -> protocol.ModelList:
-        only = protocol.AvailableModel(id="scripted", default=True, auto_defaults={"points_per_side": 8})
-        return protocol.ModelList(models=[only])
+    def release_track(self, track: str) -> None:
+        pass
+
+    def models(self) -> reports.ModelList:
+        only = reports.AvailableModel(id="scripted", default=True, auto_defaults={"points_per_side": 8})
+        return reports.ModelList(models=[only])
 
     def status_fields(self) -> dict[str, Any]:
-        claimed = {name: self.script[name] for name in ("version", "protocol", "device") if name in self.script}
+        claimed: dict[str, Any] = {
+            name: self.script[name] for name in ("version", "protocol", "device") if name in self.script
+        }
         if "cannot_prepare" in self.script:
             return claimed
         return {"device": "cpu", "device_name": "scripted", **claimed}
@@ -133,7 +139,8 @@ def main() -> int:
     server.OWN_SOCKET_SECONDS = script.get("own_socket_seconds", server.OWN_SOCKET_SECONDS)
     if script.get("ignore_stop"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        routes.EngineService.request_stop = property(lambda self: lambda: None, lambda self, value: None)
+        deaf = property(lambda self: lambda: None, lambda self, value: None)
+        routes.EngineService.request_stop = deaf  # type: ignore[assignment]
     server.serve(settings, lambda _settings: ScriptedCompute(script))
     return 0
 

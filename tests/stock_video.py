@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.sam2 import build
+from segment_duo.segmenters.sam2.config_file import read_config
 from segment_duo.segmenters.sam2.heads import Heads
 from segment_duo.segmenters.sam2.predictor import model_input
 
@@ -33,7 +34,7 @@ def stock_predictor(model: SAM2Base, config: str, **settings: Any) -> SAM2VideoP
     """A stock video predictor with the weights of ``model``, as ``build_sam2_video_predictor`` sets it up by default."""
     from hydra.utils import instantiate
 
-    node = build.read_config(build.find_config(config)).model
+    node = read_config(build.find_config(config)).model
     node._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
     defaults = {"binarize_mask_from_pts_for_mem_enc": True, "fill_hole_area": 8, **settings}
     extra = {f"sam_mask_decoder_extra_args.{key}": value for key, value in build.DECODER_DEFAULTS.items()}
@@ -189,7 +190,7 @@ def centre(disc: int, frame: int, height: int = 120, width: int = 160) -> tuple[
 def disc_mask(disc: int, frame: int, height: int = 120, width: int = 160) -> npt.NDArray[np.bool_]:
     x, y = centre(disc, frame, height, width)
     rows, cols = np.mgrid[:height, :width]
-    return (rows - y) ** 2 + (cols - x) ** 2 < (height / 10) ** 2
+    return np.asarray((rows - y) ** 2 + (cols - x) ** 2 < (height / 10) ** 2)
 
 
 def whole(mask: CroppedMask, shape: Sequence[int]) -> npt.NDArray[np.bool_]:

@@ -23,10 +23,11 @@ from segment_duo.cli.main import app
 from segment_duo.config import load_config
 from segment_duo.engine.inprocess import InProcessEngine
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.provenance import edited, imported, of_edit, parameters_record
 from segment_duo.session import Session
-from segment_duo.types import AutoParameters, Box, Mask, ModelIdentity, Origin, Provenance, Rle
+from segment_duo.types import Box, Mask, ModelIdentity, Origin, Provenance, Rle
 from tests.tui_pilot import running
 
 DISCS = ((30, 30, 14), (75, 26, 10), (50, 62, 12))

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from segment_duo.config import ClassSettings
-from segment_duo.engine.protocol import AutoEvent, EngineStatus
+from segment_duo.engine.protocol import AutoEvent
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import AutoResult, Candidate, PredictedObject
 from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
-    AutoParameters,
     Banner,
     Box,
     Entry,
@@ -225,7 +226,7 @@ class FakeSession:
         for i, (x, y) in enumerate(centres):
             masks.append(disc(height, width, x, y, 22, id=i, predicted_iou=0.95, stability_score=0.97))
             if on_event:
-                on_event(AutoEvent("progress", phase="prompts", done=i + 1, total=len(centres)))
+                on_event(AutoEvent("progress", phase="points", done=i + 1, total=len(centres)))
             while self.gate is not None and not self.gate.is_set():
                 if cancelled and cancelled():
                     raise Cancelled("cancelled")

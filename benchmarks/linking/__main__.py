@@ -35,7 +35,6 @@ def truth_masks(film: Film, frame: int, hide: float, rng: np.random.Generator) -
 
 def model_masks(model: str) -> Masks:
     from segment_duo.config import load_config
-    from segment_duo.sequences import cropped
     from segment_duo.session import Session
     from segment_duo.tracking.apart import apart
 
@@ -45,7 +44,7 @@ def model_masks(model: str) -> Masks:
     def masks(film: Film, frame: int) -> list[CroppedMask]:
         image = session.open_array(film.frames[frame], name=f"frame{frame}")
         found = session.auto(image, parameters).masks
-        return [cropped(mask) for mask in apart(found, *film.labels.shape[1:]) if mask.area]
+        return [CroppedMask.of_rle(mask.rle) for mask in apart(found, *film.labels.shape[1:]) if mask.area]
 
     return masks
 

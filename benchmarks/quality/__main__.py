@@ -21,12 +21,13 @@ from PIL import Image
 
 from benchmarks.quality.scoring import Labelled, score
 from segment_duo.config import Config
-from segment_duo.models.registry import ModelChoice, resolve_model
+from segment_duo.models.choice import ModelChoice
+from segment_duo.models.registry import resolve_model
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
 from segment_duo.segmenters.base import Capability, LoadRequest, Segmenter
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, generate
-from segment_duo.types import AutoParameters
 
 
 def folder_images(folder: Path, limit: int | None, names: frozenset[str] | None = None) -> Iterator[Labelled]:

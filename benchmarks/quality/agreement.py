@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.speed import scene
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.machine import SCREENING
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 
 SAME = 0.95
 MODES = ("screened", "float32", "bfloat16", "fast")

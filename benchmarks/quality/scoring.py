@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segment_duo.masks.rle import decode
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import Embedding, PromptArrays, Segmenter
-from segment_duo.types import AutoParameters
 
 IGNORE = 65535
 GROUP = 32  # prompts decoded together; bounds memory

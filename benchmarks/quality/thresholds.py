@@ -19,12 +19,12 @@ from benchmarks.quality.scoring import AutomaticScore
 from segment_duo.config import Config
 from segment_duo.masks.rle import decode
 from segment_duo.models.registry import resolve_model
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.nano.scenes import HELD_OUT_SEED
-from segment_duo.types import AutoParameters
 
 PREDICTED_IOU = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 STABILITY = (0.3, 0.4, 0.5, 0.6, 0.75)

@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.speed import scene
-from segment_duo.types import AutoParameters
+from segment_duo.parameters import AutoParameters
 
 warnings.simplefilter("ignore")
 
@@ -30,7 +30,7 @@ def stock(asked: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-    from segment_duo.segmenters.sam2.build import feature_sizes
+    from tests.engine_stock import feature_sizes
 
     model = scene.model(asked["model"])
     p = AutoParameters(**asked["parameters"])

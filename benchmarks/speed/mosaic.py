@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.speed import scene
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.allocator import allocator_environment
-from segment_duo.types import AutoParameters
 
 SPACING = 125
 """Pixels between the centres of particles, which are jittered; their radius is 24 to 48."""

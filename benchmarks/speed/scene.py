@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segment_duo.types import AutoParameters
+from segment_duo.parameters import AutoParameters
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -45,7 +45,7 @@ _NOBODY_SECONDS = 120.0
 
 log = logging.getLogger("segduo.cluster")
 
-Report = Callable[[Record, tuple[str, ...]], None]
+OnOutcome = Callable[[Record, tuple[str, ...]], None]
 """Takes what became of an image, and what its session had to say."""
 
 
@@ -123,7 +123,7 @@ class Windows:
         self,
         client: Client,
         request: Request,
-        report: Report,
+        report: OnOutcome,
         *,
         stopped: Callable[[], bool],
         sent: Callable[[ImageRef], None],

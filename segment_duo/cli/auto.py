@@ -102,7 +102,7 @@ def auto(
 
       segduo auto --from-file list.txt --shard auto --manifest run1
     """
-    from segment_duo.models.registry import automatic_needs
+    from segment_duo.models.choice import automatic_needs
 
     check_save(save, as_json)
     check_frame(frame, reading.page)

@@ -12,8 +12,8 @@ import typer
 from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.options import finite
 from segment_duo.errors import InputError
+from segment_duo.parameters import AutoParameters
 from segment_duo.prompts import parse_box
-from segment_duo.types import AutoParameters
 
 _METAVARS = {"tile": "SIZE", "region": "X0,Y0,X1,Y1"}
 """Where a number's N or X says too little."""

@@ -30,7 +30,7 @@ def devices(incomplete: str) -> list[str]:
 def models(incomplete: str) -> list[str]:
     """Every model of this machine, and those that can be pulled."""
     from segment_duo.config import load_config
-    from segment_duo.models.registry import known_models
+    from segment_duo.models.known import known_models
     from segment_duo.paths import Paths
 
     try:

@@ -99,7 +99,7 @@ def greet() -> None:
 
 
 def _about_the_model() -> list[str]:
-    from segment_duo.models.registry import known_models
+    from segment_duo.models.known import known_models
     from segment_duo.paths import Paths
 
     if any(model.state == "pulled" for model in known_models(Paths.default())):

@@ -140,7 +140,7 @@ def _engine(session: Session) -> Iterator[CheckResult]:
 
 
 def _models(session: Session) -> Iterator[CheckResult]:
-    from segment_duo.models.registry import known_models
+    from segment_duo.models.known import known_models
     from segment_duo.segmenters.plugins import SAM2
 
     choice = session.model

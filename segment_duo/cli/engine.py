@@ -24,7 +24,7 @@ from segment_duo.text import duration
 
 if TYPE_CHECKING:
     from segment_duo.engine.api import Engine
-    from segment_duo.engine.protocol import CacheUse, EngineStatus, RunningUpload
+    from segment_duo.engine.reports import CacheUse, EngineStatus, RunningUpload
     from segment_duo.engine.settings import EngineSettings
     from segment_duo.session import Session
 

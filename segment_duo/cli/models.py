@@ -16,7 +16,7 @@ from segment_duo.errors import ConfigError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
-    from segment_duo.models.registry import KnownModel
+    from segment_duo.models.known import KnownModel
     from segment_duo.paths import Paths
     from segment_duo.segmenters.base import Option
     from segment_duo.segmenters.onnx import Preparation
@@ -38,11 +38,11 @@ def list_models(as_json: JsonOption = False) -> None:
 
       segduo models ls --json | jq '.[] | select(.default).auto_defaults'
     """
-    from segment_duo.models import registry
+    from segment_duo.models import known, registry
     from segment_duo.paths import Paths
 
     config, paths = load_settings().config, Paths.default()
-    models = registry.known_models(paths, config)
+    models = known.known_models(paths, config)
     try:
         default = registry.resolve_model(config, paths).name
     except (ModelError, ConfigError) as error:
@@ -86,27 +86,27 @@ def show(
     from segment_duo.paths import Paths
 
     config, paths = load_settings().config, Paths.default()
-    known = _known(model, config, paths)
+    found = _known(model, config, paths)
     if as_json:
         try:
             default = registry.resolve_model(config, paths).name
         except (ModelError, ConfigError):
             default = ""
-        emit_json(_as_json(known, default, paths), indent=1)
+        emit_json(_as_json(found, default, paths), indent=1)
         return
     rows = [
-        ("model", known.id),
-        ("what it is", known.description),
-        ("state", known.state),
-        ("licence", _licence(known, paths)),
-        ("terms", known.terms),
-        ("source", known.source or (known.spec.url if known.spec else "")),
-        ("size", _size(known)),
-        ("sha256", known.sha256),
-        ("can", ", ".join(sorted(known.capabilities))),
-        ("input", f"{known.input_size} x {known.input_size} pixels" if known.input_size else "the image as it is"),
+        ("model", found.id),
+        ("what it is", found.description),
+        ("state", found.state),
+        ("licence", _licence(found, paths)),
+        ("terms", found.terms),
+        ("source", found.source or (found.spec.url if found.spec else "")),
+        ("size", _size(found)),
+        ("sha256", found.sha256),
+        ("can", ", ".join(sorted(found.capabilities))),
+        ("input", f"{found.input_size} x {found.input_size} pixels" if found.input_size else "the image as it is"),
     ]
-    rows += [(f"option {name}", _option(option)) for name, option in known.options.items()]
+    rows += [(f"option {name}", _option(option)) for name, option in found.options.items()]
     emit_table(("", ""), [row for row in rows if row[1]], whole=("",))
 
 
@@ -168,7 +168,7 @@ def add(
 
       segduo models add sam2-tiny-hf --transformers facebook/sam2.1-hiera-tiny
     """
-    from segment_duo.models import adding, registry
+    from segment_duo.models import adding, known
     from segment_duo.paths import Paths
 
     config, paths = load_settings().config, Paths.default()
@@ -177,7 +177,7 @@ def add(
     if bool(transformers) == bool(encoder or decoder):
         raise UsageError("give either --encoder and --decoder, or --transformers", "segduo models add --help")
     recorded: dict[str, Any] = {
-        "taken": sorted({*registry.RESERVED, *(model.id for model in registry.known_models(paths, config))}),
+        "taken": sorted({*known.RESERVED, *(model.id for model in known.known_models(paths, config))}),
         "licence": licence,
         "terms": _licence_text(terms),
         "source": source,
@@ -192,9 +192,9 @@ def add(
             paths, name, encoder, decoder, layout=layout or None, preparation=preparation, **recorded
         )
     note(f"{name}: {card.description}, {human.size(card.bytes)}; it can: {', '.join(card.capabilities)}")
-    known = _known(name, config, paths)
-    if known.asks:
-        note(f"It is under {known.licence}: `segduo models accept {name}` before it runs.")
+    found = _known(name, config, paths)
+    if found.asks:
+        note(f"It is under {found.licence}: `segduo models accept {name}` before it runs.")
     emit_path(paths.models_dir / name)
 
 
@@ -229,28 +229,28 @@ def accept(
     from segment_duo.text import safe
 
     config, paths = load_settings().config, Paths.default()
-    known = _known(model, config, paths)
-    if not known.asks:
-        note(f"{known.id}: {licences.described(known.licence)}, nothing is to be accepted")
+    found = _known(model, config, paths)
+    if not found.asks:
+        note(f"{found.id}: {licences.described(found.licence)}, nothing is to be accepted")
         return
-    if licences.is_accepted(paths, known.id, known.licence):
-        note(f"{known.id}: accepted already")
+    if licences.is_accepted(paths, found.id, found.licence):
+        note(f"{found.id}: accepted already")
         return
-    note(f"{known.id} ({known.description}) has {licences.described(known.licence)}.")
-    for line in known.terms.splitlines():
+    note(f"{found.id} ({found.description}) has {licences.described(found.licence)}.")
+    for line in found.terms.splitlines():
         note(f"  {line}")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(
                 "nobody to ask: stdin is no terminal",
-                f"Read the licence, then: segduo models accept {safe(known.id)} --yes",
+                f"Read the licence, then: segduo models accept {safe(found.id)} --yes",
             )
         with waiting.hushed():
             accepted = typer.confirm("Do you accept it?", err=True)
         if not accepted:
-            raise UsageError(f"the licence of '{known.id}' was not accepted", "Nothing was changed.")
-    licences.accept(paths, known.id, known.licence)
-    note(f"{known.id}: accepted")
+            raise UsageError(f"the licence of '{found.id}' was not accepted", "Nothing was changed.")
+    licences.accept(paths, found.id, found.licence)
+    note(f"{found.id}: accepted")
 
 
 @app.command()
@@ -273,10 +273,10 @@ def pull(
 
       SEGDUO_MODEL_MIRROR=/media/usb segduo models pull
     """
-    from segment_duo.models import download, registry
+    from segment_duo.models import download, known, registry
     from segment_duo.paths import Paths
 
-    if model == registry.NANO:
+    if model == known.NANO:
         raise UsageError("nano is built in and needs no download")
     spec = registry.spec_of(model)
     mirror = load_settings().config.model_mirror
@@ -314,11 +314,11 @@ def verify(
 
       segduo models verify sam2.1-large
     """
-    from segment_duo.models import download, registry
+    from segment_duo.models import download, known
     from segment_duo.paths import Paths
 
     paths = Paths.default()
-    models = {model.id: model for model in reversed(registry.known_models(paths, load_settings().config))}
+    models = {model.id: model for model in reversed(known.known_models(paths, load_settings().config))}
     here = {
         "missing",
         "partial",
@@ -385,9 +385,9 @@ def _size(model: KnownModel) -> str:
 
 
 def _known(name: str, config: Config, paths: Paths) -> KnownModel:
-    from segment_duo.models import registry
+    from segment_duo.models import known, registry
 
-    models = {model.id: model for model in reversed(registry.known_models(paths, config))}
+    models = {model.id: model for model in reversed(known.known_models(paths, config))}
     if name not in models:
         raise registry.unknown_model(name, list(models))
     return models[name]
@@ -410,7 +410,7 @@ def _option(option: Option) -> str:
 
 
 def _as_json(model: KnownModel, default: str, paths: Paths) -> dict[str, object]:
-    from segment_duo.models import licences, registry
+    from segment_duo.models import known, licences
 
     return {
         "id": model.id,
@@ -429,7 +429,7 @@ def _as_json(model: KnownModel, default: str, paths: Paths) -> dict[str, object]
         "accepted": not model.asks or licences.is_accepted(paths, model.id, model.licence),
         "source": model.source,
         "options": {name: dataclasses.asdict(option) for name, option in model.options.items()},
-        "auto_defaults": registry.auto_defaults(model),
+        "auto_defaults": known.auto_defaults(model),
         "input_size": model.input_size,
         "url": model.spec.url if model.spec else None,
     }

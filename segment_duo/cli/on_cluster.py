@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from segment_duo.batches.manifest import Record
     from segment_duo.session import Session
 
-Tell = Callable[["Record"], None]
+OnRecord = Callable[["Record"], None]
 
 
 def run_on_cluster(
@@ -28,7 +28,7 @@ def run_on_cluster(
     session: Session,
     request: Request,
     ledger: Ledger,
-    tell: Tell,
+    tell: OnRecord,
     *,
     images: Sequence[str] | None,
     from_file: str | None,
@@ -81,7 +81,7 @@ class _Batch:
 
     session: Session
     ledger: Ledger
-    tell: Tell
+    tell: OnRecord
     tally: Tally
     total: int = 0
     ended: int = 0

@@ -61,7 +61,7 @@ def point(
         str | None,
         typer.Option("--points", metavar="FILE", help="CSV, plain text or JSON with points; - reads stdin."),
     ] = None,
-    multimask: Annotated[
+    multimask_output: Annotated[
         bool | None,
         typer.Option("--multimask/--no-multimask", help="Keep all three candidates / ask for one mask only."),
     ] = None,
@@ -125,11 +125,11 @@ def point(
             loaded = _set_before(session, opened, onto)
             before, parent = loaded.mask_set.masks, loaded.version.name
             suffix = series_of(session, opened.ref, loaded) if suffix is None else suffix
-        found = session.predict(opened, prompts, multimask_output=multimask)
+        found = session.predict(opened, prompts, multimask_output=multimask_output)
         made = [
             dataclasses.replace(candidate.mask, label=label, id=-1)
             for item in found
-            for candidate in (item.candidates if multimask else item.candidates[:1])
+            for candidate in (item.candidates if multimask_output else item.candidates[:1])
         ]
         first = max((mask.id for mask in before), default=-1) + 1
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
@@ -151,7 +151,7 @@ def point(
             operation="point",
             suffix=suffix or "",
             parent=parent,
-            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask_output": multimask},
+            parameters={"prompts": [prompt_record(prompt) for prompt in prompts], "multimask_output": multimask_output},
         )
         if earlier is not None and earlier.peek is not None and earlier.peek.count:
             note(f"{masks(len(made))}; the set before has {earlier.peek.count}: --append adds to it")

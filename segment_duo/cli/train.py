@@ -25,7 +25,7 @@ from segment_duo.segmenters.plugins import SAM2
 if TYPE_CHECKING:
     from segment_duo.session import LabelledImage, Session
     from segment_duo.training.finetune import FineTuneResult
-    from segment_duo.training.options import Progress
+    from segment_duo.training.options import TrainingProgress
     from segment_duo.training.validation import Scores
     from segment_duo.training.views import LabelledPicture
     from segment_duo.types import ImageRef
@@ -134,7 +134,7 @@ def train(
         model = BaseModel(choice.id, choice.config, choice.checkpoint, choice.sha256, dict(choice.auto_defaults))
         with progress(f"training {name}") as report:
 
-            def tell(state: Progress) -> None:
+            def tell(state: TrainingProgress) -> None:
                 report(state.step, state.steps, _text(state))
 
             device_chosen = choose_device(session.config.device)
@@ -178,7 +178,7 @@ def _refuse_stray(session: Session, ref: ImageRef, labelled: LabelledImage) -> N
             )
 
 
-def _text(state: Progress) -> str:
+def _text(state: TrainingProgress) -> str:
     if state.phase == "prepare":
         return "preparing"
     text = "checking" if state.phase == "validate" else f"loss {state.loss:.2f}"

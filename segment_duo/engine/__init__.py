@@ -1,7 +1,7 @@
-"""The engine: a daemon that holds the model and the embeddings, its protocol and its client.
+"""The engine: a daemon that holds models and embeddings, its protocol and its client.
 
-    client, lifecycle  ->  protocol  <-  server  ->  worker  ->  compute  ->  predictor, automatic, cache
+    connect ->  client, wire, lifecycle  ->  protocol, reports  <-  server, routes  ->  worker  ->  operations  ->  cache, loaded_models
 
-``protocol``, ``settings``, ``client`` and ``lifecycle`` run in every command and stay light; ``server`` and what lies behind it run in the engine's
-process only. The engine knows pixels and prompts, never image files or servers.
+``protocol``, ``reports``, ``settings``, ``client`` and ``lifecycle`` run in every command and stay light; ``server`` and what lies behind it run in
+the engine's process only. The engine knows pixels and prompts, never image files or servers.
 """

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.engine.protocol import ImageMissing
 from segment_duo.errors import EngineFailed, SegduoError
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
 from segment_duo.segmenters.base import AutomaticRun, CandidateMask, Embedding, Prediction
 from segment_duo.segmenters.plugins import BUILT_IN
 from segment_duo.text import safe
+from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +69,12 @@ def check_run(choice: ModelChoice, run: Any, pixels: npt.NDArray[np.uint8]) -> N
             raise _wrong(
                 choice, f"a mask of {mask.rle.width} x {mask.rle.height} pixels for an image of {width} x {height}"
             )
+
+
+def storable(mask: Mask) -> Mask:
+    """With None where sam2 gives NaN (the stability of an empty mask, 0 / 0): JSON has no NaN, and both ways to the engine answer alike."""
+    stability = mask.stability_score
+    return replace(mask, stability_score=None) if stability is not None and math.isnan(stability) else mask
 
 
 def _wrong(choice: ModelChoice, what: str) -> EngineFailed:

@@ -22,22 +22,21 @@ from segment_duo.engine.protocol import (
     A,
     AutoEvent,
     AutoRequest,
-    EngineStatus,
     ImageState,
-    ModelList,
     ModelRequest,
     Operation,
     PredictRequest,
     Q,
-    ReleaseReport,
     TrackEvent,
-    TrackRequest,
+    TrackFrameRequest,
 )
+from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.errors import ModelError
-from segment_duo.models.registry import ModelChoice, split_options, with_options
+from segment_duo.models.choice import ModelChoice, split_options, with_options
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import AutoResult, PredictedObject
 from segment_duo.segmenters.base import Option
-from segment_duo.types import AutoParameters, Prompt
+from segment_duo.types import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,7 +171,7 @@ class Engine(ABC):
     def track(
         self,
         image_id: str,
-        request: TrackRequest,
+        request: TrackFrameRequest,
         *,
         on_event: Callable[[TrackEvent], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -202,7 +201,6 @@ def engine_model(engine: Engine, named: str | None) -> ModelChoice:
                 "",
                 "",
                 model.sha256,
-                "flag" if named else "configured",
                 auto_defaults=model.auto_defaults,
                 capabilities=frozenset(model.capabilities),
                 input_size=model.input_size,

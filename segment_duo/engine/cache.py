@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.durable import make_private_folders
-from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import CacheUse
+from segment_duo.engine.reports import CacheUse
+from segment_duo.lru import BoundedLru
 from segment_duo.segmenters.base import EMBEDDINGS, Embedding, Reusable
 
 if TYPE_CHECKING:

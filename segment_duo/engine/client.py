@@ -11,25 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from segment_duo.engine import protocol
 from segment_duo.engine.api import Engine
-from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import (
-    EMBED,
-    A,
-    EmbedRequest,
-    EngineStatus,
-    ImageMissing,
-    ImageState,
-    ModelList,
-    ModelRequest,
-    Operation,
-    Q,
-    ReleaseReport,
-)
+from segment_duo.engine.protocol import EMBED, A, EmbedRequest, ImageMissing, ImageState, ModelRequest, Operation, Q
+from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.status import in_words
 from segment_duo.engine.wire import WORK_SECONDS, ConnectionLost, Wire, parse_event, rebuilt
 from segment_duo.errors import Cancelled, EngineFailed, EngineUnavailable, SegduoError
-from segment_duo.models.registry import ModelChoice
+from segment_duo.lru import BoundedLru
+from segment_duo.models.choice import ModelChoice
 
 if TYPE_CHECKING:
     from segment_duo.engine.api import Pixels

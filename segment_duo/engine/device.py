@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segment_duo.engine.protocol import CacheUse
+from segment_duo.engine.reports import CacheUse
 from segment_duo.errors import ConfigError
 
 

@@ -19,21 +19,19 @@ from segment_duo.engine.protocol import (
     EMBED,
     A,
     EmbedRequest,
-    EngineStatus,
     ImageMissing,
     ImageState,
-    ModelList,
     ModelRequest,
     Operation,
     Q,
-    ReleaseReport,
     StreamEvent,
 )
+from segment_duo.engine.reports import EngineStatus, ModelList, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.status import far
 from segment_duo.engine.worker import Job, job_for
 from segment_duo.errors import EngineFailed
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
 
 if TYPE_CHECKING:
     from segment_duo.engine.api import Pixels

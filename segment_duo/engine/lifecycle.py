@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 from segment_duo import __version__
 from segment_duo.engine import protocol
 from segment_duo.engine.log_file import last_words, open_log
-from segment_duo.engine.protocol import EngineStatus
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.errors import EngineBusy, EngineUnavailable, error_from_slug
 

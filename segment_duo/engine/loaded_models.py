@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_duo.engine.device import device_memory, empty_device_cache
-from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import CacheUse, LoadedModel
+from segment_duo.engine.reports import CacheUse, LoadedModel
 from segment_duo.errors import EngineFailed, ModelError
-from segment_duo.models.registry import ModelChoice, file_sha256
+from segment_duo.lru import BoundedLru
+from segment_duo.models.checkpoints import file_sha256
+from segment_duo.models.choice import ModelChoice
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
 from segment_duo.segmenters.base import DeviceMemoryFull, LoadRequest, Segmenter, unchecked

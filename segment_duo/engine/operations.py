@@ -9,56 +9,53 @@ A handler has the name of its operation in the table (:data:`segment_duo.engine.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from segment_duo.engine import status
-from segment_duo.engine.answers import check_predictions, check_run, foreign
+from segment_duo.engine.answers import check_predictions, check_run, foreign, storable
 from segment_duo.engine.cache import ID_DIGITS, EmbeddingCache, EmbeddingKey
-from segment_duo.engine.lru import BoundedLru, LogitsStore
-from segment_duo.engine.mask_prompt import mask_logits
+from segment_duo.engine.logits import LogitsStore
+from segment_duo.engine.prompted import candidate, prompt_arrays
 from segment_duo.engine.protocol import (
     A,
     AutoEvent,
     AutoRequest,
-    AvailableModel,
     EmbedRequest,
     ImageMissing,
     ImageState,
-    ModelList,
     ModelRequest,
     Operation,
     PredictRequest,
     PredictResponse,
     Q,
-    ReleaseReport,
     TrackEvent,
-    TrackRequest,
+    TrackFrameRequest,
 )
+from segment_duo.engine.reports import AvailableModel, ModelList, ReleaseReport
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.tracks import Tracks, step_of, tracked_mask
 from segment_duo.engine.worker import Job
-from segment_duo.errors import ModelError, PromptError
-from segment_duo.models import registry
-from segment_duo.models.registry import ModelChoice, automatic_needs, needs
-from segment_duo.results import Candidate, PredictedObject
+from segment_duo.errors import ModelError
+from segment_duo.lru import BoundedLru
+from segment_duo.models import checkpoints, known, registry
+from segment_duo.models.choice import ModelChoice, automatic_needs, needs
+from segment_duo.results import PredictedObject
 from segment_duo.segmenters.allocator import trim as trim_allocator
-from segment_duo.segmenters.base import Capability, Embedding, Segmenter
+from segment_duo.segmenters.base import Capability, Embedding
 from segment_duo.segmenters.plugins import SAM2
 from segment_duo.text import safe
-from segment_duo.types import Mask, ModelIdentity, Prompt
+from segment_duo.types import ModelIdentity
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from segment_duo.engine.loaded_models import HeldModel, LoadedModels
-    from segment_duo.segmenters.base import CandidateMask, PromptArrays
 
 MIB = 2**20
 PIXELS_SHARE = 4
@@ -130,13 +127,13 @@ class Operations:
                     description=model.description,
                     loaded=model.sha256 in loaded,
                     default=model.id == default,
-                    auto_defaults=registry.auto_defaults(model),
+                    auto_defaults=known.auto_defaults(model),
                     capabilities=sorted(model.capabilities),
                     licence=model.licence,
                     input_size=model.input_size,
                     options={name: asdict(option) for name, option in model.options.items()},
                 )
-                for model in registry.known_models(paths, config)
+                for model in known.known_models(paths, config)
                 if model.usable
             ]
         )
@@ -193,7 +190,7 @@ class Operations:
         model = self._load(job, choice)
         embedding = self._embedding(job, image_id, model)
         scope = self._scope(image_id, model.choice)
-        arrays, lost = self._prompt_arrays(request, scope, embedding, model.segmenter)
+        arrays, lost = prompt_arrays(request, self._logits, scope, embedding, model.segmenter)
         job.progress("decoder", 0, len(arrays))
         with foreign(choice):
             answers = model.segmenter.predict(
@@ -203,7 +200,7 @@ class Operations:
         objects = [
             PredictedObject(
                 prompt.object_id,
-                tuple(self._candidate(one, prompt, scope, number) for number, one in enumerate(answer)),
+                tuple(candidate(one, prompt, number, self._logits, scope) for number, one in enumerate(answer)),
                 mask_input_lost=gone,
             )
             for prompt, answer, gone in zip(request.prompts, answers, lost, strict=True)
@@ -243,7 +240,7 @@ class Operations:
         if run.candidates is not None:
             self._cache.put_candidates(image_id, choice.sha256, run.candidates)
         for mask in run.masks:
-            job.emit(AutoEvent("mask", mask=_storable(mask)))
+            job.emit(AutoEvent("mask", mask=storable(mask)))
         return AutoEvent(
             "done",
             seconds=time.monotonic() - started,
@@ -252,7 +249,7 @@ class Operations:
             model=model.identity,
         )
 
-    def track(self, job: Job, image_id: str, request: TrackRequest) -> TrackEvent:
+    def track(self, job: Job, image_id: str, request: TrackFrameRequest) -> TrackEvent:
         started = time.monotonic()
         choice = self._choose(request.model)
         choice.require(Capability.TRACK)
@@ -293,8 +290,8 @@ class Operations:
         """
         paths = self._settings.paths
         if request.config and request.checkpoint:
-            sha256 = request.sha256 or registry.file_sha256(Path(request.checkpoint), paths)
-            return ModelChoice(request.id or registry.CUSTOM, request.config, request.checkpoint, sha256)
+            sha256 = request.sha256 or checkpoints.file_sha256(Path(request.checkpoint), paths)
+            return ModelChoice(request.id or known.CUSTOM, request.config, request.checkpoint, sha256)
         choice = registry.resolve_model(self._settings.config, paths, request.id)
         if request.sha256 and request.sha256 != choice.sha256:
             raise ModelError(
@@ -377,70 +374,9 @@ class Operations:
             device=self._models.device.type if self._models else "",
         )
 
-    # -- prompts ------------------------------------------------------------------------------------------------------
-
-    def _prompt_arrays(
-        self, request: PredictRequest, scope: str, embedding: Embedding, segmenter: Segmenter
-    ) -> tuple[list[PromptArrays], list[bool]]:
-        import numpy as np
-
-        from segment_duo.segmenters.base import PromptArrays
-
-        arrays, lost = [], []
-        for prompt in request.prompts:
-            _check_inside(prompt, embedding.width, embedding.height)
-            mask_input = self._logits.get(scope, prompt.mask_input) if prompt.mask_input else None
-            lost.append(prompt.mask_input is not None and mask_input is None)
-            if mask_input is None and prompt.mask is not None:
-                height, width = embedding.height, embedding.width
-                canvas = segmenter.canvas(height, width)
-                mask_input = mask_logits(prompt.mask, height, width, segmenter.info.input_size, canvas)
-            box = prompt.box
-            arrays.append(
-                PromptArrays(
-                    points=np.array([(p.x, p.y) for p in prompt.points], dtype=np.float32).reshape(-1, 2),
-                    labels=np.array([p.label for p in prompt.points], dtype=np.int64),
-                    box=None if box is None else (box.x0, box.y0, box.x1, box.y1),
-                    mask_input=mask_input,
-                    multimask_output=request.multimask_output,
-                )
-            )
-        return arrays, lost
-
-    def _candidate(self, found: CandidateMask, prompt: Prompt, scope: str, number: int) -> Candidate:
-        mask = Mask(
-            rle=found.rle,
-            area=found.area,
-            bbox=found.bbox,
-            id=number,
-            predicted_iou=found.predicted_iou,
-            stability_score=found.stability_score,
-            point_coords=tuple((point.x, point.y) for point in prompt.points),
-            point_labels=tuple(point.label for point in prompt.points),
-            crop_box=(0.0, 0.0, float(found.width), float(found.height)),
-            source="prompt",
-        )
-        logits = "" if found.low_res is None else self._logits.add(scope, found.low_res)
-        return Candidate(_storable(mask), logits)
-
     @staticmethod
     def _scope(image_id: str, choice: ModelChoice) -> str:
         return f"{image_id}/{choice.sha256}"
-
-
-def _check_inside(prompt: Prompt, width: int, height: int) -> None:
-    """Raise PromptError for a prompt without a place, or with one that is not on the image."""
-    if not prompt.points and prompt.box is None:
-        raise PromptError(f"object '{prompt.object_id}': a prompt needs a point or a box")
-    for point in prompt.points:
-        if not (0 <= point.x < width and 0 <= point.y < height):
-            raise PromptError(f"the point {point.x:g},{point.y:g} is not on the image ({width} x {height})")
-    box = prompt.box
-    if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
-        raise PromptError(
-            f"the box {box.x0:g},{box.y0:g},{box.x1:g},{box.y1:g} is not on the image ({width} x {height})",
-            "Give x0,y0,x1,y1 with x0 < x1 and y0 < y1.",
-        )
 
 
 def _shape_only(embedding: Embedding) -> npt.NDArray[np.uint8]:
@@ -448,9 +384,3 @@ def _shape_only(embedding: Embedding) -> npt.NDArray[np.uint8]:
     import numpy as np
 
     return np.broadcast_to(np.uint8(0), (embedding.height, embedding.width, 3))
-
-
-def _storable(mask: Mask) -> Mask:
-    """With None where sam2 gives NaN (the stability of an empty mask, 0 / 0): JSON has no NaN, and both ways to the engine answer alike."""
-    stability = mask.stability_score
-    return replace(mask, stability_score=None) if stability is not None and math.isnan(stability) else mask

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import AutoResult, PredictedObject, TrackedMask
-from segment_duo.types import AutoParameters, Mask, ModelIdentity, Prompt, Rle
+from segment_duo.types import Mask, ModelIdentity, Prompt, Rle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,12 +86,14 @@ def image_id(pixels: npt.NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """What crosses the wire as JSON."""
+
     # Unknown fields are ignored, so that additions do not need a new protocol version.
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class ModelRequest(_Message):
+class ModelRequest(Message):
     """Which model a request wants.
 
     An empty message means the engine's own default. Paths are sent only to an engine of the same machine; an engine behind a forwarded
@@ -103,13 +106,13 @@ class ModelRequest(_Message):
     sha256: str | None = None
 
 
-class ErrorMessage(_Message):
+class ErrorMessage(Message):
     slug: str
     message: str
     hint: str = ""
 
 
-class ImageState(_Message):
+class ImageState(Message):
     """What the engine holds of one image for one model.
 
     ``embedding``: where the image embedding is, None when it would have to be computed. ``pixels``: whether the pixels are in memory.
@@ -128,7 +131,7 @@ class ImageState(_Message):
     device: str = ""
 
 
-class OperationRequest(_Message):
+class OperationRequest(Message):
     """What every operation on an image is asked with."""
 
     model: ModelRequest = ModelRequest()
@@ -153,7 +156,7 @@ class AutoRequest(OperationRequest):
     parameters: AutoParameters = AutoParameters()
 
 
-class FramePrompt(_Message):
+class TrackPrompt(Message):
     """An :class:`~segment_duo.segmenters.tracking.ObjectPrompt` of the request's frame."""
 
     object_id: int = Field(ge=1)
@@ -162,7 +165,7 @@ class FramePrompt(_Message):
     correction: bool = False
 
 
-class TrackRequest(OperationRequest):
+class TrackFrameRequest(OperationRequest):
     """One frame of a track; the image is the frame. Fields as in :class:`~segment_duo.segmenters.tracking.TrackStep`.
 
     ``track``: an id of the client's choice, 32 hexadecimal digits; the engine keeps what it remembers of the objects under it. ``frames``: how
@@ -174,18 +177,18 @@ class TrackRequest(OperationRequest):
     frame: int = Field(ge=0)
     begin: bool = False
     reverse: bool = False
-    prompts: list[FramePrompt] = Field([], max_length=MAX_PROMPTS)
+    prompts: list[TrackPrompt] = Field([], max_length=MAX_PROMPTS)
     follow: list[int] = Field([], max_length=MAX_PROMPTS)
     known: dict[int, Rle] = Field({}, max_length=MAX_PROMPTS)
 
 
-class StopRequest(_Message):
+class StopRequest(Message):
     """``only_if_idle``: refuse (engine-busy) while somebody's work runs or waits."""
 
     only_if_idle: bool = False
 
 
-class PredictResponse(_Message):
+class PredictResponse(Message):
     objects: list[PredictedObject]
     seconds: float
     model: ModelIdentity
@@ -225,130 +228,6 @@ class TrackEvent(StreamEvent):
     objects: tuple[TrackedMask, ...] = ()
     looks_back: int = 0
     model: ModelIdentity | None = None
-
-
-class ReleaseReport(_Message):
-    """What a release freed."""
-
-    images: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-
-
-class CacheUse(_Message):
-    """Bytes used and their bound."""
-
-    used: int = 0
-    bound: int = 0
-    entries: int = 0
-
-
-class LoadedModel(_Message):
-    id: str
-    sha256: str
-    config: str = ""
-    parameters: int = 0
-
-
-class HeldImage(_Message):
-    """One image in the engine's memory. ``bytes``: pixels, embeddings and candidates together."""
-
-    id: str
-    width: int
-    height: int
-    bytes: int
-    models: list[str] = []
-    candidates: bool = False
-    idle_seconds: float = 0.0
-
-
-class RunningJob(_Message):
-    """What the worker does now: ``kind`` (an operation's name) and how far it is."""
-
-    kind: str
-    image: str = ""
-    model: str = ""
-    client: str = ""
-    phase: str = ""
-    done: int = 0
-    total: int = 0
-    seconds: float = 0.0
-
-
-class QueuedJob(_Message):
-    kind: str
-    image: str = ""
-    model: str = ""
-    client: str = ""
-    seconds: float = 0.0
-
-
-class RunningUpload(_Message):
-    """Pixels that are being received: ``received`` of ``bytes``; the last came ``silent_seconds`` ago."""
-
-    image: str
-    received: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    silent_seconds: float = 0.0
-
-
-class EngineStatus(_Message):
-    """The engine's view of itself. The first four fields are the same in every protocol version.
-
-    ``device`` is empty until torch is loaded. ``failure``: why this engine can never compute (its device is missing); it leaves in a moment.
-    ``max_pixels``: the largest image it takes, 0 if it does not tell.
-    """
-
-    protocol: int
-    version: str
-    pid: int
-    state: Literal["starting", "idle", "busy", "stopping"]
-    socket: str = ""
-    uptime_seconds: float = 0.0
-    idle_exit_seconds: float | None = None
-    device: str = ""
-    device_name: str = ""
-    threads: int = 0
-    rss_bytes: int = 0
-    models: list[LoadedModel] = []
-    images: list[HeldImage] = []
-    memory_cache: CacheUse = CacheUse()
-    disk_cache: CacheUse = CacheUse()
-    device_memory: CacheUse | None = None
-    running: RunningJob | None = None
-    queue: list[QueuedJob] = []
-    queue_limit: int = 0
-    uploads: list[RunningUpload] = []
-    max_pixels: int = 0
-    log: str = ""
-    in_process: bool = False
-    failure: ErrorMessage | None = None
-
-
-class AvailableModel(_Message):
-    """A model the engine can run.
-
-    ``loaded``: it is in memory now; ``default``: it runs when a request names none; ``auto_defaults``: its own parameters for automatic
-    masks; ``capabilities``: what it can be asked for (:class:`~segment_duo.segmenters.base.Capability`); ``input_size``: pixels a side that
-    an image is shrunk to, 0 if it is taken as it is; ``options``: what it can be told with its name, as
-    :class:`~segment_duo.segmenters.base.Option` has it.
-    """
-
-    id: str
-    sha256: str = ""
-    description: str = ""
-    loaded: bool = False
-    default: bool = False
-    auto_defaults: dict[str, Any] = {}
-    capabilities: list[str] = []
-    licence: str = ""
-    input_size: int = 0
-    options: dict[str, dict[str, Any]] = {}
-
-
-class ModelList(_Message):
-    models: list[AvailableModel]
 
 
 class Collector(Protocol):
@@ -427,8 +306,8 @@ AUTO: Operation[AutoRequest, AutoResult] = Operation(
     "auto", AutoRequest, event=AutoEvent, collector=AutoCollector, needs="automatic"
 )
 
-TRACK: Operation[TrackRequest, TrackEvent] = Operation(
-    "track", TrackRequest, event=TrackEvent, collector=LastLine, needs="track"
+TRACK: Operation[TrackFrameRequest, TrackEvent] = Operation(
+    "track", TrackFrameRequest, event=TrackEvent, collector=LastLine, needs="track"
 )
 
 OPERATIONS: tuple[Operation[Any, Any], ...] = (EMBED, PREDICT, AUTO, TRACK)

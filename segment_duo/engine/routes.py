@@ -30,7 +30,6 @@ from segment_duo.engine import protocol
 from segment_duo.engine.protocol import (
     A,
     EmbedRequest,
-    EngineStatus,
     ErrorMessage,
     ImageMissing,
     ModelRequest,
@@ -39,6 +38,7 @@ from segment_duo.engine.protocol import (
     StopRequest,
     StreamEvent,
 )
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.engine.settings import EngineSettings
 from segment_duo.engine.uploads import UploadLimits, Uploads
 from segment_duo.engine.worker import Compute, Emit, Job, Worker, job_for

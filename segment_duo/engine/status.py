@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
-from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import CacheUse, EngineStatus, HeldImage
+from segment_duo.engine.reports import CacheUse, EngineStatus, HeldImage
+from segment_duo.lru import BoundedLru
 
 if TYPE_CHECKING:
     import numpy as np

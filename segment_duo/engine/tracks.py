@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segment_duo.engine.lru import BoundedLru
-from segment_duo.engine.protocol import TrackRequest
+from segment_duo.engine.protocol import TrackFrameRequest
 from segment_duo.errors import TrackLost, UsageError
+from segment_duo.lru import BoundedLru
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.results import TrackedMask
 from segment_duo.segmenters.asking import PromptArrays
@@ -20,7 +20,6 @@ from segment_duo.segmenters.tracking import ObjectPrompt, TrackedObject, Tracker
 if TYPE_CHECKING:
     from segment_duo.engine.loaded_models import HeldModel
     from segment_duo.segmenters.base import Segmenter
-    from segment_duo.types import Prompt, Rle
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +41,7 @@ class Tracks:
     def used(self) -> int:
         return self._held.used
 
-    def open(self, request: TrackRequest, model: HeldModel) -> Tracker:
+    def open(self, request: TrackFrameRequest, model: HeldModel) -> Tracker:
         """The track of a request, or a new one if it says so.
 
         Raises:
@@ -74,7 +73,7 @@ class Tracks:
         return self._held.drop(track)
 
 
-def step_of(request: TrackRequest) -> TrackStep:
+def step_of(request: TrackFrameRequest) -> TrackStep:
     """The request as the tracker takes it.
 
     Raises:
@@ -84,33 +83,16 @@ def step_of(request: TrackRequest) -> TrackStep:
         ObjectPrompt(
             one.object_id,
             request.frame,
-            None if one.prompt is None else _arrays(one.prompt),
-            None if one.mask is None else cropped(one.mask),
+            None if one.prompt is None else PromptArrays.of(one.prompt),
+            None if one.mask is None else CroppedMask.of_rle(one.mask),
             one.correction,
         )
         for one in request.prompts
     ]
-    known = {number: cropped(rle) for number, rle in request.known.items()}
+    known = {number: CroppedMask.of_rle(rle) for number, rle in request.known.items()}
     return TrackStep(request.frame, prompts, request.follow, known, request.reverse)
 
 
 def tracked_mask(found: TrackedObject, height: int, width: int) -> TrackedMask:
     """An answer of the tracker as it is sent."""
     return TrackedMask(found.id, found.mask.rle(height, width), found.score)
-
-
-def cropped(rle: Rle) -> CroppedMask:
-    from segment_duo.masks.rle import cut_out
-
-    pixels, left, top = cut_out(rle)
-    return CroppedMask(pixels, left, top)
-
-
-def _arrays(prompt: Prompt) -> PromptArrays:
-    import numpy as np
-
-    return PromptArrays(
-        points=np.array([(point.x, point.y) for point in prompt.points], dtype=np.float32).reshape(-1, 2),
-        labels=np.array([point.label for point in prompt.points], dtype=np.int64),
-        box=None if prompt.box is None else (prompt.box.x0, prompt.box.y0, prompt.box.x1, prompt.box.y1),
-    )

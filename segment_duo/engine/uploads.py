@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segment_duo.engine import protocol
-from segment_duo.engine.protocol import RunningUpload
+from segment_duo.engine.reports import RunningUpload
 from segment_duo.errors import EngineBusy, EngineFailed, ImageError
 
 if TYPE_CHECKING:

@@ -16,19 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
-from segment_duo.engine.protocol import (
-    A,
-    ImageMissing,
-    ImageState,
-    ModelList,
-    ModelRequest,
-    Operation,
-    Q,
-    QueuedJob,
-    ReleaseReport,
-    RunningJob,
-    StreamEvent,
-)
+from segment_duo.engine.protocol import A, ImageMissing, ImageState, ModelRequest, Operation, Q, StreamEvent
+from segment_duo.engine.reports import ModelList, QueuedJob, ReleaseReport, RunningJob
 from segment_duo.errors import Cancelled, EngineBusy, EngineFailed, SegduoError
 
 if TYPE_CHECKING:

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError
+from segment_duo.images.instruments.finding import Source
 from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MAKER_TAGS = (34118, 34680, 34682, 34683, 50431)
-"""Zeiss, FEI S-FEG, FEI Helios, FEI Titan and Phenom, Tescan."""
-
 TRANSPARENT = "transparency is ignored; the colours beneath are used"
-_MAX_BYTES_PER_PIXEL = 16
-
-
-@dataclass(frozen=True, slots=True)
-class TiffTags:
-    """What instrument readers need of a TIFF page; ``raw`` holds the bytes of the private tags in ``MAKER_TAGS``."""
-
-    raw: Mapping[int, bytes]
-    make: str = ""
-    model: str = ""
-    description: str = ""
-    x_resolution: float | None = None
-    y_resolution: float | None = None
-    is_ome: bool = False
+MOST_BYTES_A_PIXEL = 16
+"""Four channels of 32 bit; a file with more bytes than that for the largest image allowed is not read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +28,7 @@ class Decoded:
         format: ``PNG``, ``JPEG``, ``BMP``, ``WebP``, ``TIFF`` or ``BigTIFF``.
         dtype: NumPy's name of the samples as stored.
         channels: samples per pixel as stored, alpha included.
+        tags: what a TIFF page has for the instrument readers.
         sideways: the orientation tag swapped width and height.
         frames: how the pages of a stack are arranged.
     """
@@ -53,7 +39,7 @@ class Decoded:
     dtype: str
     channels: int
     pages: int
-    tags: TiffTags | None = None
+    tags: Source | None = None
     sideways: bool = False
     frames: FrameAxes | None = None
     warnings: tuple[str, ...] = ()
@@ -66,11 +52,11 @@ def check_size(name: str, width: int, height: int, bytes_per_pixel: float, max_p
     if width * height > max_pixels:
         message = f"{name}: {width} x {height} = {width * height} pixels, more than the limit of {max_pixels}"
         raise ImageError(message, hint)
-    if width * height * bytes_per_pixel > max_pixels * _MAX_BYTES_PER_PIXEL:
+    if width * height * bytes_per_pixel > max_pixels * MOST_BYTES_A_PIXEL:
         size = width * height * bytes_per_pixel / 2**20
-        hint = f"--max-pixels {int(-(-width * height * bytes_per_pixel // _MAX_BYTES_PER_PIXEL))} opens it, if the memory suffices"
+        hint = f"--max-pixels {int(-(-width * height * bytes_per_pixel // MOST_BYTES_A_PIXEL))} opens it, if the memory suffices"
         raise ImageError(
-            f"{name}: {size:.0f} MiB when decoded, more than {_MAX_BYTES_PER_PIXEL} x {max_pixels} bytes", hint
+            f"{name}: {size:.0f} MiB when decoded, more than {MOST_BYTES_A_PIXEL} x {max_pixels} bytes", hint
         )
 
 

@@ -30,7 +30,7 @@ _GREY = {
 }
 
 
-class Film:
+class FilmFile:
     """The frames of the first picture stream of a film.
 
     Args:

@@ -169,16 +169,8 @@ def facts_of_instrument(
     height, width = decoded.samples.shape[:2]
     if decoded.sideways:
         width, height = height, width
-    tags = decoded.tags
-    source = Source(width, height, sidecars=usable_sidecars(name, sidecars), page=page)
-    if tags is not None:
-        source = replace(
-            source, raw=tags.raw, make=tags.make, model=tags.model, description=tags.description,
-            x_resolution=tags.x_resolution, y_resolution=tags.y_resolution, is_ome=tags.is_ome,
-        )  # fmt: skip
-    elif decoded.format == "JPEG":
-        source = replace(source, embedded_xml=_phenom_xml(data))
-    return read_instrument(source)
+    source = decoded.tags or Source(width, height, embedded_xml=_phenom_xml(data) if decoded.format == "JPEG" else b"")
+    return read_instrument(replace(source, sidecars=usable_sidecars(name, sidecars), page=page))
 
 
 def _phenom_xml(data: bytes) -> bytes:

@@ -31,7 +31,7 @@ from segment_duo.errors import ImageError, NotFound, SegduoError, UsageError
 from segment_duo.images.axes import page_of, page_order
 from segment_duo.images.decode import IMAGE_SUFFIXES, decode, explained
 from segment_duo.images.decoded import Decoded
-from segment_duo.images.film import Film
+from segment_duo.images.film import FilmFile
 from segment_duo.images.read import (
     DEFAULT_MAX_PIXELS,
     Sidecars,
@@ -368,7 +368,7 @@ class FilmSequence(_OneFile):
         super().__init__(file, name, reading)
         try:
             with explained(name, "film"):
-                self._film = Film(self._file, name, reading.max_pixels)
+                self._film = FilmFile(self._file, name, reading.max_pixels)
                 self._open.callback(self._film.close)
         except SegduoError:
             self.close()

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from segment_duo.errors import ImageError
 from segment_duo.images.axes import read_axes
 from segment_duo.images.decoded import (
-    MAKER_TAGS,
     TRANSPARENT,
     Decoded,
-    TiffTags,
     check_page,
     check_size,
     too_short,
     upright,
 )  # fmt: skip
+from segment_duo.images.instruments.finding import MAKER_TAGS, Source
 from segment_duo.images.lzw import expand_lzw
 from segment_duo.images.mended import MendedFile
 from segment_duo.images.promises import read_promise
@@ -303,7 +302,7 @@ def _palette_to_8_bits(colormap: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray((colormap.astype(np.uint32) // scale).astype(np.uint8).T)
 
 
-def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> TiffTags:
+def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> Source:
     raw: dict[int, bytes] = {}
     for code in MAKER_TAGS:
         tag = page.tags.get(code)
@@ -324,4 +323,7 @@ def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> TiffTags:
     if not description and (tif.is_imagej or tif.is_ome):  # they describe the whole file on its first page
         first = tif.pages.first.description
         description = first.strip() if isinstance(first, str) else ""
-    return TiffTags(raw, text(271), text(272), description, ratio(282), ratio(283), bool(tif.is_ome))
+    return Source(
+        page.imagewidth, page.imagelength, raw, make=text(271), model=text(272), description=description,
+        x_resolution=ratio(282), y_resolution=ratio(283), is_ome=bool(tif.is_ome),
+    )  # fmt: skip

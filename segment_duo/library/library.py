@@ -36,15 +36,7 @@ from segment_duo.library.versions import VersionRequest
 from segment_duo.provenance import stamped
 from segment_duo.stores.base import split_path
 from segment_duo.stores.locate import parse_reference
-from segment_duo.types import (
-    ImageFacts,
-    ImageRef,
-    Mask,
-    MaskSet,
-    Provenance,
-    StoreKind,
-    Version,
-)
+from segment_duo.types import ImageFacts, ImageRef, Mask, MaskSet, Provenance, StoreKind, Version
 
 if TYPE_CHECKING:
     from segment_duo.config import Config

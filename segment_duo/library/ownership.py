@@ -13,13 +13,7 @@ from segment_duo.errors import (
     NotFound,
     SegduoError,
 )
-from segment_duo.types import (
-    ImageFacts,
-    ImageIdentity,
-    ImageRef,
-    Provenance,
-    Version,
-)
+from segment_duo.types import ImageFacts, ImageIdentity, ImageRef, Provenance, Version
 
 if TYPE_CHECKING:
     from segment_duo.stores.base import Store

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.boxes import in_pixels
 from segment_duo.errors import MaskFileError
 from segment_duo.types import Mask, MaskSet
 
@@ -151,7 +152,7 @@ def score(masks: Sequence[Mask], truth_labels: npt.NDArray[np.integer[Any]]) -> 
             raise MaskFileError(
                 f"the masks are {mask.rle.width} x {mask.rle.height}, the label image {width} x {height}"
             )
-        x, y, w, h = (int(n) for n in mask.bbox)
+        x, y, w, h = in_pixels(mask.bbox)
         if not w:
             continue
         under = numbered[y : y + h, x : x + w][decode_crop(mask.rle, x, y, w, h)]

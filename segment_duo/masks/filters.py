@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+from segment_duo.boxes import in_pixels
 from segment_duo.errors import UsageError
 from segment_duo.lengths import Length
 from segment_duo.types import Box, ImageData, Mask, MaskSet, PixelSize
@@ -138,7 +139,7 @@ def _inside(mask_set: MaskSet, want: MaskFilter) -> Callable[[Mask], bool] | Non
         if box is None:
             return True
         # A pixel lies in the box when its centre does; the centre of the first is 0.
-        x, y, w, h = (int(n) for n in mask.bbox)
+        x, y, w, h = in_pixels(mask.bbox)
         x0, y0 = max(x, math.ceil(box.x0)), max(y, math.ceil(box.y0))
         x1, y1 = min(x + w, math.floor(box.x1) + 1), min(y + h, math.floor(box.y1) + 1)
         if x1 <= x0 or y1 <= y0:

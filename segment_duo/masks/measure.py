@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.boxes import in_pixels
 from segment_duo.text import safe
 from segment_duo.types import ImageData, Mask, MaskSet, PixelSize
 
@@ -130,7 +131,7 @@ def _grey(original: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _measure(mask: Mask, bottom: int, original: npt.NDArray[Any] | None, size: PixelSize | None) -> Measures:
     from segment_duo.masks.rle import decode_crop
 
-    x, y, w, h = (int(n) for n in mask.bbox)
+    x, y, w, h = in_pixels(mask.bbox)
     if not w:
         shape = dict.fromkeys(_SHAPE_FIELDS, 0.0)
         return _assemble(
@@ -174,7 +175,7 @@ def _assemble(
     shades: tuple[float | None, float | None],
     edge: bool,
 ) -> Measures:
-    x, y, w, h = (int(n) for n in mask.bbox)
+    x, y, w, h = in_pixels(mask.bbox)
     perimeter = shape["perimeter"]
 
     def in_nm(name: str) -> float | None:

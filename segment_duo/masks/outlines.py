@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import in_pixels
 from segment_duo.types import Rle
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def outline_parts(rle: Rle) -> list[list[Ring]]:
 
     from segment_duo.masks.rle import bounding_box, decode_crop
 
-    x, y, w, h = (int(n) for n in bounding_box(rle))
+    x, y, w, h = in_pixels(bounding_box(rle))
     if not w:
         return []
     return [[ring + np.array((x, y)) for ring in rings] for rings in crop_parts(decode_crop(rle, x, y, w, h))]

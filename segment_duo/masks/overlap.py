@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.boxes import in_pixels
 from segment_duo.errors import MaskFileError, UsageError
 from segment_duo.types import Mask
 
@@ -63,7 +64,7 @@ def label_image(
         mask = masks[position]
         if (mask.rle.height, mask.rle.width) != (height, width):
             raise MaskFileError(f"mask {mask.id} is {mask.rle.width} x {mask.rle.height}, its image {width} x {height}")
-        x, y, w, h = (int(n) for n in mask.bbox)
+        x, y, w, h = in_pixels(mask.bbox)
         if w and h:
             labels[y : y + h, x : x + w][decode_crop(mask.rle, x, y, w, h)] = position + 1
     return labels

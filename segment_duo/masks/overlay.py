@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import in_pixels
 from segment_duo.types import Mask, PixelSize, Point
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _paint(out: Pixels, mask: Mask, ink: tuple[int, int, int], *, selected: bool
 
     from segment_duo.masks.rle import decode_crop
 
-    x, y, w, h = (int(n) for n in mask.bbox)
+    x, y, w, h = in_pixels(mask.bbox)
     shown_h, shown_w = min(h, out.shape[0] - y), min(w, out.shape[1] - x)
     if shown_h <= 0 or shown_w <= 0:
         return

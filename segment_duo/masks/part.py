@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import covered, in_pixels, of_ends
 from segment_duo.types import Box, ImageFacts, Mask, Point, Prompt, Rle
 
 if TYPE_CHECKING:
@@ -19,14 +20,8 @@ def cut_pixels(pixels: npt.NDArray[np.uint8], part: Box) -> npt.NDArray[np.uint8
     """The part of an image, uint8, shape (h, w, 3), C-contiguous."""
     import numpy as np
 
-    left, top, width, height = rectangle(part)
+    left, top, width, height = covered(part)
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
-
-
-def rectangle(part: Box) -> tuple[int, int, int, int]:
-    """XYWH in whole pixels."""
-    left, top = int(part.x0), int(part.y0)
-    return left, top, int(part.x1) - left + 1, int(part.y1) - top + 1
 
 
 def holds(part: Box, prompt: Prompt) -> bool:
@@ -48,7 +43,7 @@ def cut_mask(prompt: Prompt, facts: ImageFacts) -> Prompt:
 
 def into_part(prompt: Prompt, part: Box) -> Prompt:
     """The same prompt in the part's own coordinates; its box is cut off at the part's edge, its mask too."""
-    left, top, width, height = rectangle(part)
+    left, top, width, height = covered(part)
     box = prompt.box and _moved_box(prompt.box, part)
     points = tuple(Point(point.x - left, point.y - top, point.label) for point in prompt.points)
     mask = prompt.mask and _cut_mask(prompt.mask, left, top, width, height)
@@ -59,20 +54,37 @@ def out_of_part(mask: Mask, part: Box, height: int, width: int) -> Mask:
     """A mask of the part on the whole image of this size in pixels, with the part as its crop box."""
     from segment_duo.masks.rle import bounding_box, decode_crop, encode_crop
 
-    left, top, part_width, part_height = rectangle(part)
-    x, y, w, h = (int(value) for value in bounding_box(mask.rle))
+    left, top, *_ = covered(part)
+    x, y, w, h = in_pixels(bounding_box(mask.rle))
     rle = encode_crop(decode_crop(mask.rle, x, y, max(w, 1), max(h, 1)), left + x, top + y, height, width)
     return dataclasses.replace(
         mask,
         rle=rle,
         bbox=bounding_box(rle),
         point_coords=tuple((at_x + left, at_y + top) for at_x, at_y in mask.point_coords),
-        crop_box=(float(left), float(top), float(part_width), float(part_height)),
+        crop_box=of_ends(part.x0, part.y0, part.x1, part.y1),
     )
 
 
+def uncut(mask: Mask, facts: ImageFacts | None, part: Box | None = None) -> Mask:
+    """The engine's mask with our box, on the image with its banner.
+
+    Args:
+        facts: of the image; None for a preview, which keeps its size.
+        part: what the engine saw of it, where that was not the whole image.
+    """
+    from segment_duo.masks.rle import bounding_box, resize_canvas
+
+    if facts is not None and part is not None:
+        return out_of_part(mask, part, facts.height, facts.width)
+    mask = dataclasses.replace(mask, bbox=bounding_box(mask.rle))
+    if facts is None or facts.banner.height == 0:
+        return mask
+    return dataclasses.replace(mask, rle=resize_canvas(mask.rle, facts.height, facts.width))
+
+
 def _moved_box(box: Box, part: Box) -> Box:
-    left, top, width, height = rectangle(part)
+    left, top, width, height = covered(part)
     return Box(
         max(box.x0 - left, 0), max(box.y0 - top, 0), min(box.x1 - left, width - 1), min(box.y1 - top, height - 1)
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from xml.sax.saxutils import escape
 
 from segment_duo.errors import UsageError
+from segment_duo.masks.classes import Colour
 from segment_duo.masks.measure import Measures, Summary
 from segment_duo.masks.outlines import outline_parts
 from segment_duo.masks.overlay import PALETTE, bar_length, colour_of, draw_ids, format_length, overlay
@@ -20,7 +21,6 @@ from segment_duo.types import ImageData, Mask, PixelSize
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-Colour = tuple[int, int, int]
 _INK, _GRID, _GROUND = (40, 40, 40), (220, 220, 220), (255, 255, 255)
 _BAR = PALETTE[4]
 _PANEL = 900

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from segment_duo.boxes import EMPTY, Xywh, in_pixels, of_ends
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.load_masks import MAX_PIXELS, DamagedMaskFile, runs_of_counts
 from segment_duo.types import Rle
@@ -149,7 +150,7 @@ def decode(rle: Rle) -> npt.NDArray[np.bool_]:
     import numpy as np
 
     # The runs are checked first: a damaged size must not take memory.
-    x, y, w, h = (int(n) for n in bounding_box(rle))
+    x, y, w, h = in_pixels(bounding_box(rle))
     out = np.zeros((rle.height, rle.width), dtype=bool)
     if w:
         out[y : y + h, x : x + w] = decode_crop(rle, x, y, w, h)
@@ -175,7 +176,7 @@ def cut_out(rle: Rle, margin: int = 0) -> tuple[npt.NDArray[np.bool_], int, int]
     """The mask's box, grown by ``margin`` and cut at the image's border: bool array (h, w), and x, y of its first pixel; (0, 0) for an empty mask."""
     import numpy as np
 
-    x, y, w, h = (int(n) for n in bounding_box(rle))
+    x, y, w, h = in_pixels(bounding_box(rle))
     if not w:
         return np.zeros((0, 0), dtype=bool), 0, 0
     x0, y0 = max(0, x - margin), max(0, y - margin)
@@ -188,11 +189,11 @@ def area(rle: Rle) -> int:
     return int(runs(rle)[1::2].sum())
 
 
-def bounding_box(rle: Rle) -> tuple[float, float, float, float]:
-    """XYWH in pixels of the smallest box around the mask; four zeros when it is empty."""
+def bounding_box(rle: Rle) -> Xywh:
+    """The smallest box around the mask; four zeros when it is empty."""
     starts, ends = spans(rle)
     if not len(starts):
-        return (0.0, 0.0, 0.0, 0.0)
+        return EMPTY
     height = rle.height
     x0, x1 = int(starts[0]) // height, (int(ends[-1]) - 1) // height
     top, bottom = starts % height, (ends - 1) % height
@@ -200,7 +201,7 @@ def bounding_box(rle: Rle) -> tuple[float, float, float, float]:
     wraps = starts // height != (ends - 1) // height
     y0 = 0 if wraps.any() else int(top.min())
     y1 = height - 1 if wraps.any() else int(bottom.max())
-    return (float(x0), float(y0), float(x1 - x0 + 1), float(y1 - y0 + 1))
+    return of_ends(x0, y0, x1, y1)
 
 
 def resize_canvas(rle: Rle, height: int, width: int) -> Rle:

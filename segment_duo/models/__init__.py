@@ -1,1 +1,1 @@
-"""Models: which there are (``registry``), how to get them (``download``) and how to build them (``build``, the only part that imports torch)."""
+"""Models: which there are (``known``), which one runs (``registry``, ``choice``), and how they come here (``download``, ``adding``). No torch."""

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from segment_duo.errors import Cancelled, ModelError, OutOfSpace
-from segment_duo.models.registry import checkpoint_path, partial_path
+from segment_duo.models.checkpoints import checkpoint_path, partial_path
 from segment_duo.paths import Paths
 from segment_duo.segmenters.sam2.catalogue import ModelSpec
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import PromptError
+from segment_duo.types import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,26 @@ class PromptArrays:
             raise PromptError("a prompt needs one label per point")
         if not np.isfinite(self.points).all() or (self.box is not None and not np.isfinite(self.box).all()):
             raise PromptError("prompt coordinates must be finite numbers")
+
+    @classmethod
+    def of(
+        cls, prompt: Prompt, mask_input: npt.NDArray[np.float32] | None = None, multimask_output: bool | None = None
+    ) -> PromptArrays:
+        """The points and the box of a prompt; what it refines is given apart.
+
+        Raises:
+            PromptError: it has neither.
+        """
+        import numpy as np
+
+        box = prompt.box
+        return cls(
+            points=np.array([(point.x, point.y) for point in prompt.points], dtype=np.float32).reshape(-1, 2),
+            labels=np.array([point.label for point in prompt.points], dtype=np.int64),
+            box=None if box is None else (box.x0, box.y0, box.x1, box.y1),
+            mask_input=mask_input,
+            multimask_output=multimask_output,
+        )
 
     @property
     def wants_multimask(self) -> bool:

@@ -11,19 +11,20 @@ this border. It must not import torch, nor any family of models, and is light: c
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from segment_duo.boxes import SamBox, Window, sam, whole
 from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.asking import OnProgress, PromptArrays, never, no_progress, unchecked
+from segment_duo.segmenters.options import Option
 from segment_duo.segmenters.tracking import Tracker
-from segment_duo.types import AutoParameters, Mask, Rle
+from segment_duo.types import Mask, Rle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,6 @@ __all__ = [
     "AutomaticRun",
     "CandidateMask",
     "Capability",
-    "CropBox",
     "DeviceMemoryFull",
     "EmbedCrop",
     "Embedding",
@@ -48,7 +48,6 @@ __all__ = [
     "Reusable",
     "Segmenter",
     "SegmenterInfo",
-    "check_options",
     "cropped_labels",
     "fingerprint",
     "never",
@@ -80,24 +79,6 @@ class Capability(StrEnum):
 
 
 @dataclass(frozen=True)
-class Option:
-    """A parameter of a model's own, which users give with the model's name: ``--model watershed:threshold=local,min_size=50``.
-
-    Attributes:
-        default: its value when none is given; a value that is given has the same type.
-        help: what it does, one line.
-        choices: the texts it may be; empty for any.
-        least, most: bounds of a number, both inclusive; None for none.
-    """
-
-    default: bool | int | float | str
-    help: str = ""
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-
-
-@dataclass(frozen=True)
 class SegmenterInfo:
     """What is known of a segmenter before it is loaded.
 
@@ -111,7 +92,7 @@ class SegmenterInfo:
         description: one line for ``segduo models ls``.
         source: where it comes from: an address, a package, a paper.
         input_size: pixels a side that an image is shrunk to, 0 if it is taken as it is.
-        auto_defaults: its own parameters for automatic masks, by field of :class:`~segment_duo.types.AutoParameters`.
+        auto_defaults: its own parameters for automatic masks, by field of :class:`~segment_duo.parameters.AutoParameters`.
         options: parameters that only this model has, by name. They reach it as :attr:`LoadRequest.options`.
     """
 
@@ -188,12 +169,8 @@ class CandidateMask:
         return self.mask.area
 
     @property
-    def bbox(self) -> tuple[float, float, float, float]:
-        """XYWH with stock's convention: width and height are differences of inclusive pixel indices."""
-        rows, cols = self.mask.pixels.shape
-        if not rows:
-            return (0.0, 0.0, 0.0, 0.0)
-        return (float(self.mask.left), float(self.mask.top), float(cols - 1), float(rows - 1))
+    def bbox(self) -> SamBox:
+        return sam(self.mask.box)
 
     def array(self) -> npt.NDArray[np.bool_]:
         """The whole mask, bool (height, width)."""
@@ -254,21 +231,17 @@ def cropped_labels(labels: npt.NDArray[np.integer[Any]]) -> Iterator[CroppedMask
 
 
 def _record(mask: CroppedMask, number: int, height: int, width: int) -> Mask:
-    rows, cols = mask.pixels.shape
     return Mask(
         rle=mask.rle(height, width),
         area=mask.area,
-        bbox=(float(mask.left), float(mask.top), float(cols - 1), float(rows - 1)),
+        bbox=sam(mask.box),
         id=number,
-        crop_box=(0.0, 0.0, float(width), float(height)),
+        crop_box=whole(height, width),
         source="auto",
     )
 
 
-CropBox = tuple[int, int, int, int]
-"""XYXY in image pixels, ends exclusive."""
-
-EmbedCrop = Callable[[CropBox, Callable[[], Any]], Any]
+EmbedCrop = Callable[[Window, Callable[[], Any]], Any]
 """Given a crop's window and a function that computes its embedding, returns the embedding: the place for a cache."""
 
 
@@ -403,49 +376,6 @@ class Family:
     api: int = API_VERSION
 
     GROUP: ClassVar[str] = "segment_duo.segmenters"
-
-
-def check_options(name: str, options: Mapping[str, Option], given: Mapping[str, str]) -> dict[str, Any]:
-    """A value for each of a model's options: those given as text, converted and checked, and the defaults of the others.
-
-    Raises:
-        UsageError: the model has no such option, or the value cannot be.
-    """
-    for unknown in given.keys() - options.keys():
-        close = difflib.get_close_matches(unknown, options, n=1)
-        known = f"It has: {', '.join(options)}." if options else "It has none."
-        raise UsageError(
-            f"the model '{name}' has no option '{unknown}'", f"Did you mean '{close[0]}'?" if close else known
-        )
-    return {
-        key: _converted(f"{name}:{key}", option, given[key]) if key in given else option.default
-        for key, option in options.items()
-    }
-
-
-def _converted(where: str, option: Option, text: str) -> bool | int | float | str:
-    if option.choices and text not in option.choices:
-        raise UsageError(f"{where}: '{text}' is none of {', '.join(option.choices)}")
-    if isinstance(option.default, str):
-        return text
-    if isinstance(option.default, bool):
-        if text.lower() in {"true", "yes", "on", "1"}:
-            return True
-        if text.lower() in {"false", "no", "off", "0"}:
-            return False
-        raise UsageError(f"{where}: '{text}' is neither true nor false")
-    whole = isinstance(option.default, int)
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        raise UsageError(f"{where}: '{text}' is no {'whole number' if whole else 'number'}") from None
-    if not math.isfinite(number) or not (
-        (option.least is None or number >= option.least) and (option.most is None or number <= option.most)
-    ):
-        least = "" if option.least is None else f" from {option.least:g}"
-        most = "" if option.most is None else f" up to {option.most:g}"
-        raise UsageError(f"{where}: {text} is out of range; it takes numbers{least}{most}")
-    return number
 
 
 def fingerprint(*parts: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.config import ExternalCommand
 from segment_duo.errors import Cancelled, EngineFailed, MaskFileError
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import (
     AutomaticRun,
     Capability,
@@ -32,7 +33,7 @@ from segment_duo.segmenters.base import (
     never,
     no_progress,
 )
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     import numpy as np

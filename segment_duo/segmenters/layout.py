@@ -94,7 +94,13 @@ class LayoutPredictor(PromptPredictor):
 
     @abstractmethod
     def decode(
-        self, embedding: Sam2Embedding, coords: Tensor, labels: Tensor, mask_input: Tensor | None, *, multimask: bool
+        self,
+        embedding: Sam2Embedding,
+        coords: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None,
+        *,
+        multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         """Low-res logits float32 (B, K, h, w) and predicted IoU (B, K) of at most ``most`` prompts.
 
@@ -102,7 +108,7 @@ class LayoutPredictor(PromptPredictor):
             coords: float32 (B, N, 2), in pixels of the input.
             labels: int32 (B, N): 1 include, 0 exclude, 2 and 3 a box's corners, which come first.
             mask_input: low-res logits float32 (B, 1, h, w) to refine, or None.
-            multimask: all candidates for an ambiguous prompt, or the single best mask.
+            multimask_output: all candidates for an ambiguous prompt, or the single best mask.
         """
 
     @property
@@ -131,7 +137,7 @@ class LayoutPredictor(PromptPredictor):
         embedding: Sam2Embedding,
         points: Tensor,
         *,
-        multimask: bool,
+        multimask_output: bool,
         mask_input: Tensor | None = None,
         least_iou: float | None = None,
         check: Callable[[], None] = unchecked,
@@ -139,7 +145,7 @@ class LayoutPredictor(PromptPredictor):
         """See :class:`~segment_duo.segmenters.sam2.prompting.PointModel`."""
         coords = self.coordinates(points, embedding.height, embedding.width)[:, None, :]
         labels = torch.ones(coords.shape[:2], dtype=torch.int32, device=coords.device)
-        masks, iou = self._decode_all(embedding, coords, labels, mask_input, multimask, check)
+        masks, iou = self._decode_all(embedding, coords, labels, mask_input, multimask_output, check)
         rows = torch.arange(len(points), device=iou.device)
         if least_iou is not None:
             rows = (iou > least_iou).any(1).nonzero().flatten()
@@ -152,12 +158,14 @@ class LayoutPredictor(PromptPredictor):
         mask_input = self._mask_inputs(group, self.low_size)
         masks: list[Tensor] = [torch.empty(0)] * len(group)
         ious: list[Tensor] = [torch.empty(0)] * len(group)
-        for multimask in (True, False):
-            rows = [i for i, prompt in enumerate(group) if prompt.wants_multimask is multimask]
+        for multimask_output in (True, False):
+            rows = [i for i, prompt in enumerate(group) if prompt.wants_multimask is multimask_output]
             if not rows:
                 continue
             refined = None if mask_input is None else mask_input[rows]
-            found = self._decode_all(embedding, coords[rows], labels[rows], refined, multimask, check or unchecked)
+            found = self._decode_all(
+                embedding, coords[rows], labels[rows], refined, multimask_output, check or unchecked
+            )
             for row, mask, iou in zip(rows, *found, strict=True):
                 masks[row], ious[row] = mask, iou
         return masks, ious
@@ -168,7 +176,7 @@ class LayoutPredictor(PromptPredictor):
         coords: Tensor,
         labels: Tensor,
         mask_input: Tensor | None,
-        multimask: bool,
+        multimask_output: bool,
         check: Callable[[], None],
     ) -> tuple[Tensor, Tensor]:
         masks, ious = [], []
@@ -176,7 +184,7 @@ class LayoutPredictor(PromptPredictor):
             check()
             part = slice(start, start + self.most)
             refined = None if mask_input is None else mask_input[part]
-            mask, iou = self.decode(embedding, coords[part], labels[part], refined, multimask=multimask)
+            mask, iou = self.decode(embedding, coords[part], labels[part], refined, multimask_output=multimask_output)
             masks.append(mask)
             ious.append(iou)
         return torch.cat(masks), torch.cat(ious)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segment_duo.errors import UsageError
-from segment_duo.types import AutoParameters
+from segment_duo.parameters import AutoParameters
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},

@@ -10,11 +10,12 @@ information by shape. Masks are drawn at the screen's resolution from crops of t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_duo.boxes import in_pixels
+from segment_duo.lru import BoundedLru
 from segment_duo.types import Box, Mask, Point, Rle
 
 if TYPE_CHECKING:
@@ -74,9 +75,7 @@ class MaskCrops:
     """
 
     def __init__(self, bound: int = 256 * 2**20) -> None:
-        self._bound = bound
-        self._used = 0
-        self._crops: OrderedDict[Rle, tuple[int, int, Bits]] = OrderedDict()
+        self._crops: BoundedLru[Rle, tuple[int, int, Bits]] = BoundedLru(bound)
         self.drawn: tuple[object, npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
         """What was drawn last with these masks: what of, the layer of tints, the layer of outlines."""
 
@@ -84,16 +83,12 @@ class MaskCrops:
         """x, y and the crop, bool, shape (h, w)."""
         found = self._crops.get(rle)
         if found is not None:
-            self._crops.move_to_end(rle)
             return found
         from segment_duo.masks.rle import bounding_box, decode_crop
 
-        x, y, w, h = (int(value) for value in bounding_box(rle))
+        x, y, w, h = in_pixels(bounding_box(rle))
         found = (x, y, decode_crop(rle, x, y, max(w, 1), max(h, 1)))
-        self._crops[rle] = found
-        self._used += found[2].nbytes
-        while self._used > self._bound and len(self._crops) > 1:
-            self._used -= self._crops.popitem(last=False)[1][2].nbytes
+        self._crops.put(rle, found, found[2].nbytes)
         return found
 
 

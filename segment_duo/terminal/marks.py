@@ -12,6 +12,7 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 
+from segment_duo.boxes import middle
 from segment_duo.terminal.compose import EXCLUDE, INCLUDE
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Mask, PixelSize, Point
@@ -56,8 +57,7 @@ class Marks:
         """The ids, each in the middle of its mask; where two would touch, the larger mask's stays."""
         view = self.view
         for mask in sorted(masks, key=lambda mask: -mask.area):
-            x, y, width, height = mask.bbox
-            column, row = (int(value) for value in view.to_cell(x + (width - 1) / 2, y + (height - 1) / 2))
+            column, row = (int(value) for value in view.to_cell(*middle(mask.bbox)))
             text = str(mask.id)
             column -= len(text) // 2
             cells = [(column + offset, row) for offset in range(-1, len(text) + 1)]

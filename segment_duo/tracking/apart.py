@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segment_duo.boxes import in_pixels
 from segment_duo.types import Mask
 
 SHARE = 0.5
@@ -30,7 +31,7 @@ def apart(masks: Sequence[Mask], height: int, width: int) -> list[Mask]:
     kept: set[int] = set()
     for position in sorted(areas, key=lambda one: (*_worth(masks[one]), -one), reverse=True):
         mask = masks[position]
-        x, y, w, h = (int(n) for n in mask.bbox)
+        x, y, w, h = in_pixels(mask.bbox)
         window = owner[y : y + h, x : x + w]
         crop = decode_crop(mask.rle, x, y, w, h)[: window.shape[0]]
         if not mask.area or mask.area > GROUND * height * width:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segment_duo.masks.cropped import CroppedMask
+from segment_duo.masks.cropped import CroppedMask, common_pixels
 from segment_duo.masks.formats.sequence import Event
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Linker:
             for j in sorted(near):
                 cx, cy, area = found[j]
                 ratio = max(area, track.area) / min(area, track.area)
-                shared = overlap(track.mask, masks[j], dx, dy)
+                shared = common_pixels(track.mask, masks[j], dx, dy)
                 distance = math.hypot(cx - x, cy - y)
                 if ratio > _LARGEST_CHANGE ** (gap + 1) or not (shared or distance <= reach):
                     continue
@@ -219,7 +219,7 @@ class Linker:
             if ids[j] >= 0:
                 continue
             shares = [
-                (overlap(self._tracks[i].mask, mask, *moved[i][2:]) / found[j][2], i)
+                (common_pixels(self._tracks[i].mask, mask, *moved[i][2:]) / found[j][2], i)
                 for i in goes_on
                 if _near(self._tracks[i].mask, mask, *moved[i][2:])
             ]
@@ -228,11 +228,13 @@ class Linker:
         events = []
         for i, new in parts.items():
             whole, kept = self._tracks[i], goes_on[i]
-            inside = overlap(whole.mask, masks[kept], *moved[i][2:]) / found[kept][2]
+            inside = common_pixels(whole.mask, masks[kept], *moved[i][2:]) / found[kept][2]
             if inside < self.parameters.share:
                 continue
             sure = [
-                j for j in new if overlap(whole.mask, masks[j], *moved[i][2:]) >= self.parameters.share * found[j][2]
+                j
+                for j in new
+                if common_pixels(whole.mask, masks[j], *moved[i][2:]) >= self.parameters.share * found[j][2]
             ]
             # Beside an object that is as large as before, a new one is not a part of it.
             if _adds_up([found[j][2] for j in (kept, *new)], whole.area) and found[kept][2] < whole.area / 1.1:
@@ -263,7 +265,7 @@ class Linker:
             if i in taken or track.step != self._step - 1:
                 continue
             shares = [
-                (overlap(track.mask, masks[j], *moved[i][2:]) / track.area, j)
+                (common_pixels(track.mask, masks[j], *moved[i][2:]) / track.area, j)
                 for j in owner
                 if _near(track.mask, masks[j], *moved[i][2:])
             ]
@@ -333,19 +335,6 @@ def _occupied(masks: Sequence[CroppedMask], size: tuple[int, int], factor: int) 
             np.minimum(rows + mask.top // factor, size[0] - 1), np.minimum(columns + mask.left // factor, size[1] - 1)
         ] = 1
     return out
-
-
-def overlap(a: CroppedMask, b: CroppedMask, dx: int = 0, dy: int = 0) -> int:
-    """Pixels that ``a``, moved by (dx, dy), shares with ``b``."""
-    left, top = a.left + dx, a.top + dy
-    x0, y0 = max(left, b.left), max(top, b.top)
-    x1 = min(left + a.pixels.shape[1], b.left + b.pixels.shape[1])
-    y1 = min(top + a.pixels.shape[0], b.top + b.pixels.shape[0])
-    if x1 <= x0 or y1 <= y0:
-        return 0
-    inside_a = a.pixels[y0 - top : y1 - top, x0 - left : x1 - left]
-    inside_b = b.pixels[y0 - b.top : y1 - b.top, x0 - b.left : x1 - b.left]
-    return int((inside_a & inside_b).sum())
 
 
 def _adds_up(parts: Sequence[int], whole: int) -> bool:

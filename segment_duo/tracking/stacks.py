@@ -96,7 +96,7 @@ def write_label_stack(target: Path, found: SequenceSet, scale: Scale, rule: str 
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class TrackPiece:
     """A piece of a track without gaps and splits, as the Cell Tracking Challenge counts: label, first and last image, parent's label or 0."""
 
     label: int
@@ -105,7 +105,7 @@ class Segment:
     parent: int
 
 
-def ctc_segments(found: SequenceSet) -> tuple[list[Segment], dict[tuple[int, int], int]]:
+def ctc_segments(found: SequenceSet) -> tuple[list[TrackPiece], dict[tuple[int, int], int]]:
     """The pieces of all tracks, and the label of each (object, frame).
 
     There a track has no gaps and ends where it splits: what comes after is a track of its own, whose parent it is.
@@ -115,8 +115,8 @@ def ctc_segments(found: SequenceSet) -> tuple[list[Segment], dict[tuple[int, int
     for event in found.events():
         if event.kind == "split":
             parents |= {(event.frame, target): event.sources[0] for target in event.targets}
-    open_pieces: dict[int, Segment] = {}
-    done: list[Segment] = []
+    open_pieces: dict[int, TrackPiece] = {}
+    done: list[TrackPiece] = []
     labels: dict[tuple[int, int], int] = {}
     last_label = 0
     for chunk in found.chunks:
@@ -126,13 +126,13 @@ def ctc_segments(found: SequenceSet) -> tuple[list[Segment], dict[tuple[int, int
             piece = open_pieces.get(one)
             parent = parents.get((chunk.frame, one))
             if piece is not None and parent is None and piece.last == at - 1:
-                open_pieces[one] = Segment(piece.label, piece.first, at, piece.parent)
+                open_pieces[one] = TrackPiece(piece.label, piece.first, at, piece.parent)
             else:
                 source = before.get(parent if parent is not None else one)
                 if piece is not None:
                     done.append(piece)
                 last_label += 1
-                open_pieces[one] = Segment(last_label, at, at, source.label if source is not None else 0)
+                open_pieces[one] = TrackPiece(last_label, at, at, source.label if source is not None else 0)
             labels[one, chunk.frame] = open_pieces[one].label
     return sorted([*done, *open_pieces.values()], key=lambda piece: piece.label), labels
 

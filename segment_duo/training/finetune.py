@@ -26,12 +26,14 @@ import numpy.typing as npt
 import torch
 
 from segment_duo.errors import AlreadyExists, StoreError, UsageError
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.checkpoint import Checkpoint, Weights, card_of, fingerprint
 from segment_duo.training.clicks import corrections
+from segment_duo.training.draws import Draws, EncodedView
 from segment_duo.training.forward import Features, decode, encode, normalize, training_attention
 from segment_duo.training.objective import prompt_loss
-from segment_duo.training.options import BaseModel, FineTuneOptions, OnProgress, Progress
+from segment_duo.training.options import BaseModel, FineTuneOptions, OnTraining, TrainingProgress
 from segment_duo.training.replay import REPLAY_EVERY, SCENES, BaseAnswers, base_answers, replay_loss
 from segment_duo.training.selection import better, split_pictures
 from segment_duo.training.validation import (
@@ -44,19 +46,12 @@ from segment_duo.training.validation import (
     measure,
     works_at_both_scales,
 )
-from segment_duo.training.views import Crop, LabelledPicture, View, coverages, draw_window, shade
-from segment_duo.types import AutoParameters
+from segment_duo.training.views import LabelledPicture, coverages
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 THRESHOLDS = ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")
-
-POOL = 24
-"""Embeddings of views kept at a time (2 MB each for nano, 16 MB for an official model); the oldest makes room for a new one."""
-
-FRESH = 3
-"""Steps between two new views when the encoder is not trained: on a CPU an embedding costs a third of a step."""
 
 AVERAGED = 0.93
 """Decay per step of the running mean of the weights, which is what is checked and kept: single steps on one view each are too noisy."""
@@ -86,7 +81,7 @@ def fine_tune(
     models_dir: Path,
     name: str,
     options: FineTuneOptions | None = None,
-    on_progress: OnProgress = lambda _progress: None,
+    on_progress: OnTraining = lambda _progress: None,
     device: str | torch.device = "cpu",
 ) -> FineTuneResult:
     """Train, and write ``models_dir/name``. A run that was killed goes on where its last validation was.
@@ -132,15 +127,6 @@ def fine_tune(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """A view that has been encoded. ``features`` are None when the encoder is trained; then ``pixels`` are encoded anew."""
-
-    view: View
-    pixels: npt.NDArray[np.uint8]
-    features: Features | None
-
-
 class FineTuning:
     """One run: its data, its optimizer, and the best state so far."""
 
@@ -151,7 +137,7 @@ class FineTuning:
         pictures: Sequence[LabelledPicture],
         options: FineTuneOptions,
         partial: Path,
-        on_progress: OnProgress = lambda _progress: None,
+        on_progress: OnTraining = lambda _progress: None,
     ) -> None:
         self.model, self.base, self.options, self.on_progress = model, base, options, on_progress
         self.side = int(model.image_size)
@@ -160,8 +146,9 @@ class FineTuning:
         self.prompts = options.prompts or (12 if self.side <= 512 else 8)
         self.training, self.checked, self.kept_apart = split_pictures(pictures, options.val_split, self.side)
         self.defaults = {**stock_thresholds(), **base.auto_defaults}
-        weights = np.sqrt([float(len(self.prompted(p))) for p in self.training])
-        self.shares = weights / weights.sum()
+        self.draws = Draws(
+            self.rng, self.training, self.kept_apart, self.side, self.prompts, None if options.full else self._features
+        )
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         groups: list[dict[str, Any]] = [
@@ -180,7 +167,6 @@ class FineTuning:
         self.base_weights = self._snapshot()
         self.best_weights = self.base_weights
         self.mean = self._snapshot()
-        self.pool: list[_Seen] = []
         self.scenes: list[BaseAnswers] = []
         self.checkpoint = Checkpoint(partial, fingerprint(base.sha256, asdict(options), pictures))
         self._resume()
@@ -218,7 +204,7 @@ class FineTuning:
         return ended
 
     def _tell(self, phase: str, done: int, total: int) -> None:
-        self.on_progress(Progress(done, total, self.loss, self.before, self.best, phase))
+        self.on_progress(TrainingProgress(done, total, self.loss, self.before, self.best, phase))
 
     def _step(self) -> None:
         fraction = self.step / self.options.steps
@@ -226,7 +212,7 @@ class FineTuning:
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest"] * ramp * 0.5 * (1 + math.cos(math.pi * fraction))
         replay = self.scenes and self.step % REPLAY_EVERY == REPLAY_EVERY - 1
-        loss = self._replay() if replay else self._loss(self._view())
+        loss = self._replay() if replay else self._loss(self.draws.view(self.step))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -238,19 +224,6 @@ class FineTuning:
                 self.mean[name].lerp_(value.detach(), 1 - decay)
         self.loss = self.loss if replay else float(loss.detach())  # the two cannot be compared
 
-    def _view(self) -> _Seen:
-        """A view to train on; now and then a new one."""
-        if self.options.full or len(self.pool) < 2 or self.step % FRESH == 0:
-            picture = self.training[int(self.rng.choice(len(self.training), p=self.shares))]
-            view = View(picture, draw_window(self.rng, picture, self.side), self.side)
-            pixels = shade(self.rng, view.pixels())
-            seen = _Seen(view, pixels, None if self.options.full else self._features(pixels))
-            if self.options.full:
-                return seen
-            self.pool = [*self.pool[-(POOL - 1) :], seen]
-            return seen
-        return self.pool[int(self.rng.integers(len(self.pool)))]
-
     def _features(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Embedding of an input; with gradients when the encoder is trained and gradients are on."""
         batch = normalize(torch.from_numpy(pixels)[None]).to(self.model.device)
@@ -258,34 +231,10 @@ class FineTuning:
             f = encode(self.model, batch, torch.zeros(1, 2, dtype=torch.long, device=batch.device))
         return Features(f.embedding, f.fine, f.offsets)
 
-    def prompted(self, picture: LabelledPicture) -> npt.NDArray[np.int64]:
-        """Indices of a picture's objects that are trained on."""
-        return np.setdiff1d(np.arange(len(picture.objects)), self.kept_apart.get(id(picture), np.zeros(0, np.int64)))
-
-    def _prompts(self, view: View) -> tuple[list[Crop], list[tuple[float, float]], list[tuple[float, float]]]:
-        """Objects and a click on each, and clicks on background.
-
-        Half of the objects are drawn one as likely as the other, half by their area, as a grid of points meets them.
-        """
-        blank = view.background(self.rng, self.prompts // 4)
-        usable = np.setdiff1d(view.candidates, self.kept_apart.get(id(view.picture), np.zeros(0, np.int64)))
-        wanted = min(self.prompts - len(blank), len(usable))
-        areas = np.array([float(view.picture.objects[int(i)].area) for i in usable])
-        even = self.rng.permutation(usable)[: -(-wanted // 2)]
-        by_area = self.rng.choice(usable, wanted // 2, replace=False, p=areas / areas.sum()) if wanted > 1 else even[:0]
-        crops: list[Crop] = []
-        clicks: list[tuple[float, float]] = []
-        for i, middle in [*((int(i), 0.4) for i in even), *((int(i), 0.0) for i in by_area)]:
-            crop = view.crop(i)
-            if crop is not None:
-                crops.append(crop)
-                clicks.append(crop.click(self.rng, middle))
-        return crops, clicks, blank
-
-    def _loss(self, seen: _Seen) -> torch.Tensor:
+    def _loss(self, seen: EncodedView) -> torch.Tensor:
         """A first click on each of a few objects and on background, then one or two corrections of half of the objects."""
         device = self.model.device
-        crops, clicks, blank = self._prompts(seen.view)
+        crops, clicks, blank = self.draws.clicks(seen.view)
         if not crops and not blank:
             return sum((p.sum() * 0.0 for p in self.trained), torch.zeros((), device=device))
         features = seen.features or self._features(seen.pixels)

@@ -55,7 +55,7 @@ class BaseModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Sent after every step, and from within the longer phases.
 
     ``phase``: ``prepare`` (pictures), ``train`` (steps), ``validate`` (points of one picture's grid), of which ``step`` of ``steps`` are done;
@@ -70,4 +70,4 @@ class Progress:
     phase: str = "train"
 
 
-OnProgress = Callable[[Progress], None]
+OnTraining = Callable[[TrainingProgress], None]

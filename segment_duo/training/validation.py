@@ -20,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun, OnProgress, no_progress
 from segment_duo.segmenters.sam2.scales import is_scaled
 from segment_duo.training.clicks import corrections
 from segment_duo.training.forward import Features, decode
 from segment_duo.training.objective import overlap
 from segment_duo.training.views import LabelledPicture, ObjectMask, View, coverages, whole
-from segment_duo.types import AutoParameters, Box, Mask
+from segment_duo.types import Box, Mask
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

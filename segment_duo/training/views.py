@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segment_duo.boxes import in_pixels
 from segment_duo.masks import rle as run_lengths
 from segment_duo.training.clicks import STRIDE
 from segment_duo.types import Rle
@@ -57,7 +58,7 @@ class ObjectMask:
     @classmethod
     def of_rle(cls, rle: Rle, rows: int | None = None) -> ObjectMask | None:
         """From a run-length code; pixels from row ``rows`` on (the info banner) do not count. None when nothing is left."""
-        left, top, width, height = (int(v) for v in run_lengths.bounding_box(rle))
+        left, top, width, height = in_pixels(run_lengths.bounding_box(rle))
         height = height if rows is None else min(height, rows - top)
         if width < 1 or height < 1:
             return None

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.types import (
-    AutoParameters,
     Box,
     Entry,
     ImageData,
@@ -22,7 +22,8 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import AutoEvent, EngineStatus
+    from segment_duo.engine.protocol import AutoEvent
+    from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from segment_duo.models.registry import NANO_DIR
+from segment_duo.models.known import NANO_DIR
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.presets import preset_parameters
-from segment_duo.types import AutoParameters
 from tests.cli_shell import Shell
 
 OWN = json.loads((NANO_DIR / "defaults.json").read_text())

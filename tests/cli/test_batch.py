@@ -9,7 +9,8 @@ from pathlib import Path
 
 from segment_duo.batch import Outcome, Request, segment_one
 from segment_duo.errors import ImageError, UsageError
-from segment_duo.types import AutoParameters, ImageRef, PixelSize, StoreKind
+from segment_duo.parameters import AutoParameters
+from segment_duo.types import ImageRef, PixelSize, StoreKind
 from tests.cli_shell import Shell
 
 WORKER = """

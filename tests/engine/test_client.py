@@ -36,9 +36,10 @@ from segment_duo.errors import (
     all_error_classes,
     error_from_slug,
 )
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
+from segment_duo.parameters import AutoParameters
 from segment_duo.session import Session
-from segment_duo.types import AutoParameters, Box, Point, Prompt
+from segment_duo.types import Box, Point, Prompt
 from segment_duo.waiting import StillWaiting
 from tests.engine_fixtures import Home, ScriptedEngine, ThreadedEngine, home, scripted, threaded, wait_for  # noqa: F401
 
@@ -428,7 +429,7 @@ class TestDeath:
 
 
 class TestModels:
-    CHOICE = ModelChoice("sam2.1-large", "configs/l.yaml", "/secret/place/large.pt", "a" * 64, "flag")
+    CHOICE = ModelChoice("sam2.1-large", "configs/l.yaml", "/secret/place/large.pt", "a" * 64)
 
     def test_paths_stay_on_this_machine(self, home: Home) -> None:
         other = Home(home.root, Config(socket=home.root / "forwarded.sock"))

@@ -291,7 +291,7 @@ class TestStop:
 
     def test_stopping_while_it_works_ends_soon_and_tells_the_client(self, threaded: StartThread, home: Home) -> None:
         from segment_duo.errors import EngineFailed
-        from segment_duo.types import AutoParameters
+        from segment_duo.parameters import AutoParameters
 
         engine = threaded(batches=1000, batch_seconds=0.05)
         client = engine.client()

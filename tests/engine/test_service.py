@@ -21,10 +21,12 @@ from segment_duo.engine import lifecycle, log_file, protocol
 from segment_duo.engine.cache import EmbeddingKey
 from segment_duo.engine.client import EngineClient
 from segment_duo.engine.connect import connect
-from segment_duo.engine.protocol import AutoEvent, EngineStatus
+from segment_duo.engine.protocol import AutoEvent
+from segment_duo.engine.reports import EngineStatus
 from segment_duo.errors import ConfigError, EngineFailed, ModelError, PromptError
-from segment_duo.models.registry import ModelChoice
-from segment_duo.types import AutoParameters, Box, Point, Prompt
+from segment_duo.models.choice import ModelChoice
+from segment_duo.parameters import AutoParameters
+from segment_duo.types import Box, Point, Prompt
 from tests.engine_fixtures import (  # noqa: F401
     Home,
     ThreadedEngine,

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from segment_duo.engine.cache import EmbeddingCache, EmbeddingKey
-from segment_duo.engine.lru import BoundedLru, LogitsStore
+from segment_duo.engine.logits import LogitsStore
+from segment_duo.lru import BoundedLru
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.candidates import Candidates
 from segment_duo.segmenters.sam2.embedding import Sam2Embedding
-from segment_duo.types import AutoParameters
 
 MIB = 2**20
 

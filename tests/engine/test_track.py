@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from segment_duo.config import load_config
-from segment_duo.engine.protocol import TrackRequest
+from segment_duo.engine.protocol import TrackFrameRequest
 from segment_duo.errors import Cancelled, PromptError, TrackLost, UsageError
 from segment_duo.images import read_array
 from segment_duo.masks.cropped import CroppedMask
@@ -236,7 +236,7 @@ def test_an_engine_that_dies_in_the_middle_goes_on_and_says_so(daemon: tuple[Ses
         client.communicate(timeout=60)
     wait_for(lambda: session.engine().status().memory_cache.used == 0, 60)
 
-    request = TrackRequest(
+    request = TrackFrameRequest(
         track="0" * 32, frames=8, frame=1, follow=[1], model=session.engine().model_request(session.model)
     )
     pixels = film(1)[0]

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from segment_duo.config import Config
-from segment_duo.engine import lifecycle, protocol
+from segment_duo.engine import lifecycle, protocol, reports
 from segment_duo.engine.uploads import UploadLimits
 from segment_duo.errors import EngineBusy
-from segment_duo.models.registry import ModelChoice
+from segment_duo.models.choice import ModelChoice
 from tests.engine_fixtures import (  # noqa: F401
     Home,
     ThreadedEngine,
@@ -56,7 +56,7 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
     return response.status, json.loads(response.read())
 
 
-def status(home: Home) -> protocol.EngineStatus:
+def status(home: Home) -> reports.EngineStatus:
     found = lifecycle.probe(home.settings)
     assert found is not None
     return found

@@ -29,15 +29,7 @@ from segment_duo.errors import MaskFileError
 from segment_duo.masks import load_masks, rle
 from segment_duo.masks.formats import native
 from segment_duo.masks.formats.provenance_record import FORMAT_NAME
-from segment_duo.types import (
-    Banner,
-    ImageIdentity,
-    Mask,
-    MaskSet,
-    ModelIdentity,
-    PixelSize,
-    Provenance,
-)
+from segment_duo.types import Banner, ImageIdentity, Mask, MaskSet, ModelIdentity, PixelSize, Provenance
 
 HEIGHT, WIDTH = 12, 17
 

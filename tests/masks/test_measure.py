@@ -28,16 +28,7 @@ from segment_duo.masks.measure import (
     summarize_images,
 )
 from segment_duo.masks.plot import histogram, plot, plot_format
-from segment_duo.types import (
-    Banner,
-    ImageData,
-    ImageFacts,
-    ImageIdentity,
-    Mask,
-    MaskSet,
-    PixelSize,
-    Provenance,
-)
+from segment_duo.types import Banner, ImageData, ImageFacts, ImageIdentity, Mask, MaskSet, PixelSize, Provenance
 
 HEIGHT, WIDTH, BANNER = 300, 320, 20
 YY, XX = np.mgrid[:HEIGHT, :WIDTH]

@@ -10,7 +10,7 @@ import pytest
 
 from segment_duo.config import Config
 from segment_duo.errors import ModelError, StoreError
-from segment_duo.models import licences, registry
+from segment_duo.models import known, licences, registry
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
 from tests.cli_shell import Shell
@@ -67,7 +67,7 @@ def test_a_plug_in_without_a_licence_asks_and_the_users_own_models_do_not(
     monkeypatch.setattr(plugins, "_described", {})
     with pytest.raises(ModelError, match="has no stated licence"):
         registry.resolve_model(Config(), paths, "bright")
-    for model in registry.known_models(paths):
+    for model in known.known_models(paths):
         assert model.asks is (model.id == "bright")
 
 

@@ -18,9 +18,11 @@ import pytest
 from segment_duo.cli import models as commands
 from segment_duo.config import Config
 from segment_duo.errors import Cancelled, ConfigError, ModelError, OutOfSpace
-from segment_duo.models import download, registry
-from segment_duo.models.registry import known_models, resolve_model
+from segment_duo.models import checkpoints, download, known, registry
+from segment_duo.models.known import known_models
+from segment_duo.models.registry import resolve_model
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2 import catalogue
 from segment_duo.segmenters.sam2.catalogue import ModelSpec
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several chunks
@@ -94,7 +96,7 @@ class TestPull:
         got = download.pull(SPEC, paths, mirror=mirror.address, report=lambda *report: reports.append(report))
         assert got == paths.models_dir / "test model.pt"
         assert got.read_bytes() == CONTENT
-        assert not registry.partial_path(paths, SPEC).exists()
+        assert not checkpoints.partial_path(paths, SPEC).exists()
         assert mirror.requests == [("/models/test%20model.pt", None)]
         assert (len(CONTENT), len(CONTENT), "downloading") in reports
         assert reports[-1] == (len(CONTENT), len(CONTENT), "verifying")
@@ -127,14 +129,14 @@ class TestPull:
     def test_an_interrupted_pull_goes_on_next_time(self, paths: Paths, mirror: Mirror) -> None:
         with pytest.raises(Cancelled):
             download.pull(SPEC, paths, mirror=mirror.address, cancelled=lambda: True)
-        kept = registry.partial_path(paths, SPEC).stat().st_size
+        kept = checkpoints.partial_path(paths, SPEC).stat().st_size
         assert 0 < kept < len(CONTENT)
         assert download.pull(SPEC, paths, mirror=mirror.address).read_bytes() == CONTENT
         assert mirror.requests[-1][1] == f"bytes={kept}-"
 
     def test_a_server_without_ranges_starts_over(self, paths: Paths, mirror: Mirror) -> None:
         paths.models_dir.mkdir(parents=True)
-        registry.partial_path(paths, SPEC).write_bytes(b"x" * 1000)
+        checkpoints.partial_path(paths, SPEC).write_bytes(b"x" * 1000)
         mirror.ranges = False
         assert download.pull(SPEC, paths, mirror=mirror.address).read_bytes() == CONTENT
 
@@ -146,7 +148,7 @@ class TestPull:
 
     def test_a_damaged_part_is_found_and_the_next_pull_starts_over(self, paths: Paths, mirror: Mirror) -> None:
         paths.models_dir.mkdir(parents=True)
-        registry.partial_path(paths, SPEC).write_bytes(b"x" * 1000)
+        checkpoints.partial_path(paths, SPEC).write_bytes(b"x" * 1000)
         with pytest.raises(ModelError, match="SHA-256"):
             download.pull(SPEC, paths, mirror=mirror.address)
         assert download.pull(SPEC, paths, mirror=mirror.address).read_bytes() == CONTENT
@@ -206,7 +208,7 @@ class TestPull:
         (tmp_path / SPEC.checkpoint_file).write_bytes(CONTENT[::-1])
         with pytest.raises(ModelError, match="SHA-256"):
             download.pull(SPEC, paths, mirror=str(tmp_path))
-        assert not registry.checkpoint_path(paths, SPEC).exists()
+        assert not checkpoints.checkpoint_path(paths, SPEC).exists()
 
     def test_full_disk(self, paths: Paths, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> int:
@@ -219,7 +221,7 @@ class TestPull:
     def test_two_pulls_at_once(self, paths: Paths, mirror: Mirror) -> None:
         paths.models_dir.mkdir(parents=True)
         with (
-            download._only_one(registry.partial_path(paths, SPEC)),
+            download._only_one(checkpoints.partial_path(paths, SPEC)),
             pytest.raises(ModelError, match="another command is fetching"),
         ):
             download.pull(SPEC, paths, mirror=mirror.address)
@@ -230,7 +232,7 @@ class TestVerify:
         with pytest.raises(ModelError, match="not on this machine"):
             download.verify(SPEC, paths)
         paths.models_dir.mkdir(parents=True)
-        file = registry.checkpoint_path(paths, SPEC)
+        file = checkpoints.checkpoint_path(paths, SPEC)
         file.write_bytes(CONTENT)
         assert download.verify(SPEC, paths).problem == ""
         file.write_bytes(CONTENT[::-1])
@@ -241,19 +243,19 @@ class TestVerify:
 
 class TestRegistry:
     def test_official_facts(self) -> None:
-        facts = {spec.id: (spec.checkpoint_file, spec.bytes, spec.sha256[:8]) for spec in registry.SAM21}
+        facts = {spec.id: (spec.checkpoint_file, spec.bytes, spec.sha256[:8]) for spec in catalogue.SAM21}
         assert facts == {
             "sam2.1-tiny": ("sam2.1_hiera_tiny.pt", 156_008_466, "7402e0d8"),
             "sam2.1-small": ("sam2.1_hiera_small.pt", 184_416_285, "6d1aa6f3"),
             "sam2.1-base-plus": ("sam2.1_hiera_base_plus.pt", 323_606_802, "a2345aed"),
             "sam2.1-large": ("sam2.1_hiera_large.pt", 898_083_611, "2647878d"),
         }
-        assert all(len(spec.sha256) == 64 for spec in registry.SAM21)
-        assert registry.SAM21[0].url.endswith("segment_anything_2/092824/sam2.1_hiera_tiny.pt")
+        assert all(len(spec.sha256) == 64 for spec in catalogue.SAM21)
+        assert catalogue.SAM21[0].url.endswith("segment_anything_2/092824/sam2.1_hiera_tiny.pt")
 
     def test_nano_with_a_notice_for_want_of_better(self, paths: Paths, nano: Path) -> None:
         choice = resolve_model(Config(), paths)
-        assert (choice.id, choice.origin) == ("nano", "fallback")
+        assert choice.id == "nano"
         assert choice.sha256 == hashlib.sha256((nano / "nano.pt").read_bytes()).hexdigest()
         assert "segduo models pull sam2.1-large" in choice.notice
         assert choice.auto_defaults == {"pred_iou_thresh": 0.7}
@@ -265,7 +267,7 @@ class TestRegistry:
         pulled(paths, "sam2.1-tiny")
         pulled(paths, "sam2.1-base-plus")
         choice = resolve_model(Config(), paths)
-        assert (choice.id, choice.origin, choice.notice) == ("sam2.1-base-plus", "pulled", "")
+        assert (choice.id, choice.notice) == ("sam2.1-base-plus", "")
         assert choice.config == "configs/sam2.1/sam2.1_hiera_b+.yaml"
         assert choice.auto_defaults == {}
 
@@ -347,7 +349,7 @@ class TestRegistry:
         script = (
             "import os, resource, sys\n"
             "from pathlib import Path\n"
-            "from segment_duo.models.registry import file_sha256\n"
+            "from segment_duo.models.checkpoints import file_sha256\n"
             "from segment_duo.paths import Paths\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
             "root = Path(sys.argv[2])\n"
@@ -367,17 +369,17 @@ class TestRegistry:
     def test_hash_is_remembered_until_the_file_changes(self, paths: Paths, tmp_path: Path) -> None:
         file = tmp_path / "weights.pt"
         file.write_bytes(b"one")
-        first = registry.file_sha256(file, paths)
-        assert registry.file_sha256(file, paths) == first == hashlib.sha256(b"one").hexdigest()
+        first = checkpoints.file_sha256(file, paths)
+        assert checkpoints.file_sha256(file, paths) == first == hashlib.sha256(b"one").hexdigest()
         notebook = paths.cache_dir / "checkpoint-hashes.json"
         assert first in notebook.read_text()
         file.write_bytes(b"three")
-        assert registry.file_sha256(file, paths) == hashlib.sha256(b"three").hexdigest()
+        assert checkpoints.file_sha256(file, paths) == hashlib.sha256(b"three").hexdigest()
         notebook.write_text("damaged {")
-        assert registry.file_sha256(file, paths) == hashlib.sha256(b"three").hexdigest()
+        assert checkpoints.file_sha256(file, paths) == hashlib.sha256(b"three").hexdigest()
 
     def test_missing_nano_is_said(self, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(registry, "NANO_DIR", tmp_path / "nowhere")
+        monkeypatch.setattr(known, "NANO_DIR", tmp_path / "nowhere")
         with pytest.raises(ModelError, match="built-in model"):
             resolve_model(Config(), paths)
 
@@ -445,7 +447,7 @@ def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "nano.pt").write_bytes(b"small")
     (folder / "nano.yaml").write_text("model: {}")
     (folder / "defaults.json").write_text('{"pred_iou_thresh": 0.7}')
-    monkeypatch.setattr(registry, "NANO_DIR", folder)
+    monkeypatch.setattr(known, "NANO_DIR", folder)
     return folder
 
 
@@ -453,5 +455,5 @@ def pulled(paths: Paths, model: str) -> None:
     """A file with the right name and size; sparse, so that it takes no disk."""
     spec = registry.spec_of(model)
     paths.models_dir.mkdir(parents=True, exist_ok=True)
-    with registry.checkpoint_path(paths, spec).open("wb") as file:
+    with checkpoints.checkpoint_path(paths, spec).open("wb") as file:
         file.truncate(spec.bytes)

@@ -11,10 +11,11 @@ import pytest
 
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.segments import cleaned
-from segment_duo.types import AutoParameters, Box
+from segment_duo.types import Box
 from tests.engine_stock import as_stock, comparable, loose, picture, small_model, small_predictor, stock_records
 
 

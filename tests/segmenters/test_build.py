@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from segment_duo.errors import Cancelled, ModelError
-from segment_duo.models.registry import NANO_DIR
-from segment_duo.segmenters.sam2.build import build_model, feature_sizes, find_config, make_predictor
+from segment_duo.models.known import NANO_DIR
+from segment_duo.segmenters.sam2.build import build_model, find_config
+from tests.engine_stock import feature_sizes, make_predictor
 
 CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 

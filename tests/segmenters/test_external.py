@@ -16,10 +16,10 @@ import pytest
 from segment_duo.config import ExternalCommand, external_commands, load_config
 from segment_duo.errors import Cancelled, ConfigError, EngineFailed
 from segment_duo.masks.rle import decode
-from segment_duo.models import registry
+from segment_duo.models import known, registry
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.segmenters.external import External
-from segment_duo.types import AutoParameters
 from tests.cli_shell import DISCS, draw_discs
 from tests.engine_fixtures import Home, wait_for
 from tests.segmenters.test_plugins import blocks, shell_with
@@ -192,6 +192,6 @@ def test_a_taken_name_is_said_and_changes_nothing(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path)
     paths.config_file.write_text('[external.nano]\ncommand = ["a", "{image}", "{output}"]')
     config = load_config(paths=paths, environ={}, cwd=tmp_path).config
-    nanos = [model for model in registry.known_models(paths, config) if model.id == "nano"]
+    nanos = [model for model in known.known_models(paths, config) if model.id == "nano"]
     assert [model.state for model in nanos] == ["packaged", "damaged"]
     assert registry.resolve_model(config, paths, "nano").family == "sam2"

@@ -16,10 +16,10 @@ from segment_duo.errors import ModelError
 from segment_duo.masks.rle import decode
 from segment_duo.models.adding import add_hf
 from segment_duo.models.registry import resolve_model
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters import plugins
 from segment_duo.segmenters.base import LoadRequest, PromptArrays, Segmenter
 from segment_duo.segmenters.hf.hub import find_model, hub_cache
-from segment_duo.types import AutoParameters
 from tests.cli_shell import Shell
 from tests.engine_fixtures import Home
 from tests.engine_stock import picture

@@ -16,8 +16,9 @@ import torch
 from segment_duo.config import Config
 from segment_duo.errors import EngineFailed, ModelError, UsageError
 from segment_duo.masks.rle import decode
-from segment_duo.models import licences, registry
+from segment_duo.models import known, licences, registry
 from segment_duo.models.adding import add_onnx
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters import plugins
 from segment_duo.segmenters.base import LoadRequest, PromptArrays, SegmenterInfo
 from segment_duo.segmenters.layout import Layout
@@ -30,7 +31,7 @@ from segment_duo.segmenters.onnx.signature import Port, Ports, match
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.segmenter import SamSegmenter
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 from tests.cli_shell import Shell
 from tests.engine_fixtures import Home
 from tests.engine_stock import loose, picture, small_predictor
@@ -181,10 +182,10 @@ class TestPaddedLayout:
 
 def test_four_masks_are_the_single_one_and_three() -> None:
     masks, iou = torch.arange(8.0).view(2, 4, 1, 1), torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.1, 0.2, 0.3]])
-    assert chosen(masks, iou, multimask=True)[0].flatten().tolist() == [1, 2, 3, 5, 6, 7]
-    assert chosen(masks, iou, multimask=False)[0].flatten().tolist() == [0, 4]
-    assert chosen(masks[:, 1:], iou[:, 1:], multimask=False)[0].flatten().tolist() == [1, 7]
-    assert chosen(masks[:, :1], iou[:, :1], multimask=True)[1].flatten().tolist() == pytest.approx([0.1, 0.8])
+    assert chosen(masks, iou, multimask_output=True)[0].flatten().tolist() == [1, 2, 3, 5, 6, 7]
+    assert chosen(masks, iou, multimask_output=False)[0].flatten().tolist() == [0, 4]
+    assert chosen(masks[:, 1:], iou[:, 1:], multimask_output=False)[0].flatten().tolist() == [1, 7]
+    assert chosen(masks[:, :1], iou[:, :1], multimask_output=True)[1].flatten().tolist() == pytest.approx([0.1, 0.8])
 
 
 class TestSignature:
@@ -447,7 +448,7 @@ class TestAdded:
         with pytest.raises(ModelError, match="is not the file that was added"):
             plugins.load(choice.family, LoadRequest("tiny", choice.config))
         (place / "encoder.onnx").unlink()
-        row = next(m for m in registry.known_models(home.paths) if m.id == "tiny")
+        row = next(m for m in known.known_models(home.paths) if m.id == "tiny")
         assert (row.state, "encoder.onnx is missing" in row.description) == ("damaged", True)
 
     def test_a_card_that_cannot_be_understood_is_damaged(self, tmp_path: Path) -> None:
@@ -455,7 +456,7 @@ class TestAdded:
         folder = home.paths.models_dir / "odd"
         folder.mkdir(parents=True)
         (folder / "card.json").write_text('{"family": "onnx", "files": []}')
-        row = next(m for m in registry.known_models(home.paths) if m.id == "odd")
+        row = next(m for m in known.known_models(home.paths) if m.id == "odd")
         assert (row.state, "cannot be understood" in row.description) == ("damaged", True)
 
 

@@ -21,11 +21,13 @@ from pycocotools import mask as mask_utils
 from segment_duo.config import Config, load_config
 from segment_duo.errors import EngineFailed, ModelError, UsageError
 from segment_duo.models import registry
+from segment_duo.models.choice import ModelChoice
+from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
 from segment_duo.segmenters import plugins
 from segment_duo.session import Session
 from segment_duo.tui.screens.ask import TypeLine
-from segment_duo.types import AutoParameters, Point, Prompt
+from segment_duo.types import Point, Prompt
 from tests.cli_shell import DISCS, Shell
 from tests.engine_fixtures import Home, wait_for
 from tests.plug_in_packages import AUTOMATIC_ONLY, TEXTUAL, TOY, install
@@ -167,7 +169,7 @@ class TestAutomaticOnly:
         toy_shell.run("auto", "discs.png", "--model", "bright", "--no-save", "--json").ok()
         engine = toys.connect()
         pixels = np.zeros((20, 30, 3), np.uint8)
-        choice = replace(registry.ModelChoice("bright", "", "", ""), capabilities=frozenset())
+        choice = replace(ModelChoice("bright", "", "", ""), capabilities=frozenset())
         image = engine.ensure_image(pixels, model=choice)
         assert (image.embedding, image.computed) == (None, False)
         with pytest.raises(UsageError, match="'bright' takes no points"):
@@ -236,7 +238,7 @@ class TestText:
         toy_shell.image("discs.png")
         toy_shell.run("auto", "discs.png", "--model", "bright", "--no-save", "--json").ok()
         engine = toys.connect()
-        choice = replace(registry.ModelChoice("bright", "", "", ""), capabilities=frozenset())
+        choice = replace(ModelChoice("bright", "", "", ""), capabilities=frozenset())
         image = engine.ensure_image(np.zeros((20, 30, 3), np.uint8), model=choice)
         with pytest.raises(UsageError, match="'bright' takes no text"):
             engine.auto(image.id, AutoParameters(text="particle"), model=choice)

@@ -9,10 +9,9 @@ import torch
 
 from segment_duo.errors import PromptError
 from segment_duo.segmenters.base import PromptArrays
-from segment_duo.segmenters.sam2.build import make_predictor
 from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.prompting import preview_size
-from tests.engine_stock import picture, small_model, small_predictor
+from tests.engine_stock import make_predictor, picture, small_model, small_predictor
 
 PIXELS = picture(200, 260)
 
@@ -29,7 +28,7 @@ def embedding() -> Sam2Embedding:
 
 
 def stock(
-    p: PromptArrays, multimask: bool
+    p: PromptArrays, multimask_output: bool
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     predictor = make_predictor(small_model())
     predictor.set_image(PIXELS)
@@ -38,7 +37,7 @@ def stock(
         point_labels=p.labels if len(p.points) else None,
         box=None if p.box is None else np.array(p.box),
         mask_input=None if p.mask_input is None else p.mask_input[None],
-        multimask_output=multimask,
+        multimask_output=multimask_output,
     )
     order = np.argsort(-iou, kind="stable")
     return masks[order].astype(bool), iou[order], low[order]
@@ -55,7 +54,7 @@ def assert_equal(ours, theirs) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("asked", "multimask"),
+    ("asked", "multimask_output"),
     [
         (prompt((100, 90, 1)), True),
         (prompt((100, 90, 1), multimask_output=False), False),
@@ -64,8 +63,8 @@ def assert_equal(ours, theirs) -> None:  # type: ignore[no-untyped-def]
         (prompt((80, 70, 1), box=(40.0, 30.0, 150.0, 120.0), multimask_output=True), True),
     ],
 )
-def test_one_prompt_equals_stock(embedding: Sam2Embedding, asked: PromptArrays, multimask: bool) -> None:
-    assert_equal(small_predictor().predict(embedding, [asked])[0], stock(asked, multimask))
+def test_one_prompt_equals_stock(embedding: Sam2Embedding, asked: PromptArrays, multimask_output: bool) -> None:
+    assert_equal(small_predictor().predict(embedding, [asked])[0], stock(asked, multimask_output))
 
 
 def test_refining_with_previous_logits_equals_stock(embedding: Sam2Embedding) -> None:

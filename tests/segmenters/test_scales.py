@@ -8,21 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from segment_duo.boxes import ends
 from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.rle import decode
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.scales import ScaledCandidates, is_scaled, merge_scales
-from segment_duo.segmenters.sam2.segments import Segment, inclusive_box
-from segment_duo.types import AutoParameters
+from segment_duo.segmenters.sam2.segments import Segment
 from tests.engine_stock import small_predictor
 
 
 def segment(x0: int, y0: int, x1: int, y1: int, iou: float = 0.9) -> Segment:
     """A rectangle."""
     mask = CroppedMask(np.ones((y1 - y0, x1 - x0), dtype=bool), x0, y0)
-    return Segment(mask, inclusive_box(mask), iou, 0.95, (0.0, 0.0), (0, 0, 2000, 2000))
+    return Segment(mask, ends(mask.box), iou, 0.95, (0.0, 0.0), (0, 0, 2000, 2000))
 
 
 def rectangles(segments: list[Segment]) -> set[tuple[int, int, int, int]]:

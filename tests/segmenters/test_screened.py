@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import PromptArrays
 from segment_duo.segmenters.sam2 import screened
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
@@ -21,7 +22,7 @@ from segment_duo.segmenters.sam2.machine import (
 )
 from segment_duo.segmenters.sam2.nms import suppress
 from segment_duo.segmenters.sam2.predictor import Predictor
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 from tests.engine_stock import loose, picture, small_model, small_predictor
 
 

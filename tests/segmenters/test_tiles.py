@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
+from segment_duo.boxes import ends
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.masks.cropped import CroppedMask, trim
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.advice import scale_advice, tile_advice
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
-from segment_duo.segmenters.sam2.segments import Segment, inclusive_box, record
+from segment_duo.segmenters.sam2.segments import Segment, record
 from segment_duo.segmenters.sam2.tiles import Piece, Tile, merge, windows
-from segment_duo.types import AutoParameters
 from tests.engine_stock import loose, picture, small_predictor
 
 HEIGHT, WIDTH, TILE, HALO = 900, 1100, 300, 60
@@ -84,9 +85,7 @@ def pieces_of(truth: list[npt.NDArray[np.bool_]]) -> list[Piece]:
         for mask in truth:
             region = seen_through(window, mask, rng)
             if region is not None:
-                segment = Segment(
-                    region, inclusive_box(region), float(rng.uniform(0.8, 1)), 0.97, (0.0, 0.0), window.box
-                )
+                segment = Segment(region, ends(region.box), float(rng.uniform(0.8, 1)), 0.97, (0.0, 0.0), window.box)
                 out.append(Piece.of(segment, window, HEIGHT, WIDTH))
     return out
 
@@ -117,7 +116,7 @@ def test_every_object_is_found_once_and_whole() -> None:
 def test_a_fragment_without_continuation_is_dropped_and_counted() -> None:
     window = windows(HEIGHT, WIDTH, TILE, HALO)[0]
     cut = CroppedMask(np.ones((40, 100), dtype=bool), window.box[2] - 100, 50)
-    alone = Piece.of(Segment(cut, inclusive_box(cut), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
+    alone = Piece.of(Segment(cut, ends(cut.box), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
     assert alone.sides == "r"
     assert merge([alone]) == ([], 1)
 
@@ -127,7 +126,7 @@ def test_nested_masks_of_one_window_are_not_duplicates() -> None:
     shell = CroppedMask(np.ones((60, 60), dtype=bool), 50, 50)
     core = CroppedMask(np.ones((50, 50), dtype=bool), 55, 55)
     pieces = [
-        Piece.of(Segment(r, inclusive_box(r), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
+        Piece.of(Segment(r, ends(r.box), 0.9, 0.95, (0.0, 0.0), window.box), window, HEIGHT, WIDTH)
         for r in (shell, core)
     ]
     assert len(merge(pieces)[0]) == 2
@@ -172,7 +171,7 @@ def test_tiles_and_crops_exclude_each_other() -> None:
 
 def test_a_record_on_a_large_canvas_never_makes_the_canvas() -> None:
     region = CroppedMask(np.ones((3, 2), dtype=bool), 39_998, 49_997)
-    segment = Segment(region, inclusive_box(region), 0.9, 0.9, (39_999.0, 49_999.0), (0, 0, 40_000, 50_000))
+    segment = Segment(region, ends(region.box), 0.9, 0.9, (39_999.0, 49_999.0), (0, 0, 40_000, 50_000))
     mask = record(segment, 0, 50_000, 40_000)  # 2,000 megapixels
     assert mask.area == 6
     assert mask.bbox == (39_998.0, 49_997.0, 1.0, 2.0)

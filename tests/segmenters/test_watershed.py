@@ -12,11 +12,13 @@ from segment_duo.config import load_config
 from segment_duo.errors import Cancelled, UsageError
 from segment_duo.masks.rle import decode
 from segment_duo.models import registry
-from segment_duo.segmenters.base import Option, check_options
+from segment_duo.parameters import AutoParameters
+from segment_duo.segmenters.base import Option
+from segment_duo.segmenters.options import check_options
 from segment_duo.segmenters.watershed import INFO
 from segment_duo.segmenters.watershed.method import Watershed
 from segment_duo.session import Session
-from segment_duo.types import AutoParameters, Box
+from segment_duo.types import Box
 from tests.cli_shell import DISCS, draw_discs
 from tests.engine_fixtures import Home
 

@@ -211,7 +211,7 @@ def test_crops_are_bounded() -> None:
     masks = [disc(100, 100, 50, 50, radius) for radius in range(10, 30)]
     for mask in masks:
         crops.get(mask.rle)
-    assert crops._used <= 5000
+    assert crops._crops.used <= 5000
     x, y, bits = crops.get(masks[0].rle)
     assert bits.sum() == masks[0].area
     assert (x, y) == (40, 40)

@@ -11,7 +11,7 @@ from segment_duo.errors import PromptError
 from segment_duo.frame_prompts import FramePrompt, parse_frame_box, parse_frame_file, parse_frame_point, together
 from segment_duo.masks import rle
 from segment_duo.masks.formats.sequence import SequenceSet
-from segment_duo.models import registry
+from segment_duo.models import known
 from segment_duo.types import Box, Point
 from tests.cli_shell import Shell
 from tests.engine_fixtures import Home
@@ -46,9 +46,9 @@ def remembering(real_engine: Home) -> str:
     folder = real_engine.paths.models_dir / "remembering"
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        lines = (registry.NANO_DIR / "nano.yaml").read_text().splitlines()
+        lines = (known.NANO_DIR / "nano.yaml").read_text().splitlines()
         (folder / "model.yaml").write_text("\n".join(line for line in lines if line != "memory: untrained") + "\n")
-        shutil.copy(registry.NANO_DIR / "nano.pt", folder / "model.pt")
+        shutil.copy(known.NANO_DIR / "nano.pt", folder / "model.pt")
     return "remembering"
 
 

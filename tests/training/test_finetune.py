@@ -19,14 +19,16 @@ from PIL import Image
 
 from segment_duo.errors import AlreadyExists, InputError, UsageError
 from segment_duo.masks.rle import decode, encode, encode_crop
-from segment_duo.models.registry import NANO_DIR, resolve_model
+from segment_duo.models.known import NANO_DIR
+from segment_duo.models.registry import resolve_model
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.training.clicks import coverage
 from segment_duo.training.finetune import FineTuning, fine_tune
 from segment_duo.training.nano.scenes import generate
-from segment_duo.training.options import BaseModel, FineTuneOptions, Progress
+from segment_duo.training.options import BaseModel, FineTuneOptions, TrainingProgress
 from segment_duo.training.selection import better
 from segment_duo.training.validation import (
     Checked,
@@ -40,7 +42,6 @@ from segment_duo.training.validation import (
     works_at_both_scales,
 )
 from segment_duo.training.views import LabelledPicture, ObjectMask, View, Window, coverages, draw_window, shade, whole
-from segment_duo.types import AutoParameters
 from tests.cli_shell import Shell
 from tests.engine_fixtures import Home
 
@@ -319,14 +320,14 @@ def test_a_killed_run_goes_on_and_writes_a_model_that_loads_and_a_card(tmp_path:
     class Killed(Exception):
         pass
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainingProgress) -> None:
         if progress.phase == "train" and progress.step == 3:
             raise Killed
 
     with pytest.raises(Killed):
         fine_tune(BASE, pictures(3), tmp_path, "mine", QUICK, kill)
     assert (tmp_path / ".mine.partial" / "state.pt").exists()
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     result = fine_tune(BASE, pictures(3), tmp_path, "mine", QUICK, seen.append)
     assert [p.step for p in seen if p.phase == "train"] == [3, 4]
     assert {p.phase for p in seen} == {"prepare", "train", "validate"}
@@ -362,7 +363,7 @@ def test_where_nothing_is_gained_the_base_is_kept(tmp_path: Path) -> None:
 
 
 def test_control_c_keeps_the_best_so_far(tmp_path: Path) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.phase == "train" and progress.step == 1:
             raise KeyboardInterrupt
 
@@ -387,8 +388,8 @@ def test_full_training_changes_the_encoder_and_decoder_only_does_not(tmp_path: P
 def test_finetune_lowers_its_loss(tmp_path: Path) -> None:
     model = build_model(BASE.config, BASE.checkpoint)
     run = FineTuning(model, BASE, pictures(1), replace(QUICK, steps=99, lr=1e-3), tmp_path)
-    seen = run._view()
-    run._view = lambda: seen  # the same view throughout, other prompts
+    seen = run.draws.view(0)
+    run.draws.view = lambda step: seen  # the same view throughout, other prompts
     losses = []
     for _ in range(16):
         run._step()
@@ -424,7 +425,7 @@ def test_objects_kept_apart_in_one_picture_are_never_prompted(tmp_path: Path) ->
     assert checked.strip is not None
     assert 0 < len(checked.objects) < len(one.objects)
     view = View(one, whole(one), run.side)
-    clicks = [c for _ in range(30) for c in run._prompts(view)[1]]
+    clicks = [c for _ in range(30) for c in run.draws.clicks(view)[1]]
     assert clicks
     apart = np.zeros((run.side, run.side), bool)
     for crop in filter(None, map(view.crop, checked.objects.tolist())):

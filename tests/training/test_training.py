@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.models.registry import NANO_DIR
-from segment_duo.segmenters.sam2.build import build_model, make_predictor
+from segment_duo.models.known import NANO_DIR
+from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.clicks import corrections, coverage, first_click, loose_box
 from segment_duo.training.forward import decode, encode, training_attention
 from segment_duo.training.nano.auxiliary import Auxiliary, dense_targets
@@ -20,6 +20,7 @@ from segment_duo.training.nano.pool import Pool
 from segment_duo.training.nano.run import NanoTraining, Recipe, export, joint_loss
 from segment_duo.training.nano.scenes import generate
 from segment_duo.training.objective import mask_loss, overlap
+from tests.engine_stock import make_predictor
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 _MAX_TEXT = 4 * 2**20  # metadata of real files is below 64 KiB (OME: a few MiB)
 
 
+MAKER_TAGS = (34118, 34680, 34682, 34683, 50431)
+"""Private TIFF tags of Zeiss, FEI S-FEG, FEI Helios, FEI Titan and Phenom, Tescan."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """All an instrument reader may look at. ``raw``: bytes of private TIFF tags; ``sidecars``: lower-case file name to content.
+    """All an instrument reader may look at. ``raw``: bytes of :data:`MAKER_TAGS`; ``sidecars``: lower-case file name to content.
 
     ``width`` and ``height`` are those of the file's page as stored, banner included.
     """

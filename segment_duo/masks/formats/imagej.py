@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.boxes import window
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import MAX_IMPORT_BYTES, Gathered, canvas, ring_array
 from segment_duo.masks.outlines import outline_parts, rle_of_rings
@@ -70,8 +71,8 @@ def _roi(mask: Mask, name: str) -> roifile.ImagejRoi | None:
         return None
     roi = roifile.ImagejRoi()
     roi.name = name
-    x, y, w, h = (int(n) for n in mask.bbox)
-    roi.left, roi.top, roi.right, roi.bottom = x, y, x + w, y + h
+    x, y, roi.right, roi.bottom = window(mask.bbox)
+    roi.left, roi.top = x, y
     rings = [ring for part in parts for ring in part]
     if len(rings) == 1 and len(rings[0]) < 2**16:
         roi.roitype = roifile.ROI_TYPE.TRACED

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.boxes import in_pixels, whole
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import Gathered, canvas, check_size, new_mask
 from segment_duo.masks.overlap import label_image
@@ -79,7 +80,7 @@ def dump_sam1(mask_set: MaskSet) -> dict[str, bytes]:
     for position, mask in enumerate(mask_set.masks):
         files[f"{position}.png"] = dump_mask_png(mask)
         point = mask.point_coords[0] if mask.point_coords else ("", "")
-        crop = mask.crop_box or (0, 0, mask.rle.width, mask.rle.height)
+        crop = mask.crop_box or in_pixels(whole(mask.rle.height, mask.rle.width))
         scores = [("" if score is None else score) for score in (mask.predicted_iou, mask.stability_score)]
         table.writerow([position, mask.area, *mask.bbox, *point, *scores, *crop])
     files["metadata.csv"] = text.getvalue().encode()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from segment_duo.boxes import ends, in_pixels
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import (
     DEFAULT_LABEL,
@@ -53,9 +54,12 @@ def dump(mask_set: MaskSet) -> bytes:
             "mask": None,
         }
         if len(parts) > 1 or len(parts[0]) > 1:
-            x, y, w, h = (int(n) for n in mask.bbox)
-            # The corners of a mask shape are pixels, both inside.
-            shape |= {"shape_type": "mask", "points": [[x, y], [x + w - 1, y + h - 1]], "mask": _png_text(mask)}
+            left, top, right, bottom = ends(mask.bbox)
+            shape |= {
+                "shape_type": "mask",
+                "points": [[int(left), int(top)], [int(right), int(bottom)]],
+                "mask": _png_text(mask),
+            }
         shapes.append(shape)
     return write_json(
         {
@@ -75,7 +79,7 @@ def _png_text(mask: Mask) -> str:
 
     from segment_duo.masks.rle import decode_crop
 
-    x, y, w, h = (int(n) for n in mask.bbox)
+    x, y, w, h = in_pixels(mask.bbox)
     out = io.BytesIO()
     Image.fromarray(decode_crop(mask.rle, x, y, w, h)).save(out, format="PNG")
     return base64.b64encode(out.getvalue()).decode("ascii")

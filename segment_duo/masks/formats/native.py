@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
+from segment_duo.boxes import sam, whole
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.provenance_record import (
     integer,
@@ -39,14 +40,7 @@ from segment_duo.masks.load_masks import (
     spans_of,
 )
 from segment_duo.provenance import derived, origins
-from segment_duo.types import (
-    Mask,
-    MaskSet,
-    MaskSource,
-    Origin,
-    Provenance,
-    Rle,
-)
+from segment_duo.types import Mask, MaskSet, MaskSource, Origin, Provenance, Rle
 
 PICKLE_PROTOCOL = 4
 """Read by every Python since 3.4."""
@@ -91,11 +85,11 @@ def set_records(mask_set: MaskSet, *, legacy: bool = False) -> tuple[list[dict[s
 def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
     """One mask as a dict of plain builtins (JSON can hold it too), in SAM's record convention plus id, label, source and point_labels."""
     rle = mask.rle
-    crop = mask.crop_box or (0.0, 0.0, float(rle.width), float(rle.height))
+    crop = mask.crop_box or whole(rle.height, rle.width)
     record: dict[str, Any] = {
         "segmentation": {"size": [int(rle.height), int(rle.width)], "counts": str(rle.counts)},
         "area": int(mask.area),
-        "bbox": _record_box(mask),
+        "bbox": list(sam(mask.bbox)),
         "predicted_iou": _number(mask.predicted_iou),
         "point_coords": [[float(x), float(y)] for x, y in mask.point_coords],
         "point_labels": [int(n) for n in mask.point_labels],
@@ -118,12 +112,6 @@ def to_record(mask: Mask, *, legacy: bool = False) -> dict[str, Any]:
         for key in ("predicted_iou", "stability_score"):
             record[key] = -1.0 if record[key] is None else record[key]
     return record
-
-
-def _record_box(mask: Mask) -> list[float]:
-    """SAM's box: the last column and row less the first, so one pixel less each way than ``Mask.bbox``."""
-    x, y, width, height = mask.bbox
-    return [float(x), float(y), float(max(0.0, width - 1)), float(max(0.0, height - 1))]
 
 
 def _number(value: float | None) -> float | None:

@@ -12,14 +12,7 @@ from segment_duo.errors import MaskFileError
 from segment_duo.masks.load_masks import (
     DamagedMaskFile,
 )
-from segment_duo.types import (
-    Banner,
-    ImageIdentity,
-    ModelIdentity,
-    Origin,
-    PixelSize,
-    Provenance,
-)
+from segment_duo.types import Banner, ImageIdentity, ModelIdentity, Origin, PixelSize, Provenance
 
 FORMAT_NAME = "segment_duo mask set"
 FORMAT_VERSION = 1

@@ -21,7 +21,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
-class Found:
+class HubModel:
     """A model's folder, what it is, its files (config first), and how its input is made."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Found:
     licence: str
 
 
-def find_model(where: str) -> Found:
+def find_model(where: str) -> HubModel:
     """Look up a folder, or ``ORGANISATION/NAME`` in the cache.
 
     Raises:
@@ -59,7 +59,7 @@ def find_model(where: str) -> Found:
     source = f"hub: {where}" if _REPOSITORY.fullmatch(where) and not Path(where).is_dir() else str(folder)
     mean, std = _normalisation(folder, kind)
     files = (folder / CONFIG, *_weights(folder))
-    return Found(folder, kind, files, _input_size(config, kind), mean, std, source, _licence(folder))
+    return HubModel(folder, kind, files, _input_size(config, kind), mean, std, source, _licence(folder))
 
 
 def hub_cache() -> Path:

@@ -42,11 +42,23 @@ class TransformersPredictor(LayoutPredictor):
         return Sam2Embedding(found[-1], tuple(found[:-1]), height, width)
 
     def decode(
-        self, embedding: Sam2Embedding, coords: Tensor, labels: Tensor, mask_input: Tensor | None, *, multimask: bool
+        self,
+        embedding: Sam2Embedding,
+        coords: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None,
+        *,
+        multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         if mask_input is not None and len(coords) > 1:  # its mask input is that of an image, not of a prompt
             parts = [
-                self.decode(embedding, coords[i : i + 1], labels[i : i + 1], mask_input[i : i + 1], multimask=multimask)
+                self.decode(
+                    embedding,
+                    coords[i : i + 1],
+                    labels[i : i + 1],
+                    mask_input[i : i + 1],
+                    multimask_output=multimask_output,
+                )
                 for i in range(len(coords))
             ]
             masks, scores = zip(*parts, strict=True)
@@ -60,7 +72,7 @@ class TransformersPredictor(LayoutPredictor):
             input_labels=labels[None] if labels.shape[1] else None,
             input_boxes=boxes,
             input_masks=mask_input,
-            multimask_output=multimask,
+            multimask_output=multimask_output,
         )
         return found.pred_masks[0].float(), found.iou_scores[0].float()
 

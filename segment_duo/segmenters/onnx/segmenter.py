@@ -40,7 +40,13 @@ class OnnxPredictor(LayoutPredictor):
         return Sam2Embedding(first, tuple(others), height, width)
 
     def decode(
-        self, embedding: Sam2Embedding, coords: Tensor, labels: Tensor, mask_input: Tensor | None, *, multimask: bool
+        self,
+        embedding: Sam2Embedding,
+        coords: Tensor,
+        labels: Tensor,
+        mask_input: Tensor | None,
+        *,
+        multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
         if self.layout.name == "sam1" and not bool((labels == 2).any()):
             # SAM 1's exports leave it to the caller to say that there is no box; SAM 2's add this point themselves.
@@ -52,18 +58,18 @@ class OnnxPredictor(LayoutPredictor):
             torch.from_numpy(np.ascontiguousarray(array))
             for array in self.pair.decode(features, coords.numpy(), labels.numpy(), refined)
         )
-        return chosen(masks, iou, multimask=multimask)
+        return chosen(masks, iou, multimask_output=multimask_output)
 
 
-def chosen(masks: Tensor, iou: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+def chosen(masks: Tensor, iou: Tensor, *, multimask_output: bool) -> tuple[Tensor, Tensor]:
     """Of logits (B, K, h, w) and predicted IoU (B, K) the three candidates, or the single one.
 
     Four masks are the single one and three candidates, as SAM's decoder has them; of three the best is taken for the single one.
     """
     count = iou.shape[1]
     if count == 4:
-        return (masks[:, 1:], iou[:, 1:]) if multimask else (masks[:, :1], iou[:, :1])
-    if multimask or count == 1:
+        return (masks[:, 1:], iou[:, 1:]) if multimask_output else (masks[:, :1], iou[:, :1])
+    if multimask_output or count == 1:
         return masks, iou
     rows, best = torch.arange(len(iou)), iou.argmax(dim=1)
     return masks[rows, best][:, None], iou[rows, best][:, None]

@@ -17,8 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from segment_duo.parameters import AutoParameters
     from segment_duo.segmenters.sam2.candidates import GridCandidate
-    from segment_duo.types import AutoParameters
 
 STRIDES = (4, 2, 1)
 """Grid steps of the levels."""

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from segment_duo.errors import UsageError
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
 from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.scales import ScaledCandidates, generate_at_both_scales, is_scaled
 from segment_duo.segmenters.sam2.tiles import generate_tiled
-from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sam2.modeling.sam2_base import SAM2Base
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # What sam2.build_sam.build_sam2 adds to every config by default (apply_postprocessing=True): with more than one click the
 # single-mask output falls back to the best of the three when it is unstable.
@@ -89,23 +88,6 @@ def build_model(
         check_state_dict(model, state, name=str(checkpoint))
         model.load_state_dict(state)
     return model.to(device).eval()
-
-
-def make_predictor(model: SAM2Base) -> SAM2ImagePredictor:
-    """A stock ``SAM2ImagePredictor`` that also works for models whose input is not 1024 x 1024.
-
-    ``sam2`` 1.1.0 hard-codes the feature sizes of a 1024 input; they are image_size / 4, / 8 and / 16.
-    """
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    predictor = SAM2ImagePredictor(model)
-    predictor._bb_feat_sizes = feature_sizes(model)
-    return predictor
-
-
-def feature_sizes(model: SAM2Base) -> list[tuple[int, int]]:
-    """Height and width of the three feature maps, finest first (strides 4, 8 and 16)."""
-    return [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
 
 
 def read_checkpoint(checkpoint: Path | str) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.sam2.upsample import FilterValues, LowRes
-from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -332,13 +332,13 @@ class PromptDecoder:
         return act2(dc2(up).add_(finest))  # type: ignore[no-any-return]
 
 
-def select_masks(decoder: Any, masks: Tensor, iou: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+def select_masks(decoder: Any, masks: Tensor, iou: Tensor, *, multimask_output: bool) -> tuple[Tensor, Tensor]:
     """The masks ``MaskDecoder.forward`` returns: the three of the multi-mask tokens, or the single one.
 
     Args:
         masks: low-res logits (B, 4, h, w); iou: (B, 4).
     """
-    if multimask:
+    if multimask_output:
         return masks[:, 1:], iou[:, 1:]
     if decoder.dynamic_multimask_via_stability:
         return decoder._dynamic_multimask_via_stability(masks, iou)  # type: ignore[no-any-return]

@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segment_duo.boxes import ends
 from segment_duo.errors import Cancelled
 from segment_duo.masks.cropped import CroppedMask
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, Reusable, never, no_progress
 from segment_duo.segmenters.sam2 import adaptive, screened
 from segment_duo.segmenters.sam2.candidates import Candidates, CropCandidates, GridCandidate, Margins, lowest_level
 from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.nms import suppress
-from segment_duo.segmenters.sam2.segments import Segment, cleaned, inclusive_box, record
+from segment_duo.segmenters.sam2.segments import Segment, cleaned, record
 from segment_duo.segmenters.sam2.upsample import Upsampler, cut_out
-from segment_duo.types import AutoParameters, Mask
+from segment_duo.types import Mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -175,7 +177,7 @@ class GridRun:
                 self.points_done += len(batch)
                 report()
             return
-        up = self.predictor.full_size(crop.low_size, embedding.height, embedding.width)
+        up = self.predictor.upsampler(crop.low_size, embedding.height, embedding.width)
         coverage = adaptive.Coverage(self.parameters, crop.low_size, up.canvas)
         for level in adaptive.levels(points):
             for batch in self.batches(coverage.unexplained(level)):
@@ -267,7 +269,7 @@ class GridRun:
         # Up-scaling masks that the filter drops would be wasted, unless a second pass is to improve them.
         least = None if p.use_m2m else limit
         found = predictor.decode_points(
-            embedding, in_crop, multimask=p.multimask_output, least_iou=least, check=self.check
+            embedding, in_crop, multimask_output=p.multimask_output, least_iou=least, check=self.check
         )
         masks, iou = found.masks, found.iou
         per_point = masks.shape[1]
@@ -283,7 +285,7 @@ class GridRun:
         cuts = cut_out(masks, lowest_level(p))
         scores, at, tokens = iou.cpu(), at.cpu(), tokens.cpu()
         out = [GridCandidate(cut, scores[i], at[i], token=int(tokens[i])) for i, cut in enumerate(cuts)]
-        up = self.predictor.full_size(self.predictor.low_size, embedding.height, embedding.width)
+        up = self.predictor.upsampler(self.predictor.low_size, embedding.height, embedding.width)
         for candidate in out:
             self.measure(up, candidate)
         self.clock.add("masks", start)
@@ -298,7 +300,7 @@ class GridRun:
         for i in range(0, len(points), size):
             previous = masks[i : i + size, None].clamp(-32.0, 32.0)
             found = predictor.decode_points(
-                embedding, points[i : i + size], multimask=False, mask_input=previous, check=self.check
+                embedding, points[i : i + size], multimask_output=False, mask_input=previous, check=self.check
             )
             refined.append(found.masks.squeeze(1))
             scores.append(found.iou.squeeze(1))
@@ -362,7 +364,7 @@ class GridRun:
 
     def _measure_all(self, crop: CropCandidates, masks: Sequence[GridCandidate]) -> None:
         x0, y0, x1, y1 = crop.box
-        up = self.predictor.full_size(crop.low_size, y1 - y0, x1 - x0)
+        up = self.predictor.upsampler(crop.low_size, y1 - y0, x1 - x0)
         for i, c in enumerate(masks):
             if i % 64 == 0:
                 self.check()
@@ -379,7 +381,7 @@ class GridRun:
     def segment(self, crop: CropCandidates, candidate: GridCandidate) -> Segment:
         """Up-sample a survivor once more, this time for its pixels: keeping those of all candidates would take gigabytes."""
         x0, y0, x1, y1 = crop.box
-        up = self.predictor.full_size(crop.low_size, y1 - y0, x1 - x0)
+        up = self.predictor.upsampler(crop.low_size, y1 - y0, x1 - x0)
         mask = up.binary(candidate.low_res, self.parameters.mask_threshold)
         measured = candidate.measured
         assert measured is not None
@@ -401,7 +403,7 @@ class GridRun:
         untouched = [new is s.mask for new, s in zip(changed, segments, strict=True)]
         for s, new in zip(segments, changed, strict=True):
             if new is not s.mask:
-                s.mask, s.box = new, inclusive_box(new)
+                s.mask, s.box = new, ends(new.box)
         if segments and not all(untouched):
             boxes = torch.tensor([s.box for s in segments])
             limit = max(self.parameters.box_nms_thresh, self.parameters.crop_nms_thresh)

@@ -123,18 +123,18 @@ class Heads:
             point = torch.zeros(1, 1, 2, device=model.device)
             self._nothing = model.sam_prompt_encoder((point, -torch.ones(1, 1, device=model.device)), None, None)
         sparse, dense = self._nothing
-        multimask = model._use_multimask(False, None)
+        multimask_output = model._use_multimask(False, None)
         masks, ious, tokens, scores = decoder(
             image_embeddings=self._as_map(conditioned),
             image_pe=model.sam_prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse.expand(count, -1, -1),
             dense_prompt_embeddings=dense.expand(count, -1, -1, -1),
-            multimask_output=multimask,
+            multimask_output=multimask_output,
             repeat_image=False,
             high_res_features=frame.repeated(count),
         )
         rows = torch.arange(count, device=masks.device)
-        best = ious.argmax(-1) if multimask else torch.zeros_like(rows)
+        best = ious.argmax(-1) if multimask_output else torch.zeros_like(rows)
         token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(rows)]
         return self._outcome(masks[rows, best].float(), token, scores)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segment_duo.masks.cropped import CroppedMask
+from segment_duo.masks.cropped import common_pixels
 from segment_duo.segmenters.sam2.segments import Segment
 
 
@@ -28,31 +28,14 @@ def without_nested(
     if limit >= 1 or not segments:
         return list(segments)
     scores = np.array([s.predicted_iou for s in segments]) if ranks is None else ranks
-    boxes = np.array([rectangle(s.mask) for s in segments], dtype=np.int64)
+    boxes = np.array([s.mask.window for s in segments], dtype=np.int64)
     areas = np.array([s.mask.area for s in segments], dtype=np.int64)
     kept = np.zeros(len(segments), dtype=bool)
     for i in map(int, np.argsort(-scores, kind="stable")):
         x0, y0, x1, y1 = boxes[i]
         near = kept & (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
         kept[i] = areas[i] > 0 and not any(
-            shared(segments[i].mask, segments[j].mask) > limit * min(areas[i], areas[j])
+            common_pixels(segments[i].mask, segments[j].mask) > limit * min(areas[i], areas[j])
             for j in map(int, np.flatnonzero(near))
         )
     return [segment for segment, stays in zip(segments, kept, strict=True) if stays]
-
-
-def rectangle(mask: CroppedMask) -> tuple[int, int, int, int]:
-    """XYXY in image pixels, ends exclusive."""
-    rows, cols = mask.pixels.shape
-    return mask.left, mask.top, mask.left + cols, mask.top + rows
-
-
-def shared(a: CroppedMask, b: CroppedMask) -> int:
-    """Pixels that two masks have in common."""
-    ax0, ay0, ax1, ay1 = rectangle(a)
-    bx0, by0, bx1, by1 = rectangle(b)
-    x0, y0, x1, y1 = max(ax0, bx0), max(ay0, by0), min(ax1, bx1), min(ay1, by1)
-    if x0 >= x1 or y0 >= y1:
-        return 0
-    mine = a.pixels[y0 - ay0 : y1 - ay0, x0 - ax0 : x1 - ax0]
-    return int(np.count_nonzero(mine & b.pixels[y0 - by0 : y1 - by0, x0 - bx0 : x1 - bx0]))

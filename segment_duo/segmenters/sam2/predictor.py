@@ -8,7 +8,6 @@ automatic generation (``automatic``). torch: only the engine's process imports t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segment_duo.lru import BoundedLru
 from segment_duo.segmenters.allocator import trim
 from segment_duo.segmenters.base import PromptArrays, unchecked
 from segment_duo.segmenters.sam2.catalogue import IMAGE_MEAN, IMAGE_STD
@@ -52,7 +52,7 @@ class Predictor(PromptPredictor):
         self.autocast = None if reassociate and self.device.type == "cpu" else half
         lowered = half if self.autocast is None else None
         self.decoder = ReassociatedDecoder(model, lowered) if reassociate else PromptDecoder(model)
-        self._prepared: OrderedDict[tuple[int, bool], tuple[Sam2Embedding, PreparedImage]] = OrderedDict()
+        self._prepared: BoundedLru[tuple[int, bool], tuple[Sam2Embedding, PreparedImage]] = BoundedLru(PREPARED_IMAGES)
 
     @cached_property
     def reassociated(self) -> Predictor:
@@ -98,18 +98,17 @@ class Predictor(PromptPredictor):
     def prepare(self, embedding: Sam2Embedding, batch: int) -> PreparedImage:
         """The decoder's projections of an image, kept for the last few images."""
         key = (id(embedding), batch == 1)
-        held = self._prepared.pop(key, None)
+        held = self._prepared.get(key)
         if held is None:
             held = (embedding, self.decoder.prepare(embedding, batch, self.precision()))
-        self._prepared[key] = held
-        while len(self._prepared) > PREPARED_IMAGES:
-            self._prepared.popitem(last=False)
+            self._prepared.put(key, held, 1)
         return held[1]
 
     def release(self, embedding: Sam2Embedding | None = None) -> None:
         """Forget the projections of one image, or of all."""
-        for key in [k for k, held in self._prepared.items() if embedding is None or held[0] is embedding]:
-            del self._prepared[key]
+        for key, held, *_ in self._prepared.items():
+            if embedding is None or held[0] is embedding:
+                self._prepared.drop(key)
         for name in ("reassociated", "screening"):
             derived = self.__dict__.get(name)
             if derived is not None:
@@ -141,7 +140,7 @@ class Predictor(PromptPredictor):
         embedding: Sam2Embedding,
         points: Tensor,
         *,
-        multimask: bool,
+        multimask_output: bool,
         mask_input: Tensor | None = None,
         least_iou: float | None = None,
         check: Callable[[], None] = unchecked,
@@ -151,10 +150,12 @@ class Predictor(PromptPredictor):
         def wanted(iou: Tensor) -> Tensor:
             # With single-mask output an unstable mask falls back to the best of the three: any of the four may be chosen.
             assert least_iou is not None
-            return ((iou[:, 1:] if multimask else iou) > least_iou).any(1)
+            return ((iou[:, 1:] if multimask_output else iou) > least_iou).any(1)
 
         decoded = self._decode(embedding, points, mask_input, None if least_iou is None else wanted, check)
-        masks, iou = select_masks(self.decoder.decoder, decoded.masks, decoded.iou[decoded.rows], multimask=multimask)
+        masks, iou = select_masks(
+            self.decoder.decoder, decoded.masks, decoded.iou[decoded.rows], multimask_output=multimask_output
+        )
         return PointMasks(decoded.rows, masks, iou)
 
     def predicted_iou(
@@ -195,7 +196,10 @@ class Predictor(PromptPredictor):
         masks, ious = [], []
         for i, prompt in enumerate(group):
             m, s = select_masks(
-                self.decoder.decoder, decoded.masks[i : i + 1], decoded.iou[i : i + 1], multimask=prompt.wants_multimask
+                self.decoder.decoder,
+                decoded.masks[i : i + 1],
+                decoded.iou[i : i + 1],
+                multimask_output=prompt.wants_multimask,
             )
             masks.append(m[0])
             ious.append(s[0])

@@ -81,14 +81,14 @@ class PointModel(ABC):
         self, embedding: Sam2Embedding, points: Tensor, *, check: Callable[[], None] = unchecked
     ) -> Tensor:
         """Predicted IoU, float32 (N, K), of all candidates of points (N, 2)."""
-        return self.decode_points(embedding, points, multimask=True, check=check).iou
+        return self.decode_points(embedding, points, multimask_output=True, check=check).iou
 
     @abstractmethod
     def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         """Run the image encoder on uint8 (H, W, 3), RGB."""
 
     @abstractmethod
-    def full_size(self, low: tuple[int, int], height: int, width: int) -> Upsampler:
+    def upsampler(self, low: tuple[int, int], height: int, width: int) -> Upsampler:
         """Up-sampler of low-res masks to an image of this size."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class PointModel(ABC):
         embedding: Sam2Embedding,
         points: Tensor,
         *,
-        multimask: bool,
+        multimask_output: bool,
         mask_input: Tensor | None = None,
         least_iou: float | None = None,
         check: Callable[[], None] = unchecked,
@@ -105,7 +105,7 @@ class PointModel(ABC):
         """One object for each of float32 points (N, 2) in pixels of the embedded image.
 
         Args:
-            multimask: three candidates a point, or one.
+            multimask_output: three candidates a point, or one.
             mask_input: low-res logits (N, 1, h, w) to refine.
             least_iou: points none of whose candidates is predicted to be better need no masks.
             check: called between pieces of work; raises to cancel.
@@ -136,7 +136,7 @@ class PromptPredictor(PointModel):
         """Height and width, in pixels of an image of this size, of what the model sees: more than the image where it is padded."""
         return height, width
 
-    def full_size(self, low: tuple[int, int], height: int, width: int) -> Upsampler:
+    def upsampler(self, low: tuple[int, int], height: int, width: int) -> Upsampler:
         """Up-sampler of low-res masks to an image of this size."""
         return Upsampler(low, (height, width), self.device, self.canvas(height, width))
 
@@ -186,7 +186,7 @@ class PromptPredictor(PointModel):
     def _finish(self, embedding: Sam2Embedding, low_res: Tensor, iou: Tensor, preview: int | None) -> Prediction:
         """Order candidates by predicted IoU and up-sample them."""
         height, width = preview_size(embedding.height, embedding.width, preview)
-        up = self.full_size((int(low_res.shape[-2]), int(low_res.shape[-1])), height, width)
+        up = self.upsampler((int(low_res.shape[-2]), int(low_res.shape[-1])), height, width)
         level = MASK_THRESHOLD - STABILITY_OFFSET
         cuts: list[LowRes] = cut_out(low_res, level)
         out = []

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
 from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.segments import Segment
 from segment_duo.segmenters.sam2.tiles import tiled_segments
-from segment_duo.types import AutoParameters
 
 CORE_SHARE = 0.75
 """Share of the model's input that a tile's core takes; the halo around it fills the window."""

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import ROUTINE_NOTE
 from segment_duo.segmenters.sam2.candidates import GridCandidate, Margins, Screen
-from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     from segment_duo.segmenters.sam2.embedding import Sam2Embedding

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import (
     AutomaticRun,
     DeviceMemoryFull,
@@ -31,7 +32,6 @@ from segment_duo.segmenters.sam2.embedding import Sam2Embedding
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.segmenters.sam2.prompting import PromptPredictor
 from segment_duo.segmenters.tracking import Tracker
-from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segment_duo.boxes import Window, of_ends, of_window, sam
 from segment_duo.masks.cropped import CroppedMask, trim
 from segment_duo.types import Mask
 
@@ -24,23 +25,21 @@ class Segment:
     predicted_iou: float
     stability_score: float
     point: tuple[float, float]
-    crop_box: tuple[int, int, int, int]
+    crop_box: Window
 
 
 def record(segment: Segment, number: int, height: int, width: int) -> Mask:
     """A segment as a SAM record on the image's canvas."""
-    x0, y0, x1, y1 = segment.box
-    cx0, cy0, cx1, cy1 = (float(v) for v in segment.crop_box)
     return Mask(
         rle=segment.mask.rle(height, width),
         area=segment.mask.area,
-        bbox=(x0, y0, x1 - x0, y1 - y0),
+        bbox=sam(of_ends(*segment.box)),
         id=number,
         predicted_iou=segment.predicted_iou,
         stability_score=segment.stability_score,
         point_coords=(segment.point,),
         point_labels=(1,),
-        crop_box=(cx0, cy0, cx1 - cx0, cy1 - cy0),
+        crop_box=of_window(segment.crop_box),
         source="auto",
     )
 
@@ -69,11 +68,3 @@ def cleaned(mask: CroppedMask, size: int) -> CroppedMask:
     if np.array_equal(kept, padded):
         return mask
     return trim(CroppedMask(kept[1:-1, 1:-1], mask.left, mask.top))
-
-
-def inclusive_box(mask: CroppedMask) -> tuple[float, float, float, float]:
-    """XYXY with inclusive ends; zeros for an empty mask."""
-    rows, cols = mask.pixels.shape
-    if not rows:
-        return (0.0, 0.0, 0.0, 0.0)
-    return (float(mask.left), float(mask.top), float(mask.left + cols - 1), float(mask.top + rows - 1))

@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segment_duo.boxes import Window, ends
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import AutomaticRun
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates, CropCandidates, lowest_level
 from segment_duo.segmenters.sam2.grid import GridRun
-from segment_duo.segmenters.sam2.segments import Segment, inclusive_box
+from segment_duo.segmenters.sam2.segments import Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-
-Rectangle = tuple[int, int, int, int]
-"""XYXY, ends exclusive."""
 
 EDGE = 20
 """Distance in pixels at which a box counts as touching its window's edge; that of stock for crops."""
@@ -48,8 +46,8 @@ CELL = 256
 class Tile:
     """One tile. ``core`` is its share of the image, ``box`` what the model sees."""
 
-    box: Rectangle
-    core: Rectangle
+    box: Window
+    core: Window
 
 
 def windows(height: int, width: int, tile: int, halo: int) -> list[Tile]:
@@ -69,15 +67,14 @@ class Piece:
 
     segment: Segment
     window: Tile
-    rectangle: Rectangle
+    rectangle: Window
     bits: npt.NDArray[np.uint8]
     sides: str
 
     @classmethod
     def of(cls, segment: Segment, window: Tile, height: int, width: int) -> Piece:
         mask = segment.mask
-        rows, cols = mask.pixels.shape
-        rectangle = (mask.left, mask.top, mask.left + cols, mask.top + rows)
+        rectangle = mask.window
         bits = np.packbits(mask.pixels, axis=1)
         # The bits replace the segment's own pixels, which take eight times as much.
         light = replace(segment, mask=CroppedMask(mask.pixels[:0, :0].copy(), mask.left, mask.top))
@@ -95,7 +92,7 @@ class Piece:
         cx0, cy0, cx1, cy1 = self.window.core
         return cx0 <= (x0 + x1) / 2 < cx1 and cy0 <= (y0 + y1) / 2 < cy1
 
-    def within(self, area: Rectangle) -> npt.NDArray[np.bool_]:
+    def within(self, area: Window) -> npt.NDArray[np.bool_]:
         """Its pixels in a rectangle of the image."""
         x0, y0, x1, y1 = area
         out = np.zeros((y1 - y0, x1 - x0), dtype=bool)
@@ -232,7 +229,7 @@ def _continues(group: Sequence[Piece], mask: CroppedMask) -> bool:
 def _joined_segment(group: Sequence[Piece], mask: CroppedMask) -> Segment:
     """The best part's record with the union's pixels."""
     best = max(group, key=lambda p: (p.segment.predicted_iou, -p.rectangle[0]))
-    return replace(best.segment, mask=mask, box=inclusive_box(mask))
+    return replace(best.segment, mask=mask, box=ends(mask.box))
 
 
 def _restored(piece: Piece) -> Segment:
@@ -282,7 +279,7 @@ class _Neighbours:
         return [p for p in found.values() if _common(p.rectangle, piece.rectangle) is not None]
 
     @staticmethod
-    def _touched(rectangle: Rectangle) -> Iterator[tuple[int, int]]:
+    def _touched(rectangle: Window) -> Iterator[tuple[int, int]]:
         x0, y0, x1, y1 = rectangle
         for cy in range(y0 // CELL, (max(y1 - 1, y0)) // CELL + 1):
             for cx in range(x0 // CELL, (max(x1 - 1, x0)) // CELL + 1):
@@ -294,7 +291,7 @@ def _cuts(length: int, tile: int) -> list[int]:
     return [round(i * length / count) for i in range(count + 1)]
 
 
-def _sides(rectangle: Rectangle, box: Rectangle, height: int, width: int) -> str:
+def _sides(rectangle: Window, box: Window, height: int, width: int) -> str:
     """Inner edges of a window that a mask touches: those of the image do not count."""
     x0, y0, x1, y1 = rectangle
     if x1 <= x0 or y1 <= y0:
@@ -309,10 +306,10 @@ def _sides(rectangle: Rectangle, box: Rectangle, height: int, width: int) -> str
     return "".join(side for side, hit in touched.items() if hit)
 
 
-def _common(a: Rectangle, b: Rectangle) -> Rectangle | None:
+def _common(a: Window, b: Window) -> Window | None:
     x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def _hull(a: Rectangle, b: Rectangle) -> Rectangle:
+def _hull(a: Window, b: Window) -> Window:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

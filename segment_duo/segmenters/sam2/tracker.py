@@ -213,7 +213,7 @@ class _Step:
         self._remember(ids, outcome, self._conditioned if prompted else self._followed, prompted=prompted)
         low = outcome.low_res
         if masks is None:
-            up = self._tracker.predictor.full_size(
+            up = self._tracker.predictor.upsampler(
                 (int(low.shape[-2]), int(low.shape[-1])), self._frame.height, self._frame.width
             )
             masks = [up.binary(cut, MASK_THRESHOLD) for cut in cut_out(low, MASK_THRESHOLD)]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segment_duo.errors import Cancelled
+from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, LoadRequest, OnProgress, Segmenter, never, no_progress
 from segment_duo.segmenters.watershed import INFO
-from segment_duo.types import AutoParameters
 
 if TYPE_CHECKING:
     import numpy.typing as npt

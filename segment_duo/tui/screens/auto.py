@@ -12,10 +12,11 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, ProgressBar, Select
 
+from segment_duo.parameters import AutoParameters
 from segment_duo.text import safe
 from segment_duo.tui.screens.dialog import Dialog, line
 from segment_duo.tui.state import Addition
-from segment_duo.types import AutoParameters, Box
+from segment_duo.types import Box
 
 if TYPE_CHECKING:
     from segment_duo.engine.protocol import AutoEvent

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.errors import Cancelled, SegduoError
+from segment_duo.parameters import AutoParameters
 from segment_duo.results import ROUTINE_NOTE
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.viewport import Viewport
@@ -20,7 +21,7 @@ from segment_duo.tui.screens.size_filter import SizeFilterDialog
 from segment_duo.tui.state import Document
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
-from segment_duo.types import AutoParameters, Box, Point
+from segment_duo.types import Box, Point
 
 if TYPE_CHECKING:
     from segment_duo.engine.protocol import AutoEvent

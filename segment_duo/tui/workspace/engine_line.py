@@ -11,7 +11,7 @@ from segment_duo.tui.ports import ChosenModel
 from segment_duo.tui.workspace.desk import Desk
 
 if TYPE_CHECKING:
-    from segment_duo.engine.protocol import EngineStatus
+    from segment_duo.engine.reports import EngineStatus
 
 
 class EngineLine:

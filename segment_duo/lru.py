@@ -1,18 +1,13 @@
-"""Values kept until their bytes pass a bound, the longest unused dropped first; and low-res logits by handle. No torch here."""
+"""Values kept until their bytes pass a bound, the longest unused dropped first."""
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -61,6 +56,7 @@ class BoundedLru(Generic[K, V]):
             return None if held is None else held.value
 
     def put(self, key: K, value: V, size: int) -> None:
+        """Keep a value that takes ``size`` bytes; with 1 for each, the bound is their number."""
         with self._lock:
             self._drop(key)
             self._held[key] = _Held(value, size, time.monotonic())
@@ -99,33 +95,3 @@ class BoundedLru(Generic[K, V]):
             return 0
         self._used -= held.bytes
         return held.bytes
-
-
-class LogitsStore:
-    """Low-res logits of recent answers by handle, so that a next click can refine a mask without sending it back and forth."""
-
-    def __init__(self, bound: int) -> None:
-        self._logits: BoundedLru[str, tuple[str, npt.NDArray[np.float32]]] = BoundedLru(bound)
-
-    def add(self, scope: str, logits: npt.NDArray[np.float32]) -> str:
-        """Keep logits that belong to ``scope`` (``image/weights``); returns their handle."""
-        handle = secrets.token_hex(8)
-        self._logits.put(handle, (scope, logits), logits.nbytes)
-        return handle
-
-    def get(self, scope: str, handle: str) -> npt.NDArray[np.float32] | None:
-        """The logits, or None when they were dropped or belong to another image or model."""
-        found = self._logits.get(handle)
-        return found[1] if found is not None and found[0] == scope else None
-
-    def drop_image(self, image_id: str) -> int:
-        """Forget the logits of one image; the bytes freed."""
-        mine = [handle for handle, (scope, _), *_ in self._logits.items() if scope.startswith(image_id)]
-        return sum(self._logits.drop(handle) for handle in mine)
-
-    def clear(self) -> int:
-        return self._logits.clear()
-
-    @property
-    def used(self) -> int:
-        return self._logits.used
