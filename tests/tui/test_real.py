@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -97,8 +99,6 @@ class Terminal:
     def process(self) -> int:
         """Pid of the program itself."""
         shell = int(self.tmux("display-message", "-p", "#{pane_pid}"))
-        import psutil
-
         return next(
             child.pid for child in psutil.Process(shell).children() if "segment_duo.cli.main" in child.cmdline()
         )
@@ -253,24 +253,40 @@ def test_brush_and_save_in_a_terminal(terminal: Terminal, tmp_path: Path) -> Non
     assert record["area"] > first > 100
 
 
-def test_killed_in_the_middle_of_a_stroke(terminal: Terminal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_killed_or_terminal_closed_in_the_middle_of_a_stroke(terminal: Terminal, tmp_path: Path, closed: bool) -> None:
     without_engine(terminal, tmp_path)
     terminal.start("tui", str(tmp_path / "images" / "discs.png"))
     terminal.until("x  120  y   80")
     terminal.press("e")
     terminal.until("brush 8 px")
+    journal = tmp_path / "home" / "state" / "journal"
+
+    def area() -> int:
+        """Of the one mask in the draft."""
+        found = [json.loads(path.read_text())["masks"] for path in journal.glob("*.json")]
+        return int(found[0][0]["area"]) if found and found[0] else 0
+
     terminal.press("Space")
     terminal.until("● unsaved")
-    journal = tmp_path / "home" / "state" / "journal"
-    wait_for(lambda: any('"brush"' in path.read_text() for path in journal.glob("*.json")), "no draft was written")
+    wait_for(area, "no draft was written")
+    dot = area()
     terminal.press("Enter")
     terminal.until("pen down")
-    os.kill(terminal.process(), signal.SIGKILL)
+    terminal.press("S-Right")
+    wait_for(lambda: area() > dot, "what is drawn with the pen down is not in the draft")
+    drawn, program = area(), terminal.process()
+    if closed:
+        terminal.tmux("kill-session")
+        wait_for(lambda: not psutil.pid_exists(program), "the program outlives its terminal")
+    else:
+        os.kill(program, signal.SIGKILL)
     terminal.start("tui", str(tmp_path / "images"))
     terminal.until("1 mask from")
     terminal.press("Right", "Enter")
     screen = terminal.until("● unsaved")
     assert "─masks 1" in screen
+    terminal.until(rf"0 +{drawn:,}\b")
 
 
 @pytest.mark.parametrize(
