@@ -48,6 +48,8 @@ class Terminal:
         self._socket = folder / "tmux"
         self._environment = environment
         self._size = size
+        self.prefix: tuple[str, ...] = ()
+        """Put before the program, to run it with other rights."""
 
     def tmux(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -64,7 +66,7 @@ class Terminal:
         return done.stdout
 
     def start(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "segment_duo.cli.main", *arguments]
+        command = [*self.prefix, sys.executable, "-m", "segment_duo.cli.main", *arguments]
         script = f"{shlex.join(command)}; echo EXIT=$?; read nothing"
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         flags = [part for variable in variables for part in ("-e", variable)]
@@ -287,6 +289,33 @@ def test_killed_or_terminal_closed_in_the_middle_of_a_stroke(terminal: Terminal,
     screen = terminal.until("● unsaved")
     assert "─masks 1" in screen
     terminal.until(rf"0 +{drawn:,}\b")
+
+
+def test_a_folder_that_may_not_be_written_to_loses_nothing(terminal: Terminal, tmp_path: Path) -> None:
+    without_engine(terminal, tmp_path)
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere")
+        terminal.prefix = ("setpriv", "--bounding-set=-dac_override")
+    folder = tmp_path / "images"
+    folder.chmod(0o555)
+    terminal.start("tui", str(folder / "discs.png"))
+    terminal.until("x  120  y   80")
+    terminal.press("B")
+    terminal.until("brush 8 px")
+    terminal.press("Space")
+    terminal.until("● unsaved")
+    terminal.press("s")
+    terminal.until("Not saved: not allowed to write")
+    terminal.press("C-s")
+    terminal.until("A folder for the set")
+    terminal.press(*str(tmp_path / "mine"), "Enter")
+    terminal.until("Saved 1 mask: ")
+    terminal.press("q")
+    terminal.until("EXIT=0")
+    folder.chmod(0o755)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["discs.pkl"]
+    assert [path.name for path in folder.iterdir()] == ["discs.png"]
 
 
 @pytest.mark.parametrize(
