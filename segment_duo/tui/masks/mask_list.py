@@ -51,6 +51,7 @@ class MaskList(ScrollView, can_focus=True):
         self._verdicts: Mapping[int, bool] = {}
         self._inks: dict[str, tuple[int, int, int]] = {}
         self.border_title = "masks"
+        self._shown: object = None
 
     def show(
         self,
@@ -62,6 +63,11 @@ class MaskList(ScrollView, can_focus=True):
         inks: tuple[tuple[str, tuple[int, int, int]], ...] = (),
     ) -> None:
         """``inks``: label -> RGB, as pairs."""
+        # A step of a stroke changes nothing here. Masks are compared by identity first, so a thousand cost little.
+        wanted = (masks, ticked, current, title, dict(verdicts), inks)
+        if wanted == self._shown:
+            return
+        self._shown = wanted
         self.border_title = title
         self._inks = dict(inks)
         moved = current != self._current

@@ -14,6 +14,7 @@ from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.status.lines import short_path
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
+from segment_duo.types import Mask
 
 DRAFT_PAUSE = 0.3
 """Seconds after an edit before the journal is written, so that a series of edits is one write."""
@@ -23,6 +24,8 @@ class Drafts:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._draft_timer: Timer | None = None
+        self.in_hand: Callable[[], tuple[Mask, ...] | None] = lambda: None
+        """The masks with what is being drawn, if something is; a terminal may be closed in the middle of a stroke."""
 
     def keep(self) -> None:
         if self._draft_timer is not None:
@@ -34,11 +37,17 @@ class Drafts:
         image, doc = self.desk.image, self.desk.doc
         if image is None:
             return
-        if not doc.unsaved and not doc.present.points:
+        in_hand = self.in_hand()
+        if not doc.unsaved and not doc.present.points and in_hand is None:
             self.forget()
             return
         draft = Draft(
-            image.ref, image.data.facts.sha256, doc.version, doc.masks, doc.present.points, page=image.data.facts.page
+            image.ref,
+            image.data.facts.sha256,
+            doc.version,
+            in_hand or doc.masks,
+            doc.present.points,
+            page=image.data.facts.page,
         )
 
         def failed(error: SegduoError) -> None:

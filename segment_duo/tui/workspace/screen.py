@@ -98,7 +98,8 @@ class Workspace(Screen[None]):
             unless_unsaved=self.saving.unless_unsaved,
             ask_for_mask=self.editing.ask_for_mask,
         )
-        self.correcting = Correcting(desk, self.editing.edited)
+        self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
+        self.drafts.in_hand = self.correcting.in_hand
         self.review = Review(desk, self.editing.edited)
         self.labelling = Labelling(desk, self.editing.edited)
         for part in (
