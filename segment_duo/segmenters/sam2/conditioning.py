@@ -5,7 +5,7 @@
 
 Two things are reordered, both exact up to rounding. Attention weights are applied to the memories themselves (M channels, 64 in SAM 2) and
 projected to values afterwards, instead of the other way round (C channels, 256): a sum over memories and a matrix commute. And attention runs over
-blocks of queries and keys that fit the cache, on matrix products, as FlashAttention does.
+blocks of queries and keys that fit the cache, as FlashAttention does (``products``).
 
 The weights are those of an unmodified ``SAM2Base``. This module must not know prompts, masks or frames' numbers.
 """
@@ -24,15 +24,12 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
 from segment_duo.errors import ModelError
-from segment_duo.segmenters.asking import unchecked
+from segment_duo.segmenters.sam2.products import attend, linear
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
     from segment_duo.segmenters.sam2.memory import Seen
-
-QUERY_BLOCK = 256
-KEY_BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,29 +81,30 @@ class MemoryConditioner:
                 queries = self._queries(layer, tokens)
             else:
                 queries = shared.queries.expand(len(seen), -1, -1)
-            keys = layer.cross_attn_image.k_proj(keys_in)
+            keys = _projected(layer.cross_attn_image.k_proj, keys_in)
             _rotate(layer.cross_attn_image, keys[:, : keys.shape[1] - pointer_tokens], queries.shape[1])
             weight, bias = self._values[number]
             attended = torch.stack([attend(q, k, m, check) for q, k, m in zip(queries, keys, memories, strict=True)])
-            tokens = tokens + F.linear(attended, weight, bias)
-            tokens = tokens + layer.linear2(layer.activation(layer.linear1(layer.norm3(tokens))))
+            tokens = tokens + linear(attended, weight, bias)
+            widened = layer.activation(_projected(layer.linear1, layer.norm3(tokens)))
+            tokens = tokens + _projected(layer.linear2, widened)
         return self.attention.norm(tokens)  # type: ignore[no-any-return]
 
     def _self_attention(self, layer: Any, tokens: Tensor) -> Tensor:
         attention = layer.self_attn
         normed = layer.norm1(tokens)
-        queries, keys = attention.q_proj(normed), attention.k_proj(normed)
+        queries, keys = _projected(attention.q_proj, normed), _projected(attention.k_proj, normed)
         _rotate(attention, queries, queries.shape[-2])
         _rotate(attention, keys, keys.shape[-2])
-        values = attention.v_proj(normed)
+        values = _projected(attention.v_proj, normed)
         if tokens.dim() == 2:
             attended = attend(queries, keys, values)
         else:
             attended = torch.stack([attend(q, k, v) for q, k, v in zip(queries, keys, values, strict=True)])
-        return tokens + attention.out_proj(attended)  # type: ignore[no-any-return]
+        return tokens + _projected(attention.out_proj, attended)
 
     def _queries(self, layer: Any, tokens: Tensor) -> Tensor:
-        queries: Tensor = layer.cross_attn_image.q_proj(layer.norm2(tokens))
+        queries = _projected(layer.cross_attn_image.q_proj, layer.norm2(tokens))
         return _rotate(layer.cross_attn_image, queries, queries.shape[-2])
 
     def _gather(self, seen: Sequence[Seen]) -> tuple[Tensor, Tensor, int]:
@@ -150,29 +148,6 @@ class MemoryConditioner:
         return self._space
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, check: Callable[[], None] = unchecked) -> Tensor:
-    """softmax(queries keysT / sqrt(D)) values: (T, V) of (T, D), (K, D) and (K, V). On a CPU in blocks, with a running maximum and sum."""
-    if queries.device.type != "cpu":
-        return F.scaled_dot_product_attention(queries[None, None], keys[None, None], values[None, None])[0, 0]
-    out = queries.new_empty((queries.shape[0], values.shape[1]))
-    scaled = queries * queries.shape[1] ** -0.5
-    for start in range(0, len(queries), QUERY_BLOCK):
-        check()
-        rows = scaled[start : start + QUERY_BLOCK]
-        highest = rows.new_full((len(rows), 1), -torch.inf)
-        total, gathered = rows.new_zeros((len(rows), 1)), rows.new_zeros((len(rows), values.shape[1]))
-        for key in range(0, len(keys), KEY_BLOCK):
-            scores = rows @ keys[key : key + KEY_BLOCK].T
-            peak = torch.maximum(highest, scores.amax(1, keepdim=True))
-            shrunk = highest.sub_(peak).exp_()
-            scores.sub_(peak).exp_()
-            total.mul_(shrunk).add_(scores.sum(1, keepdim=True))
-            gathered.mul_(shrunk).addmm_(scores, values[key : key + KEY_BLOCK])
-            highest = peak
-        torch.div(gathered, total, out=out[start : start + QUERY_BLOCK])
-    return out
-
-
 def _rotate(attention: Any, x: Tensor, tokens: int) -> Tensor:
     """Rotary positions, in place, on (..., n * tokens, C)."""
     if attention.freqs_cis.shape[0] != tokens:
@@ -182,6 +157,10 @@ def _rotate(attention: Any, x: Tensor, tokens: int) -> Tensor:
     places = x.view(*x.shape[:-2], -1, tokens, x.shape[-1] // 2, 2)
     torch.view_as_complex(places).mul_(attention.freqs_cis)
     return x
+
+
+def _projected(layer: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
 
 
 def _through(first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
