@@ -57,3 +57,11 @@ def test_a_model_computes_the_same_and_only_while_the_function_runs(monkeypatch:
     calls.clear()
     assert torch.equal(block(x), expected)
     assert not calls
+
+
+@torch.inference_mode()
+def test_a_key_may_stand_for_several() -> None:
+    q, k, v = torch.randn(20, 24), torch.randn(30, 24), torch.randn(30, 8)
+    repeated = torch.cat([torch.arange(10), torch.arange(10, 25).repeat_interleave(4), torch.arange(25, 30)])
+    expected = products.attend(q, k[repeated], v[repeated])
+    near(products.attend(q, k, v, counts=((10, 1), (15, 4), (5, 1))), expected)

@@ -19,7 +19,7 @@ class Oracle:
     def __init__(self, film: Film, *, moves: bool) -> None:
         self._film, self._moves = film, moves
 
-    def tracker(self, frames: int) -> Oracle:
+    def tracker(self, frames: int, *, fast: bool = False) -> Oracle:
         assert frames == len(self._film.frames)
         return self
 

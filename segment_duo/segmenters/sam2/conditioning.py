@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from segment_duo.segmenters.sam2.memory import Seen
 
 
+POOLED = 4
+"""Tokens that one stands for in a pooled memory."""
+
+
 @dataclass(frozen=True, eq=False)
 class SharedFrame:
     """What all objects share on a frame. ``tokens``: (T, C) after the first self-attention; ``queries``: (T, C) of the first cross-attention."""
@@ -72,7 +76,7 @@ class MemoryConditioner:
 
     def objects(self, shared: SharedFrame, seen: Sequence[Seen], check: Callable[[], None]) -> Tensor:
         """Features (B, T, C) for B objects that see equally many memories and pointers."""
-        memories, keys_in, pointer_tokens = self._gather(seen)
+        memories, keys_in, counts = self._gather(seen)
         tokens = shared.tokens.expand(len(seen), -1, -1)
         for number, layer in enumerate(self.layers):
             check()
@@ -82,9 +86,13 @@ class MemoryConditioner:
             else:
                 queries = shared.queries.expand(len(seen), -1, -1)
             keys = _projected(layer.cross_attn_image.k_proj, keys_in)
-            _rotate(layer.cross_attn_image, keys[:, : keys.shape[1] - pointer_tokens], queries.shape[1])
+            _rotate(layer.cross_attn_image, keys[:, : counts[0][0]], queries.shape[1])
+            if counts[1][0]:
+                _rotate_pooled(layer.cross_attn_image, keys[:, counts[0][0] : counts[0][0] + counts[1][0]])
             weight, bias = self._values[number]
-            attended = torch.stack([attend(q, k, m, check) for q, k, m in zip(queries, keys, memories, strict=True)])
+            attended = torch.stack(
+                [attend(q, k, m, check, counts) for q, k, m in zip(queries, keys, memories, strict=True)]
+            )
             tokens = tokens + linear(attended, weight, bias)
             widened = layer.activation(_projected(layer.linear1, layer.norm3(tokens)))
             tokens = tokens + _projected(layer.linear2, widened)
@@ -107,26 +115,29 @@ class MemoryConditioner:
         queries = _projected(layer.cross_attn_image.q_proj, layer.norm2(tokens))
         return _rotate(layer.cross_attn_image, queries, queries.shape[-2])
 
-    def _gather(self, seen: Sequence[Seen]) -> tuple[Tensor, Tensor, int]:
-        """Memories (B, K, M), the same with their positions, and how many of the K are pointers' tokens."""
+    def _gather(self, seen: Sequence[Seen]) -> tuple[Tensor, Tensor, tuple[tuple[int, int], ...]]:
+        """Memories (B, K, M), the same with their positions, and how many of the K are whole, pooled, and pointers', each with what it stands for."""
         model = self.model
         space = self._spatial()
         first = seen[0]
-        count, width = space.shape
+        width = space.shape[1]
         split = model.hidden_dim // width
-        pointer_tokens = len(first.pointers) * split
-        length = len(first.features) * count
-        memories = space.new_empty((len(seen), length + pointer_tokens, width))
+        whole = sum(len(features) for _, features in first.features if len(features) == len(space))
+        length = sum(len(features) for _, features in first.features)
+        tokens = len(first.pointers) * split
+        memories = space.new_empty((len(seen), length + tokens, width))
         placed = torch.empty_like(memories)
         for row, one in enumerate(seen):
-            for slot, (time, features) in enumerate(one.features):
-                part = slice(slot * count, (slot + 1) * count)
+            begin = 0
+            for time, features in one.features:
+                part = slice(begin, begin := begin + len(features))
                 memories[row, part] = features
-                torch.add(space, model.maskmem_tpos_enc[time, 0], out=placed[row, part])
+                where = space if len(features) == len(space) else pooled(space[None])[0]
+                torch.add(where, model.maskmem_tpos_enc[time, 0], out=placed[row, part])
             if one.pointers:
                 memories[row, length:] = torch.stack([pointer for _, pointer in one.pointers]).view(-1, width)
                 placed[row, length:] = self._pointer_positions([away for away, _ in one.pointers], split)
-        return memories, placed.add_(memories), pointer_tokens
+        return memories, placed.add_(memories), ((whole, 1), (length - whole, POOLED), (tokens, 1))
 
     def _pointer_positions(self, away: Sequence[int], split: int) -> Tensor:
         """(len(away) * split, M): how far each pointer is, as ``SAM2Base`` encodes it."""
@@ -157,6 +168,22 @@ def _rotate(attention: Any, x: Tensor, tokens: int) -> Tensor:
     places = x.view(*x.shape[:-2], -1, tokens, x.shape[-1] // 2, 2)
     torch.view_as_complex(places).mul_(attention.freqs_cis)
     return x
+
+
+def _rotate_pooled(attention: Any, x: Tensor) -> None:
+    """:func:`_rotate` of pooled tokens: each lies in the middle of its four."""
+    cis = attention.freqs_cis
+    side = math.isqrt(len(cis))
+    half = torch.polar(torch.full_like(cis.real[0], 1.0), cis[side + 1].angle() / 2)
+    middle = cis.view(side, side, -1)[::2, ::2].reshape(-1, cis.shape[-1]) * half
+    torch.view_as_complex(x.view(len(x), -1, len(middle), x.shape[-1] // 2, 2)).mul_(middle)
+
+
+def pooled(tokens: Tensor) -> Tensor:
+    """Means (B, T / 4, C) of 2 x 2 tokens (B, T, C) of a square map."""
+    side = math.isqrt(tokens.shape[1])
+    cells = tokens.view(len(tokens), side // 2, 2, side // 2, 2, -1)
+    return cells.mean((2, 4), dtype=torch.float32).to(tokens.dtype).flatten(1, 2)
 
 
 def _projected(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -46,10 +46,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, check: Callable[[], None] = unchecked) -> Tensor:
-    """softmax(queries keysT / sqrt(D)) values: (T, V) of (T, D), (K, D) and (K, V). On a CPU in blocks, with a running maximum and sum."""
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    check: Callable[[], None] = unchecked,
+    counts: Sequence[tuple[int, int]] = (),
+) -> Tensor:
+    """softmax(queries keysT / sqrt(D)) values: (T, V) of (T, D), (K, D) and (K, V). On a CPU in blocks, with a running maximum and sum.
+
+    Args:
+        counts: for keys that stand for several equal ones: (how many keys, how many each stands for) of their stretches in order.
+    """
+    counts = counts or ((len(keys), 1),)
     if queries.device.type != "cpu":
-        return F.scaled_dot_product_attention(queries[None, None], keys[None, None], values[None, None])[0, 0]
+        weight = torch.cat([keys.new_full((1, length), math.log(each)) for length, each in counts], 1)
+        return F.scaled_dot_product_attention(queries[None, None], keys[None, None], values[None, None], weight)[0, 0]
     out = queries.new_empty((queries.shape[0], values.shape[1]))
     scaled = queries * (queries.shape[1] ** -0.5 * math.log2(math.e))
     turned = values.contiguous().T
@@ -57,13 +69,15 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, check: Callable[[], No
         check()
         rows = scaled[start : start + QUERY_BLOCK]
         before: tuple[Tensor, Tensor, Tensor] | None = None
-        for key in range(0, len(keys), KEY_BLOCK):
-            scores = linear(rows, keys[key : key + KEY_BLOCK])
+        for part, each in _blocks(counts):
+            scores = linear(rows, keys[part])
             peak = scores.amax(1, keepdim=True)
             if before is not None:
                 torch.maximum(peak, before[0], out=peak)
             scores.sub_(peak).exp2_()
-            total, gathered = scores.sum(1, keepdim=True), linear(scores, turned[:, key : key + KEY_BLOCK])
+            total, gathered = scores.sum(1, keepdim=True), linear(scores, turned[:, part])
+            if each != 1:
+                total, gathered = total.mul_(each), gathered.mul_(each)
             if before is not None:
                 shrunk = before[0].sub_(peak).exp2_()
                 total.addcmul_(before[1], shrunk)
@@ -72,6 +86,15 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, check: Callable[[], No
         if before is not None:
             torch.div(before[2], before[1], out=out[start : start + QUERY_BLOCK])
     return out
+
+
+def _blocks(counts: Sequence[tuple[int, int]]) -> Iterator[tuple[slice, int]]:
+    """Stretches of keys in blocks, each with what its keys stand for."""
+    begin = 0
+    for length, each in counts:
+        for start in range(begin, begin + length, KEY_BLOCK):
+            yield slice(start, min(start + KEY_BLOCK, begin + length)), each
+        begin += length
 
 
 def quickly(work: Callable[P, T]) -> Callable[P, T]:
