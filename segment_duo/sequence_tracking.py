@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo import __version__
@@ -23,8 +23,9 @@ from segment_duo.masks.filters import apply as matching
 from segment_duo.masks.formats.sequence import Event, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
+from segment_duo.provenance import parameters_record
 from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, save
-from segment_duo.tracking.apart import apart
+from segment_duo.tracking.apart import apart, uncovered
 from segment_duo.types import ImageData, Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
@@ -32,6 +33,48 @@ if TYPE_CHECKING:
     from segment_duo.session import Session
 
 Direction = Literal["forward", "backward", "both"]
+
+
+FAST_NOTICE = (
+    "fast: what was remembered of followed frames was pooled, 2 x 2 to 1; masks differ somewhat from the exact ones"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticObjects:
+    """Automatic masks become objects: those of the first frame, and later on those that lie in no object that is followed.
+
+    Attributes:
+        parameters, preset: of the automatic masks.
+        every: frames from one look for new objects to the next; 0 for none after the first. A look takes as long as automatic masks do.
+        conditions: masks that do not meet them are no objects.
+        overlaps: take masks that lie in one another, and the ground, too.
+    """
+
+    parameters: AutoParameters
+    preset: str
+    every: int
+    conditions: MaskFilter = field(default_factory=MaskFilter)
+    overlaps: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As the set's provenance has it."""
+        return {
+            "auto": parameters_record(self.parameters, self.preset),
+            "conditions": self.conditions.parameters(),
+            "overlaps": self.overlaps,
+            "look_every": self.every,
+        }
+
+    def find(
+        self, session: Session, sequence: OpenSequence, frame: int, cancelled: Callable[[], bool] | None = None
+    ) -> list[Mask]:
+        """The automatic masks of a frame that may be objects."""
+        image = session.open_frame(sequence.frames, sequence.ref, frame)
+        result = session.auto(image, self.parameters, preset=self.preset, cancelled=cancelled)
+        provenance = sequence.head([], {}).provenance
+        masks = [mask for mask in matching(MaskSet(result.masks, provenance), self.conditions) if mask.area]
+        return masks if self.overlaps else apart(masks, image.data.facts.cut_height, sequence.frames.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +86,16 @@ class TrackRequest:
         masks: objects by their pixels: (object, frame, mask of the uncut frame).
         direction: forward from an object's first prompt, backward from its last, or both.
         source: where ``masks`` come from, for the set's provenance.
+        automatic: objects that automatic masks find, beside those; None for none.
+        fast: approximate where that is quicker.
     """
 
     prompts: tuple[FramePrompt, ...] = ()
     masks: tuple[tuple[int, int, Mask], ...] = ()
     direction: Direction = "forward"
     source: str = ""
+    automatic: AutomaticObjects | None = None
+    fast: bool = False
 
     def record(self) -> dict[str, Any]:
         """As the set's provenance has it."""
@@ -58,6 +105,8 @@ class TrackRequest:
             "prompts": [prompt.record() for prompt in self.prompts],
             "masks": [[one, frame] for one, frame, _ in self.masks],
             "source": self.source,
+            **({"fast": True} if self.fast else {}),
+            **(self.automatic.record() if self.automatic else {}),
         }
 
 
@@ -72,26 +121,6 @@ class _Chosen:
 
     def frame(self, number: int) -> ImageData:
         return self.sequence.frames.frame(self.sequence.numbers[number])
-
-
-def automatic_masks(
-    session: Session,
-    sequence: OpenSequence,
-    frame: int,
-    parameters: AutoParameters,
-    *,
-    preset: str = "",
-    conditions: MaskFilter | None = None,
-    overlaps: bool = False,
-) -> tuple[tuple[int, int, Mask], ...]:
-    """Automatic masks of one frame as objects to follow, numbered from 1."""
-    image = session.open_frame(sequence.frames, sequence.ref, frame)
-    result = session.auto(image, parameters, preset=preset)
-    provenance = sequence.head([], {}).provenance
-    masks = [mask for mask in matching(MaskSet(result.masks, provenance), conditions or MaskFilter()) if mask.area]
-    if not overlaps:
-        masks = apart(masks, image.data.facts.cut_height, sequence.frames.width)
-    return tuple((number, frame, mask) for number, mask in enumerate(masks, 1))
 
 
 def follow(
@@ -120,7 +149,7 @@ def follow(
     from segment_duo.segmenters.base import Capability
 
     session.model.require(Capability.TRACK)
-    if not (request.prompts or request.masks):
+    if not (request.prompts or request.masks or request.automatic):
         raise PromptError("nothing to follow", "Give -p x,y,label,object@frame, --points FILE, --from-set or --auto.")
     request = dataclasses.replace(request, prompts=tuple(together(request.prompts)))
     parent: SequenceSet | None = None
@@ -164,13 +193,20 @@ class _Run:
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
         self._origin = writer.head.origins[0]
-        self._notices: list[str] = []
+        self._notices = [FAST_NOTICE] if request.fast else []
         self._resumed = len(writer.done)
+        if request.automatic is not None:
+            if self._resumed:
+                self._take(self._found_before())
+            else:
+                self._come_in(0, request.automatic.find(session, sequence, sequence.numbers[0], cancelled))
 
     def go(self) -> int:
         """Do what is left; returns how many frames an earlier run had done."""
         asked = self._request.direction
         frames = [self._place[frame] for _, frame in self._anchors()]
+        if self._request.automatic is not None:
+            frames.append(0)
         first, last = min(frames), max(frames)
         apart_passes = first == last or self._parent is not None
         if asked == "both" and self._resumed and not apart_passes:
@@ -225,6 +261,43 @@ class _Run:
             found.append(ObjectPrompt(one, self._place[frame], mask=self._above_banner(mask)))
         return found
 
+    def _come_in(self, position: int, masks: Sequence[Mask]) -> list[ObjectPrompt]:
+        """Masks of a frame become objects, with ids that no other has."""
+        from segment_duo.segmenters.tracking import ObjectPrompt
+
+        first = max(self._ids, default=0) + 1
+        return self._take(
+            [ObjectPrompt(one, position, mask=self._above_banner(mask)) for one, mask in enumerate(masks, first)]
+        )
+
+    def _take(self, prompts: list[ObjectPrompt]) -> list[ObjectPrompt]:
+        self._prompts += prompts
+        self._ids |= {prompt.object_id for prompt in prompts}
+        return prompts
+
+    def _found_before(self) -> list[ObjectPrompt]:
+        """The objects that automatic masks found in what an earlier run wrote: each by its first mask."""
+        from segment_duo.segmenters.tracking import ObjectPrompt
+
+        with SequenceSet.open(self._writer.path) as known:
+            begun = [(life.id, life.first) for life in known.lives() if life.id not in self._ids]
+            masks = [next(mask for mask in known.frame(first).masks if mask.id == one) for one, first in begun]
+        return [
+            ObjectPrompt(one, self._place[first], mask=self._above_banner(mask))
+            for (one, first), mask in zip(begun, masks, strict=True)
+        ]
+
+    def _look(self, position: int, here: Mapping[int, CroppedMask]) -> list[ObjectPrompt]:
+        """New objects, on the frames that are looked at for them."""
+        automatic = self._request.automatic
+        assert automatic is not None
+        if not position or position % automatic.every:
+            return []
+        frames = self._sequence.frames
+        masks = automatic.find(self._session, self._sequence, self._sequence.numbers[position], self._cancelled)
+        new = uncovered(masks, list(here.values()), frames.height - frames.banner.height, frames.width)
+        return self._come_in(position, new)
+
     def _above_banner(self, mask: Mask) -> CroppedMask:
         """The mask's pixels that the model sees."""
         pixels = CroppedMask.of_rle(mask.rle)
@@ -241,11 +314,15 @@ class _Run:
         known = self._known if resumes or self._parent is not None else None
         before: set[int] = set()
         gone: set[int] = set()
+        automatic = self._request.automatic
+        looks = automatic is not None and automatic.every and self._request.direction == "forward"
         frames = self._session.track(
             _Chosen(self._sequence),
             self._prompts,
             direction="backward" if reverse else "forward",
             known=known,
+            newcomers=self._look if looks else None,
+            fast=self._request.fast,
             cancelled=self._cancelled,
             start=None if reverse else left[0],
             end=left[0] + 1 if reverse else None,
