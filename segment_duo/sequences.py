@@ -10,7 +10,7 @@ given again. Nothing here prints.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -266,11 +266,14 @@ def save_edited(
     onto: str | None = None,
     suffix: str = "",
     into: Session | None = None,
+    gone: Collection[int] = (),
+    since: int = 0,
 ) -> Followed:
     """Masks of single frames that were made or changed by hand, saved; all other frames are as in the version ``onto``, or empty without one.
 
     Args:
         changes: frame -> all its masks, whose ids are the objects'.
+        gone: ids of objects that are left out, from the frame ``since`` on.
         into: the session whose place of saved sets takes it, if not this one's.
     """
     parent = None if onto is None else session.sequences.open(sequence.named, onto)[1]
@@ -281,7 +284,7 @@ def save_edited(
         made.append(Origin("tui", None, {"masks": _reshaped(changes, parent)}, __version__))
         head = sequence.head(
             [*before, *(origin for origin in made if origin not in before)],
-            {"frames": sorted(changes)},
+            {"frames": sorted(changes), "gone": sorted(gone), "since": since},
             operation="tui",
             parent=onto,
         )
@@ -290,8 +293,8 @@ def save_edited(
         try:
             for number in sequence.numbers:
                 known = parent.frame(number) if parent is not None and number in parent else SeenFrame(number, ())
-                masks = sorted(changes.get(number, known.masks), key=lambda mask: mask.id)
-                writer.append(number, masks, known.events)
+                masks = [mask for mask in changes.get(number, known.masks) if number < since or mask.id not in gone]
+                writer.append(number, sorted(masks, key=lambda mask: mask.id), known.events)
             writer.finish(parent.notices if parent is not None else ())
         finally:
             writer.close()
