@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo import __version__
-from segment_duo.errors import PromptError, UsageError
+from segment_duo.errors import Cancelled, PromptError, UsageError
 from segment_duo.frame_prompts import FramePrompt, together
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.filters import MaskFilter
 from segment_duo.masks.filters import apply as matching
-from segment_duo.masks.formats.sequence import Event, SequenceSet
+from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import parameters_record
@@ -134,17 +134,19 @@ def follow(
     must_resume: bool = False,
     on_frame: OnFrame | None = None,
     cancelled: Callable[[], bool] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Followed:
     """Follow the objects of ``request`` and save them.
 
     Args:
         onto: a saved version that the prompts correct, or add objects to; frames before the first prompt, and other objects, stay as they are.
         suffix, restart, must_resume, on_frame: as of :func:`segment_duo.sequences.link`.
+        enough: ends the run as well, but what was found till then is saved, with the other frames as they were before.
 
     Raises:
         UsageError: the model cannot follow objects; a prompt is on a frame that is not among the chosen ones.
         PromptError: nothing to follow.
-        Cancelled: ``cancelled`` said so; what is done is kept.
+        Cancelled: ``cancelled`` said so, and the same call goes on from there; or ``enough`` did before anything was found.
     """
     from segment_duo.segmenters.base import Capability
 
@@ -162,7 +164,7 @@ def follow(
     origins = [origin, *(one for one in (parent.head.origins if parent else ()) if one != origin)]
     head = sequence.head(origins, request.record(), parent=onto)
     writer = session.sequences.writer(sequence.named, head, restart=restart, must_resume=must_resume)
-    run = _Run(session, sequence, request, writer, parent, on_frame, cancelled)
+    run = _Run(session, sequence, request, writer, parent, on_frame, cancelled, enough)
     try:
         resumed = run.go()
     finally:
@@ -184,12 +186,15 @@ class _Run:
         parent: SequenceSet | None,
         on_frame: OnFrame | None,
         cancelled: Callable[[], bool] | None,
+        enough: Callable[[], bool] | None,
     ) -> None:
         self._session, self._sequence, self._request = session, sequence, request
         self._writer, self._parent = writer, parent
-        self._on_frame, self._cancelled = on_frame, cancelled
+        self._on_frame, self._cancelled, self._enough = on_frame, cancelled, enough
         self._place = {number: position for position, number in enumerate(sequence.numbers)}
-        self._earlier = _earlier_prompts(parent, {one.object_id for one in request.prompts}, request)
+        corrected = {one for one, _ in self._anchors()}
+        self._earlier = _earlier_prompts(parent, corrected, request)
+        self._earlier_masks = _earlier_masks(parent, corrected, request)
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
         self._origin = writer.head.origins[0]
@@ -213,11 +218,16 @@ class _Run:
             # Which of the two passes a frame came from is not known then.
             self._writer.done.clear()
             self._resumed = 0
-        if asked in ("forward", "both"):
-            self._pass(range(first, len(self._sequence.numbers)), reverse=False)
-        if asked in ("backward", "both"):
-            begin = last if asked == "backward" else (first - 1 if apart_passes else last)
-            self._pass(range(begin, -1, -1), reverse=True, again=asked == "both" and not apart_passes)
+        try:
+            if asked in ("forward", "both"):
+                self._pass(range(first, len(self._sequence.numbers)), reverse=False)
+            if asked in ("backward", "both"):
+                begin = last if asked == "backward" else (first - 1 if apart_passes else last)
+                self._pass(range(begin, -1, -1), reverse=True, again=asked == "both" and not apart_passes)
+        except Cancelled:
+            if self._enough is None or not self._enough() or not self._writer.done:
+                raise
+            self._notices.append(f"stopped after {len(self._writer.done)} of {len(self._sequence.numbers)} frames")
         for number in self._sequence.numbers:
             if number not in self._writer.done:
                 self._write(number, {}, ())
@@ -239,8 +249,10 @@ class _Run:
         begun = {life.id: life.first for life in self._parent.lives()} if self._parent else {}
         found = []
         asked = [*self._earlier, *self._request.prompts]
-        for one in sorted({prompt.object_id for prompt in asked} & begun.keys()):
-            first = min(prompt.frame for prompt in asked if prompt.object_id == one)
+        masks = [*self._earlier_masks, *self._request.masks]
+        places = [(prompt.object_id, prompt.frame) for prompt in asked] + [(one, frame) for one, frame, _ in masks]
+        for one in sorted({one for one, _ in places} & begun.keys()):
+            first = min(frame for other, frame in places if other == one)
             if self._parent is not None and begun[one] < first:
                 # It began otherwise than by a prompt that is known: as a mask of a set, or an import.
                 mask = next(mask for mask in self._parent.frame(begun[one]).masks if mask.id == one)
@@ -255,7 +267,7 @@ class _Run:
             )
             later = prompt.frame > begun.get(prompt.object_id, math.inf)
             found.append(ObjectPrompt(prompt.object_id, self._place[prompt.frame], arrays, correction=later))
-        for one, frame, mask in self._request.masks:
+        for one, frame, mask in masks:
             if frame not in self._place:
                 raise PromptError(f"frame {frame} is not among the frames that are followed")
             found.append(ObjectPrompt(one, self._place[frame], mask=self._above_banner(mask)))
@@ -323,7 +335,7 @@ class _Run:
             known=known,
             newcomers=self._look if looks else None,
             fast=self._request.fast,
-            cancelled=self._cancelled,
+            cancelled=self._stopped,
             start=None if reverse else left[0],
             end=left[0] + 1 if reverse else None,
         )
@@ -337,6 +349,9 @@ class _Run:
             self._write(
                 numbers[tracked.frame], self._masks(tracked), tuple(events), {one.id for one in tracked.objects}
             )
+
+    def _stopped(self) -> bool:
+        return any(asked is not None and asked() for asked in (self._cancelled, self._enough))
 
     @staticmethod
     def _happened(frame: int, seen: set[int], before: set[int], gone: set[int]) -> Iterator[Event]:
@@ -365,13 +380,14 @@ class _Run:
         masks: dict[int, Mask] = {}
         if number in self._writer.done:
             masks = {mask.id: mask for mask in self._writer.frame(number).masks}
-        elif self._parent is not None and number in self._parent.frames:
+        elif self._parent is not None and number in self._parent:
             masks = {mask.id: mask for mask in self._parent.frame(number).masks}
         masks = {one: mask for one, mask in masks.items() if one not in answered} | dict(found)
-        self._writer.append(number, [masks[one] for one in sorted(masks)], events)
+        ordered = [masks[one] for one in sorted(masks)]
+        self._writer.append(number, ordered, events)
         if self._on_frame is not None:
             done, total = len(self._writer.done), len(self._sequence.numbers)
-            self._on_frame(Progress(done, total, number, len(masks), self._resumed))
+            self._on_frame(Progress(done, total, number, len(masks), self._resumed, tuple(ordered)))
 
     def _known(self, position: int) -> dict[int, CroppedMask]:
         """Results of this run or of the version that is corrected, for the objects that are followed now."""
@@ -381,7 +397,7 @@ class _Run:
         masks: tuple[Mask, ...] = ()
         if number in self._writer.done:
             masks = self._writer.frame(number).masks
-        elif self._parent is not None and number in self._parent.frames:
+        elif self._parent is not None and number in self._parent:
             masks = self._parent.frame(number).masks
         else:
             return {}
@@ -406,3 +422,41 @@ def _earlier_prompts(parent: SequenceSet | None, corrected: set[int], request: T
             if earlier.object_id in corrected and key not in now:
                 found.append(earlier)
     return together(found)
+
+
+def _earlier_masks(
+    parent: SequenceSet | None, corrected: set[int], request: TrackRequest
+) -> list[tuple[int, int, Mask]]:
+    """The masks that earlier runs took as they are, of the corrected objects on other frames: they hold as well."""
+    if parent is None:
+        return []
+    now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
+    now |= {(one, frame) for one, frame, _ in request.masks}
+    places = {place for origin in parent.head.origins for place in _mask_places(origin)}
+    found = []
+    for frame, one in sorted((frame, one) for one, frame in places - now if one in corrected):
+        masks = parent.frame(frame).masks if frame in parent else ()
+        found += [(one, frame, mask) for mask in masks if mask.id == one]
+    return found
+
+
+def _mask_places(origin: Origin) -> Iterator[tuple[int, int]]:
+    """(object, frame) of the masks that a run was given, as :meth:`TrackRequest.record` notes them."""
+    for value in origin.parameters.get("masks", ()):
+        try:
+            one, frame = value
+            yield int(one), int(frame)
+        except (TypeError, ValueError):
+            continue
+
+
+def asked_places(head: SequenceHead) -> set[tuple[int, int]]:
+    """(object, frame) of all that was said of a set's objects by prompts or masks."""
+    found = {place for origin in head.origins for place in _mask_places(origin)}
+    for origin in head.origins:
+        for value in origin.parameters.get("prompts", ()):
+            try:
+                found.add((int(value["object"]), int(value["frame"])))
+            except (KeyError, TypeError, ValueError):
+                continue
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import Callable
 
@@ -38,17 +39,21 @@ class Drafts:
         if image is None:
             return
         in_hand = self.in_hand()
-        if not doc.unsaved and not doc.present.points and in_hand is None:
+        points = () if self.desk.film is not None else doc.present.points
+        if not self.desk.unsaved and not points and in_hand is None:
             self.forget()
             return
-        draft = Draft(
-            image.ref,
-            image.data.facts.sha256,
-            doc.version,
-            in_hand or doc.masks,
-            doc.present.points,
-            page=image.data.facts.page,
-        )
+        facts = image.data.facts
+        if self.desk.film is not None and self.desk.timeline is not None:
+            timeline = self.desk.timeline
+            ref = dataclasses.replace(image.ref, frame=None)
+            changed = timeline.changes()
+            if in_hand is not None:
+                changed[timeline.frame] = in_hand
+            frames = tuple(sorted(changed.items()))
+            draft = Draft(ref, facts.sha256, timeline.version, (), page=facts.page, frames=frames)
+        else:
+            draft = Draft(image.ref, facts.sha256, doc.version, in_hand or doc.masks, points, page=facts.page)
 
         def failed(error: SegduoError) -> None:
             if self.desk.message.tone == "error":
@@ -90,6 +95,9 @@ class Drafts:
 
         when = datetime.datetime.fromtimestamp(draft.written).strftime("%Y-%m-%d %H:%M")
         what = counted(len(draft.masks), "mask")
+        if draft.frames:
+            masks = sum(len(masks) for _, masks in draft.frames)
+            what = f"{counted(masks, 'mask')} on {counted(len(draft.frames), 'frame')}"
         if draft.points:
             what += f" and {counted(len(draft.points), 'point')}"
         more = f" ({len(drafts) - 1} more after it)" if len(drafts) > 1 else ""
