@@ -73,7 +73,7 @@ class Film:
 
     def load(self, version: str) -> Tracks:
         """Raises MaskFileError: it is no sequence set, or one of frames of another size."""
-        from segment_duo.sequence_tracking import asked_places
+        from segment_duo.tracking.asked import asked_places
 
         _, found = self._session.sequences.open(self._opened.named, version)
         frames = self._opened.frames
