@@ -1,4 +1,4 @@
-"""Score how a model follows objects: ``python -m benchmarks.quality.films [--model ID] [--checkpoint FILE]``.
+"""Score how a model follows objects: ``python -m benchmarks.quality.films [--model ID] [--checkpoint FILE] [--fast]``.
 
 Held-out films of the project's own generator, seeds 1000 to 1019: in turn particles that grow, and a swarm of which some split and some stick
 together. Each object of the first frame gets one click there, in its middle, and is followed with the model's memory to the end; J&F by
@@ -40,7 +40,7 @@ def held_out(count: int, first: int = FIRST_SEED) -> Iterator[tuple[str, Film]]:
             yield f"growth {seed}", growth(seed)
 
 
-def followed(segmenter: Segmenter, film: Film) -> Iterator[Labels]:
+def followed(segmenter: Segmenter, film: Film, *, fast: bool = False) -> Iterator[Labels]:
     """Label images (H, W) of all frames, from one click on each object of the first; where masks overlap the smaller one is seen."""
     first = film.labels[0]
     prompts = [
@@ -48,7 +48,7 @@ def followed(segmenter: Segmenter, film: Film) -> Iterator[Labels]:
         for ident in np.unique(first[first > 0]).tolist()
     ]
     ids = [prompt.object_id for prompt in prompts]
-    tracker = segmenter.tracker(len(film.frames))
+    tracker = segmenter.tracker(len(film.frames), fast=fast)
     for number, frame in enumerate(film.frames):
         step = TrackStep(number, follow=ids) if number else TrackStep(0, prompts)
         yield painted(tracker.step(rgb(frame), step), first.shape)
@@ -62,10 +62,10 @@ def painted(objects: tuple[TrackedObject, ...], shape: tuple[int, ...]) -> Label
     return labels
 
 
-def score(segmenter: Segmenter, film: Film) -> SequenceScore:
+def score(segmenter: Segmenter, film: Film, *, fast: bool = False) -> SequenceScore:
     begun = np.unique(film.labels[0])
     scorer = SequenceScorer()
-    for found, truth in zip(followed(segmenter, film), film.labels, strict=True):
+    for found, truth in zip(followed(segmenter, film, fast=fast), film.labels, strict=True):
         scorer.add(found, np.where(np.isin(truth, begun), truth, 0))
     return scorer.score()
 
@@ -74,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.films", description=__doc__)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--checkpoint", type=Path, help="score these weights with the model's config")
+    parser.add_argument("--fast", action="store_true", help="follow as `segduo track --fast` does")
     parser.add_argument("--films", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     options = parser.parse_args()
@@ -82,7 +83,7 @@ def main() -> None:
     rows = []
     for name, film in held_out(options.films, options.first_seed):
         began = time.perf_counter()
-        result = score(segmenter, film)
+        result = score(segmenter, film, fast=options.fast)
         rows.append(result)
         figures = {key: round(value, 3) for key, value in dataclasses.asdict(result).items()}
         print(json.dumps({"film": name, **figures, "seconds": round(time.perf_counter() - began, 1)}), flush=True)

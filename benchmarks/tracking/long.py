@@ -146,10 +146,10 @@ def killed_run(here: Ground, film: Path, options: list[str], frames: int, kills:
     rng = random.Random(seed)
     done = engines = 0
     for index in range(kills):
-        moment = int(frames * (index + rng.random()) / kills)
+        moment = min(int(frames * (index + rng.random()) / kills), int(0.9 * frames))
         process = here.start("track", film, *options)
         while process.poll() is None and written(film.parent / "masks") < moment:
-            time.sleep(POLL_SECONDS / 10)
+            time.sleep(min(POLL_SECONDS, frames / 50_000))
         if process.poll() is not None:
             break
         process.kill()

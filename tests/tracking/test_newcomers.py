@@ -139,6 +139,19 @@ def test_an_object_that_appears_comes_in_at_the_next_look(shell: Shell) -> None:
     assert lives(shell.folder / "masks/film_1.pkl") == {1: 0, 2: 0}
 
 
+def test_fast_is_announced_and_recorded(shell: Shell) -> None:
+    late_disc(shell, 3, 1)
+    done = shell.run("track", "film.tif", *OPTIONS, "--fast", "--json").ok()
+    assert "fast: what was remembered" in done.stderr
+    with SequenceSet.open(shell.folder / "masks/film.pkl") as found:
+        assert found.head.provenance.parameters["fast"] is True
+        assert any(one.startswith("fast: ") for one in found.notices)
+    shell.run("track", "film.tif", *OPTIONS).ok()
+    with SequenceSet.open(shell.folder / "masks/film_1.pkl") as found:
+        assert "fast" not in found.head.provenance.parameters
+        assert not found.notices
+
+
 def test_a_film_may_begin_without_objects(shell: Shell) -> None:
     pictures, _ = growing(4)
     pictures[:2] = 50

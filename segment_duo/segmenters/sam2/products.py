@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 QUERY_BLOCK = 512
 KEY_BLOCK = 1024
+SMALL = 2**20
+"""Multiplications below which a call of oneDNN costs more than it saves."""
 LONG = 1024
 """Tokens from which a model's own attention goes block by block."""
 
@@ -38,7 +40,7 @@ _ONE_DNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _X86 els
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear``: (..., N) of (..., C) and (N, C)."""
-    if _suits(x) and x.numel():
+    if x.numel() * len(weight) >= SMALL and _suits(x):
         # For other layouts oneDNN has only its reference code, a hundred times slower.
         x = x.contiguous()
         weight = weight if weight.T.is_contiguous() else weight.contiguous()
