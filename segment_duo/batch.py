@@ -188,9 +188,7 @@ def _made_since(session: Session, ref: ImageRef, request: Request, since: float)
     from segment_duo.library.library import Saved
 
     wanted = _plain(parameters_record(request.parameters, request.preset))
-    for version in session.sets.versions(ref):
-        if version.suffix != request.suffix:
-            continue
+    for version in session.sets.versions(ref, request.suffix):
         try:
             known = session.sets.peek(ref, version).provenance
             if not (

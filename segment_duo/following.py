@@ -25,6 +25,7 @@ from segment_duo.segmenters.tracking import (
     Direction,
     Frames,
     Known,
+    Newcomers,
     ObjectPrompt,
     TrackedFrame,
     TrackedObject,
@@ -48,7 +49,7 @@ class _Pass:
     """Frames in their order; ``begins``: the frame each object comes in."""
 
     order: range
-    begins: Mapping[int, int]
+    begins: dict[int, int]
     reverse: bool
 
     def active(self, frame: int) -> set[int]:
@@ -72,7 +73,7 @@ class Following:
         engine, model: who computes, and with what.
         frames: the sequence; read in another thread, one frame ahead.
         prompts: where the objects are.
-        direction, start, end, known: as in :meth:`segment_duo.session.Session.track`.
+        direction, start, end, known, newcomers, fast: as in :meth:`segment_duo.session.Session.track`.
         tell: takes one-line messages for the user.
 
     Raises:
@@ -91,6 +92,8 @@ class Following:
         start: int | None = None,
         end: int | None = None,
         known: Known | None = None,
+        newcomers: Newcomers | None = None,
+        fast: bool = False,
         on_progress: OnProgress = no_progress,
         cancelled: Callable[[], bool] | None = None,
         tell: Callable[[str], None] = lambda _message: None,
@@ -101,6 +104,8 @@ class Following:
         self._count = len(frames)
         self._start, self._end = start or 0, self._count if end is None else end
         self._known = known
+        self._newcomers = newcomers
+        self._fast = fast
         self._on_progress = on_progress
         self._cancelled = cancelled
         self._tell = tell
@@ -131,7 +136,7 @@ class Following:
             self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _check(self) -> None:
-        if not self._prompts:
+        if not self._prompts and self._newcomers is None:
             raise PromptError("nothing to follow", "Say where an object is on at least one frame.")
         for prompt in self._prompts:
             if prompt.frame >= self._count:
@@ -143,6 +148,8 @@ class Following:
                 f"frames {self._start} to {self._end}: there are {self._count}",
                 "Frames count from 0; the end is not one of them.",
             )
+        if self._newcomers is not None and self._direction != "forward":
+            raise UsageError("new objects are looked for going forward only", "Leave out the direction.")
         if self._known is not None and self._direction == "both":
             raise UsageError("results that are known go with one direction", "Follow forward, then backward.")
 
@@ -150,6 +157,8 @@ class Following:
 
     def _passes(self) -> list[_Pass]:
         # Objects that have nothing but corrections are followed from the edge on: they are known there.
+        if not self._prompts:
+            return [_Pass(range(self._start, self._end), {}, False)]
         first, last = self._begins(min, self._start), self._begins(max, self._end - 1)
         back = last if self._direction == "backward" else first
         passes = []
@@ -211,11 +220,23 @@ class Following:
                 ahead = None
             here = {tracked.id: tracked for tracked in found}
             here |= {ident: self._settled[ident, number] for ident in settled}
+            here |= self._come_in(one, number, here)
             self._remember(number, here, one.reverse)
             self._done += 1
             self._on_progress("frames", self._done, total)
             if self._start <= number < self._end and here:
                 yield TrackedFrame(number, tuple(here[ident] for ident in sorted(here)), notes)
+
+    def _come_in(self, one: _Pass, number: int, here: Mapping[int, TrackedObject]) -> dict[int, TrackedObject]:
+        """Objects that are followed from this frame on."""
+        if self._newcomers is None:
+            return {}
+        new = self._newcomers(number, {ident: tracked.mask for ident, tracked in here.items()})
+        if new:
+            self._prompts += tuple(new)
+            one.begins.update({prompt.object_id: number for prompt in new})
+            self._condition(new, one.reverse)
+        return {prompt.object_id: self._settled[prompt.object_id, number] for prompt in new}
 
     def _remember(self, number: int, here: Mapping[int, TrackedObject], reverse: bool) -> None:
         self._last[number] = {ident: tracked.mask for ident, tracked in here.items()}
@@ -318,6 +339,7 @@ class Following:
             frames=self._count,
             frame=frame.number,
             begin=self._fresh,
+            fast=self._fast,
             reverse=reverse,
             prompts=[_sent(prompt, height, width) for prompt in prompts],
             follow=list(follow),

@@ -11,20 +11,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo import __version__
-from segment_duo.errors import PromptError, UsageError
+from segment_duo.errors import Cancelled, PromptError, UsageError
 from segment_duo.frame_prompts import FramePrompt, together
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.filters import MaskFilter
 from segment_duo.masks.filters import apply as matching
-from segment_duo.masks.formats.sequence import Event, SequenceSet
+from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
+from segment_duo.provenance import parameters_record
 from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, save
-from segment_duo.tracking.apart import apart
+from segment_duo.tracking.apart import apart, uncovered
 from segment_duo.types import ImageData, Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
@@ -32,6 +33,48 @@ if TYPE_CHECKING:
     from segment_duo.session import Session
 
 Direction = Literal["forward", "backward", "both"]
+
+
+FAST_NOTICE = (
+    "fast: what was remembered of followed frames was pooled, 2 x 2 to 1; masks differ somewhat from the exact ones"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticObjects:
+    """Automatic masks become objects: those of the first frame, and later on those that lie in no object that is followed.
+
+    Attributes:
+        parameters, preset: of the automatic masks.
+        every: frames from one look for new objects to the next; 0 for none after the first. A look takes as long as automatic masks do.
+        conditions: masks that do not meet them are no objects.
+        overlaps: take masks that lie in one another, and the ground, too.
+    """
+
+    parameters: AutoParameters
+    preset: str
+    every: int
+    conditions: MaskFilter = field(default_factory=MaskFilter)
+    overlaps: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As the set's provenance has it."""
+        return {
+            "auto": parameters_record(self.parameters, self.preset),
+            "conditions": self.conditions.parameters(),
+            "overlaps": self.overlaps,
+            "look_every": self.every,
+        }
+
+    def find(
+        self, session: Session, sequence: OpenSequence, frame: int, cancelled: Callable[[], bool] | None = None
+    ) -> list[Mask]:
+        """The automatic masks of a frame that may be objects."""
+        image = session.open_frame(sequence.frames, sequence.ref, frame)
+        result = session.auto(image, self.parameters, preset=self.preset, cancelled=cancelled)
+        provenance = sequence.head([], {}).provenance
+        masks = [mask for mask in matching(MaskSet(result.masks, provenance), self.conditions) if mask.area]
+        return masks if self.overlaps else apart(masks, image.data.facts.cut_height, sequence.frames.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +86,16 @@ class TrackRequest:
         masks: objects by their pixels: (object, frame, mask of the uncut frame).
         direction: forward from an object's first prompt, backward from its last, or both.
         source: where ``masks`` come from, for the set's provenance.
+        automatic: objects that automatic masks find, beside those; None for none.
+        fast: approximate where that is quicker.
     """
 
     prompts: tuple[FramePrompt, ...] = ()
     masks: tuple[tuple[int, int, Mask], ...] = ()
     direction: Direction = "forward"
     source: str = ""
+    automatic: AutomaticObjects | None = None
+    fast: bool = False
 
     def record(self) -> dict[str, Any]:
         """As the set's provenance has it."""
@@ -58,6 +105,8 @@ class TrackRequest:
             "prompts": [prompt.record() for prompt in self.prompts],
             "masks": [[one, frame] for one, frame, _ in self.masks],
             "source": self.source,
+            **({"fast": True} if self.fast else {}),
+            **(self.automatic.record() if self.automatic else {}),
         }
 
 
@@ -74,26 +123,6 @@ class _Chosen:
         return self.sequence.frames.frame(self.sequence.numbers[number])
 
 
-def automatic_masks(
-    session: Session,
-    sequence: OpenSequence,
-    frame: int,
-    parameters: AutoParameters,
-    *,
-    preset: str = "",
-    conditions: MaskFilter | None = None,
-    overlaps: bool = False,
-) -> tuple[tuple[int, int, Mask], ...]:
-    """Automatic masks of one frame as objects to follow, numbered from 1."""
-    image = session.open_frame(sequence.frames, sequence.ref, frame)
-    result = session.auto(image, parameters, preset=preset)
-    provenance = sequence.head([], {}).provenance
-    masks = [mask for mask in matching(MaskSet(result.masks, provenance), conditions or MaskFilter()) if mask.area]
-    if not overlaps:
-        masks = apart(masks, image.data.facts.cut_height, sequence.frames.width)
-    return tuple((number, frame, mask) for number, mask in enumerate(masks, 1))
-
-
 def follow(
     session: Session,
     sequence: OpenSequence,
@@ -105,22 +134,24 @@ def follow(
     must_resume: bool = False,
     on_frame: OnFrame | None = None,
     cancelled: Callable[[], bool] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Followed:
     """Follow the objects of ``request`` and save them.
 
     Args:
         onto: a saved version that the prompts correct, or add objects to; frames before the first prompt, and other objects, stay as they are.
         suffix, restart, must_resume, on_frame: as of :func:`segment_duo.sequences.link`.
+        enough: ends the run as well, but what was found till then is saved, with the other frames as they were before.
 
     Raises:
         UsageError: the model cannot follow objects; a prompt is on a frame that is not among the chosen ones.
         PromptError: nothing to follow.
-        Cancelled: ``cancelled`` said so; what is done is kept.
+        Cancelled: ``cancelled`` said so, and the same call goes on from there; or ``enough`` did before anything was found.
     """
     from segment_duo.segmenters.base import Capability
 
     session.model.require(Capability.TRACK)
-    if not (request.prompts or request.masks):
+    if not (request.prompts or request.masks or request.automatic):
         raise PromptError("nothing to follow", "Give -p x,y,label,object@frame, --points FILE, --from-set or --auto.")
     request = dataclasses.replace(request, prompts=tuple(together(request.prompts)))
     parent: SequenceSet | None = None
@@ -133,7 +164,7 @@ def follow(
     origins = [origin, *(one for one in (parent.head.origins if parent else ()) if one != origin)]
     head = sequence.head(origins, request.record(), parent=onto)
     writer = session.sequences.writer(sequence.named, head, restart=restart, must_resume=must_resume)
-    run = _Run(session, sequence, request, writer, parent, on_frame, cancelled)
+    run = _Run(session, sequence, request, writer, parent, on_frame, cancelled, enough)
     try:
         resumed = run.go()
     finally:
@@ -155,33 +186,48 @@ class _Run:
         parent: SequenceSet | None,
         on_frame: OnFrame | None,
         cancelled: Callable[[], bool] | None,
+        enough: Callable[[], bool] | None,
     ) -> None:
         self._session, self._sequence, self._request = session, sequence, request
         self._writer, self._parent = writer, parent
-        self._on_frame, self._cancelled = on_frame, cancelled
+        self._on_frame, self._cancelled, self._enough = on_frame, cancelled, enough
         self._place = {number: position for position, number in enumerate(sequence.numbers)}
-        self._earlier = _earlier_prompts(parent, {one.object_id for one in request.prompts}, request)
+        corrected = {one for one, _ in self._anchors()}
+        self._earlier = _earlier_prompts(parent, corrected, request)
+        self._earlier_masks = _earlier_masks(parent, corrected, request)
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
         self._origin = writer.head.origins[0]
-        self._notices: list[str] = []
+        self._notices = [FAST_NOTICE] if request.fast else []
         self._resumed = len(writer.done)
+        if request.automatic is not None:
+            if self._resumed:
+                self._take(self._found_before())
+            else:
+                self._come_in(0, request.automatic.find(session, sequence, sequence.numbers[0], cancelled))
 
     def go(self) -> int:
         """Do what is left; returns how many frames an earlier run had done."""
         asked = self._request.direction
         frames = [self._place[frame] for _, frame in self._anchors()]
+        if self._request.automatic is not None:
+            frames.append(0)
         first, last = min(frames), max(frames)
         apart_passes = first == last or self._parent is not None
         if asked == "both" and self._resumed and not apart_passes:
             # Which of the two passes a frame came from is not known then.
             self._writer.done.clear()
             self._resumed = 0
-        if asked in ("forward", "both"):
-            self._pass(range(first, len(self._sequence.numbers)), reverse=False)
-        if asked in ("backward", "both"):
-            begin = last if asked == "backward" else (first - 1 if apart_passes else last)
-            self._pass(range(begin, -1, -1), reverse=True, again=asked == "both" and not apart_passes)
+        try:
+            if asked in ("forward", "both"):
+                self._pass(range(first, len(self._sequence.numbers)), reverse=False)
+            if asked in ("backward", "both"):
+                begin = last if asked == "backward" else (first - 1 if apart_passes else last)
+                self._pass(range(begin, -1, -1), reverse=True, again=asked == "both" and not apart_passes)
+        except Cancelled:
+            if self._enough is None or not self._enough() or not self._writer.done:
+                raise
+            self._notices.append(f"stopped after {len(self._writer.done)} of {len(self._sequence.numbers)} frames")
         for number in self._sequence.numbers:
             if number not in self._writer.done:
                 self._write(number, {}, ())
@@ -203,8 +249,10 @@ class _Run:
         begun = {life.id: life.first for life in self._parent.lives()} if self._parent else {}
         found = []
         asked = [*self._earlier, *self._request.prompts]
-        for one in sorted({prompt.object_id for prompt in asked} & begun.keys()):
-            first = min(prompt.frame for prompt in asked if prompt.object_id == one)
+        masks = [*self._earlier_masks, *self._request.masks]
+        places = [(prompt.object_id, prompt.frame) for prompt in asked] + [(one, frame) for one, frame, _ in masks]
+        for one in sorted({one for one, _ in places} & begun.keys()):
+            first = min(frame for other, frame in places if other == one)
             if self._parent is not None and begun[one] < first:
                 # It began otherwise than by a prompt that is known: as a mask of a set, or an import.
                 mask = next(mask for mask in self._parent.frame(begun[one]).masks if mask.id == one)
@@ -219,11 +267,48 @@ class _Run:
             )
             later = prompt.frame > begun.get(prompt.object_id, math.inf)
             found.append(ObjectPrompt(prompt.object_id, self._place[prompt.frame], arrays, correction=later))
-        for one, frame, mask in self._request.masks:
+        for one, frame, mask in masks:
             if frame not in self._place:
                 raise PromptError(f"frame {frame} is not among the frames that are followed")
             found.append(ObjectPrompt(one, self._place[frame], mask=self._above_banner(mask)))
         return found
+
+    def _come_in(self, position: int, masks: Sequence[Mask]) -> list[ObjectPrompt]:
+        """Masks of a frame become objects, with ids that no other has."""
+        from segment_duo.segmenters.tracking import ObjectPrompt
+
+        first = max(self._ids, default=0) + 1
+        return self._take(
+            [ObjectPrompt(one, position, mask=self._above_banner(mask)) for one, mask in enumerate(masks, first)]
+        )
+
+    def _take(self, prompts: list[ObjectPrompt]) -> list[ObjectPrompt]:
+        self._prompts += prompts
+        self._ids |= {prompt.object_id for prompt in prompts}
+        return prompts
+
+    def _found_before(self) -> list[ObjectPrompt]:
+        """The objects that automatic masks found in what an earlier run wrote: each by its first mask."""
+        from segment_duo.segmenters.tracking import ObjectPrompt
+
+        with SequenceSet.open(self._writer.path) as known:
+            begun = [(life.id, life.first) for life in known.lives() if life.id not in self._ids]
+            masks = [next(mask for mask in known.frame(first).masks if mask.id == one) for one, first in begun]
+        return [
+            ObjectPrompt(one, self._place[first], mask=self._above_banner(mask))
+            for (one, first), mask in zip(begun, masks, strict=True)
+        ]
+
+    def _look(self, position: int, here: Mapping[int, CroppedMask]) -> list[ObjectPrompt]:
+        """New objects, on the frames that are looked at for them."""
+        automatic = self._request.automatic
+        assert automatic is not None
+        if not position or position % automatic.every:
+            return []
+        frames = self._sequence.frames
+        masks = automatic.find(self._session, self._sequence, self._sequence.numbers[position], self._cancelled)
+        new = uncovered(masks, list(here.values()), frames.height - frames.banner.height, frames.width)
+        return self._come_in(position, new)
 
     def _above_banner(self, mask: Mask) -> CroppedMask:
         """The mask's pixels that the model sees."""
@@ -241,12 +326,16 @@ class _Run:
         known = self._known if resumes or self._parent is not None else None
         before: set[int] = set()
         gone: set[int] = set()
+        automatic = self._request.automatic
+        looks = automatic is not None and automatic.every and self._request.direction == "forward"
         frames = self._session.track(
             _Chosen(self._sequence),
             self._prompts,
             direction="backward" if reverse else "forward",
             known=known,
-            cancelled=self._cancelled,
+            newcomers=self._look if looks else None,
+            fast=self._request.fast,
+            cancelled=self._stopped,
             start=None if reverse else left[0],
             end=left[0] + 1 if reverse else None,
         )
@@ -260,6 +349,9 @@ class _Run:
             self._write(
                 numbers[tracked.frame], self._masks(tracked), tuple(events), {one.id for one in tracked.objects}
             )
+
+    def _stopped(self) -> bool:
+        return any(asked is not None and asked() for asked in (self._cancelled, self._enough))
 
     @staticmethod
     def _happened(frame: int, seen: set[int], before: set[int], gone: set[int]) -> Iterator[Event]:
@@ -288,13 +380,14 @@ class _Run:
         masks: dict[int, Mask] = {}
         if number in self._writer.done:
             masks = {mask.id: mask for mask in self._writer.frame(number).masks}
-        elif self._parent is not None and number in self._parent.frames:
+        elif self._parent is not None and number in self._parent:
             masks = {mask.id: mask for mask in self._parent.frame(number).masks}
         masks = {one: mask for one, mask in masks.items() if one not in answered} | dict(found)
-        self._writer.append(number, [masks[one] for one in sorted(masks)], events)
+        ordered = [masks[one] for one in sorted(masks)]
+        self._writer.append(number, ordered, events)
         if self._on_frame is not None:
             done, total = len(self._writer.done), len(self._sequence.numbers)
-            self._on_frame(Progress(done, total, number, len(masks), self._resumed))
+            self._on_frame(Progress(done, total, number, len(masks), self._resumed, tuple(ordered)))
 
     def _known(self, position: int) -> dict[int, CroppedMask]:
         """Results of this run or of the version that is corrected, for the objects that are followed now."""
@@ -304,7 +397,7 @@ class _Run:
         masks: tuple[Mask, ...] = ()
         if number in self._writer.done:
             masks = self._writer.frame(number).masks
-        elif self._parent is not None and number in self._parent.frames:
+        elif self._parent is not None and number in self._parent:
             masks = self._parent.frame(number).masks
         else:
             return {}
@@ -329,3 +422,41 @@ def _earlier_prompts(parent: SequenceSet | None, corrected: set[int], request: T
             if earlier.object_id in corrected and key not in now:
                 found.append(earlier)
     return together(found)
+
+
+def _earlier_masks(
+    parent: SequenceSet | None, corrected: set[int], request: TrackRequest
+) -> list[tuple[int, int, Mask]]:
+    """The masks that earlier runs took as they are, of the corrected objects on other frames: they hold as well."""
+    if parent is None:
+        return []
+    now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
+    now |= {(one, frame) for one, frame, _ in request.masks}
+    places = {place for origin in parent.head.origins for place in _mask_places(origin)}
+    found = []
+    for frame, one in sorted((frame, one) for one, frame in places - now if one in corrected):
+        masks = parent.frame(frame).masks if frame in parent else ()
+        found += [(one, frame, mask) for mask in masks if mask.id == one]
+    return found
+
+
+def _mask_places(origin: Origin) -> Iterator[tuple[int, int]]:
+    """(object, frame) of the masks that a run was given, as :meth:`TrackRequest.record` notes them."""
+    for value in origin.parameters.get("masks", ()):
+        try:
+            one, frame = value
+            yield int(one), int(frame)
+        except (TypeError, ValueError):
+            continue
+
+
+def asked_places(head: SequenceHead) -> set[tuple[int, int]]:
+    """(object, frame) of all that was said of a set's objects by prompts or masks."""
+    found = {place for origin in head.origins for place in _mask_places(origin)}
+    for origin in head.origins:
+        for value in origin.parameters.get("prompts", ()):
+            try:
+                found.add((int(value["object"]), int(value["frame"])))
+            except (KeyError, TypeError, ValueError):
+                continue
+    return found

@@ -10,7 +10,7 @@ given again. Nothing here prints.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,14 @@ from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.filters import MaskFilter
 from segment_duo.masks.filters import apply as matching
 from segment_duo.masks.formats.label_images import masks_of_labels
-from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
+from segment_duo.masks.formats.sequence import Event, SeenFrame, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import auto_origin, of_sequence, parameters_record, stamped
+from segment_duo.provenance import origins as origins_of
 from segment_duo.tracking.apart import apart
 from segment_duo.tracking.link import Linker, LinkParameters
-from segment_duo.types import FrameAxes, ImageIdentity, ImageRef, MaskSet, Origin, PixelSize
+from segment_duo.types import FrameAxes, ImageIdentity, ImageRef, Mask, MaskSet, Origin, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.session import Session
@@ -86,13 +87,14 @@ class LinkRequest:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: ``done`` of ``total`` frames; ``frame`` is the one just written, ``masks`` how many objects it has."""
+    """How far a run is: ``done`` of ``total`` frames; ``frame`` is the one just written, ``masks`` how many objects it has, ``found`` they."""
 
     done: int
     total: int
     frame: int
     masks: int
     resumed: int = 0
+    found: tuple[Mask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,8 @@ def link(
             masks.sort(key=lambda mask: mask.id)
             writer.append(number, masks, linked.events)
             if on_frame is not None:
-                on_frame(Progress(len(writer.done), len(sequence.numbers), number, len(masks), resumed))
+                done, total = len(writer.done), len(sequence.numbers)
+                on_frame(Progress(done, total, number, len(masks), resumed, tuple(masks)))
         writer.finish(found)
     finally:
         writer.close()
@@ -253,6 +256,62 @@ def save(session: Session, sequence: OpenSequence, writer: SequenceWriter, resum
         frames, objects, events, notices = len(known.frames), len(known.lives()), known.events(), known.notices
     saved = session.sequences.adopt(sequence.named, writer.path, suffix=suffix)
     return Followed(saved, frames, resumed, objects, counted(events), notices)
+
+
+def save_edited(
+    session: Session,
+    sequence: OpenSequence,
+    changes: Mapping[int, Sequence[Mask]],
+    *,
+    onto: str | None = None,
+    suffix: str = "",
+    into: Session | None = None,
+    gone: Collection[int] = (),
+    since: int = 0,
+) -> Followed:
+    """Masks of single frames that were made or changed by hand, saved; all other frames are as in the version ``onto``, or empty without one.
+
+    Args:
+        changes: frame -> all its masks, whose ids are the objects'.
+        gone: ids of objects that are left out, from the frame ``since`` on.
+        into: the session whose place of saved sets takes it, if not this one's.
+    """
+    parent = None if onto is None else session.sequences.open(sequence.named, onto)[1]
+    try:
+        before = parent.head.origins if parent is not None else ()
+        made = origins_of(mask for number in sorted(changes) for mask in changes[number])
+        # Later runs are told of these masks, so that they hold.
+        made.append(Origin("tui", None, {"masks": _reshaped(changes, parent)}, __version__))
+        head = sequence.head(
+            [*before, *(origin for origin in made if origin not in before)],
+            {"frames": sorted(changes), "gone": sorted(gone), "since": since},
+            operation="tui",
+            parent=onto,
+        )
+        # What an earlier run left may be of other masks on the same frames.
+        writer = (into or session).sequences.writer(sequence.named, head, restart=True)
+        try:
+            for number in sequence.numbers:
+                known = parent.frame(number) if parent is not None and number in parent else SeenFrame(number, ())
+                masks = [mask for mask in changes.get(number, known.masks) if number < since or mask.id not in gone]
+                writer.append(number, sorted(masks, key=lambda mask: mask.id), known.events)
+            writer.finish(parent.notices if parent is not None else ())
+        finally:
+            writer.close()
+    finally:
+        if parent is not None:
+            parent.close()
+    return save(into or session, sequence, writer, 0, suffix)
+
+
+def _reshaped(changes: Mapping[int, Sequence[Mask]], parent: SequenceSet | None) -> list[list[int]]:
+    """[object, frame] of the masks that are new or have another shape than in the set they were changed from."""
+    found = []
+    for number in sorted(changes):
+        known = parent.frame(number).masks if parent is not None and number in parent else ()
+        shapes = {mask.id: mask.rle for mask in known}
+        found += [[mask.id, number] for mask in changes[number] if shapes.get(mask.id) != mask.rle]
+    return found
 
 
 def counted(events: Iterable[Event]) -> dict[str, int]:

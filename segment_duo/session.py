@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from segment_duo.models.choice import ModelChoice
     from segment_duo.results import AutoResult, Candidate, PredictedObject
     from segment_duo.segmenters.asking import OnProgress
-    from segment_duo.segmenters.tracking import Direction, Frames, Known, ObjectPrompt, TrackedFrame
+    from segment_duo.segmenters.tracking import Direction, Frames, Known, Newcomers, ObjectPrompt, TrackedFrame
     from segment_duo.stores.base import Store
 
 __all__ = ["LabelledImage", "OpenImage", "Session"]
@@ -294,6 +294,8 @@ class Session:
         start: int | None = None,
         end: int | None = None,
         known: Known | None = None,
+        newcomers: Newcomers | None = None,
+        fast: bool = False,
         on_progress: OnProgress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[TrackedFrame]:
@@ -306,6 +308,8 @@ class Session:
             start, end: the frames to answer, ``end`` not included; None for all. An object can have its prompts outside.
             known: results of a run before. With them frames before ``start`` (backward: from ``end`` on) are not computed again: those next to it are
                 looked up. The first frames then differ slightly from those of an uninterrupted run.
+            newcomers: asked after each frame for objects that come in there; forward only.
+            fast: the model may approximate.
             on_progress: (phase, done, total); phase ``frames`` counts frames, the others are the engine's within one.
             cancelled: asked about twice a second.
 
@@ -321,7 +325,7 @@ class Session:
         self.model.require(Capability.TRACK)
         return Following(
             self.engine(), self.model, frames, prompts, direction=direction, start=start, end=end, known=known,
-            on_progress=on_progress or no_progress, cancelled=cancelled, tell=self._tell,
+            newcomers=newcomers, fast=fast, on_progress=on_progress or no_progress, cancelled=cancelled, tell=self._tell,
         ).frames()  # fmt: skip
 
     # -- images and their sets -----------------------------------------------------------------------------------------

@@ -140,6 +140,23 @@ def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         made.kill()
 
 
+def write_remembering(models: Path) -> str:
+    """A model that may follow objects, in a folder of models: nano without the line that says that its memory is untrained. Its id."""
+    folder = models / "remembering"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        lines = (known.NANO_DIR / "nano.yaml").read_text().splitlines()
+        (folder / "model.yaml").write_text("\n".join(line for line in lines if line != "memory: untrained") + "\n")
+        shutil.copy(known.NANO_DIR / "nano.pt", folder / "model.pt")
+    return "remembering"
+
+
+@pytest.fixture
+def remembering(real_engine: Home) -> str:
+    """The id of such a model, that the shared engine knows."""
+    return write_remembering(real_engine.paths.models_dir)
+
+
 class ScriptedEngine:
     """An engine process with the real server and a scripted ``Compute`` (see ``tests/scripted_engine.py``)."""
 

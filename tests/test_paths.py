@@ -96,6 +96,13 @@ def test_on_a_network_file_system_sockets_and_locks_are_below_tmp_and_the_log_st
     assert paths(tmp_path).socket != socket
 
 
+SEGDUO = [sys.executable, "-m", "segment_duo.cli.main"]
+BY_NAME = """import os
+told = os.uname()
+os.uname = lambda: os.uname_result((told[0], os.environ["NODE"], *told[2:]))
+"""
+
+
 def _can_rename_the_host() -> bool:
     try:
         return subprocess.run(["unshare", "--uts", "hostname", "probe"], capture_output=True).returncode == 0
@@ -103,27 +110,45 @@ def _can_rename_the_host() -> bool:
         return False
 
 
-@pytest.mark.skipif(not _can_rename_the_host(), reason="no permission to give a process another host name")
-def test_two_nodes_with_one_home_run_two_engines_and_take_nothing_from_each_other(tmp_path: Path) -> None:
-    environment = {**os.environ, "SEGDUO_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        False,  # where the kernel gives no process a host name of its own, commands and engines are told another
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(not _can_rename_the_host(), reason="may not give a process another host name"),
+        ),
+    ],
+)
+def test_two_nodes_with_one_home_run_two_engines_and_take_nothing_from_each_other(
+    tmp_path: Path, namespace: bool
+) -> None:
+    environment = {**os.environ, "SEGDUO_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    prefix = ["unshare", "--uts", "sh", "-c", 'hostname "$NODE" && exec "$@"', "sh"] if namespace else []
+    if not namespace:
+        (tmp_path / "sitecustomize.py").write_text(BY_NAME)
+        environment["PYTHONPATH"] = f"{tmp_path}:{ROOT}"
 
     def on(node: str, *command: str) -> str:
-        run = f"hostname {node} && exec {sys.executable} -m segment_duo.cli.main {' '.join(command)}"
         done = subprocess.run(
-            ["unshare", "--uts", "sh", "-c", run], env=environment, capture_output=True, text=True, timeout=120
+            [*prefix, *SEGDUO, *command], env={**environment, "NODE": node}, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def pid(node: str) -> int:
+        return int(json.loads(on(node, "engine", "status", "--json"))["pid"])
 
     try:
         for _ in range(2):
             for node in ("node1", "node2"):
                 on(node, "engine", "start")
-        states = [on(node, "engine", "status", "--json") for node in ("node1", "node2")]
+        first, second = pid("node1"), pid("node2")
+        assert first != second
+        on("node1", "engine", "stop")
+        assert pid("node2") == second
     finally:
         for node in ("node1", "node2"):
             on(node, "engine", "stop")
-    pids = {json.loads(state)["pid"] for state in states}
-    assert len(pids) == 2
-    logs = sorted((tmp_path / "state" / "engine").glob("node*/engine.log"))
+    logs = sorted((tmp_path / "home" / "state" / "engine").glob("node*/engine.log"))
     assert [log.read_text().count("listens on") for log in logs] == [1, 1]

@@ -86,6 +86,7 @@ class FakeLoaded:
 class FakePeek:
     count: int
     provenance: Provenance
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class FakeSession:
     spool: bool = False
     parts: list[Box | None] = field(default_factory=list)
     pages: int = 1
+    more_listed: list[FakeListed] = field(default_factory=list)
     gate: threading.Event | None = None
     config: FakeConfig = FakeConfig()
     model: FakeModel = FakeModel()
@@ -243,7 +245,8 @@ class FakeSession:
     def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> list[FakeListed]:
         self._enter("listed")
         sets = self.saved.get(ref.path, [])
-        return [FakeListed(version, FakePeek(len(found.masks), found.provenance)) for version, found in sets]
+        own = [FakeListed(version, FakePeek(len(found.masks), found.provenance)) for version, found in sets]
+        return [*own, *self.more_listed]
 
     def check_out(self) -> None:
         self._enter("check_out")

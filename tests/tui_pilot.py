@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.app import SegduoApp, build_app
-from segment_duo.tui.ports import SessionPort
+from segment_duo.tui.ports import FilmPort, SessionPort
 from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.screens.auto import AutoDialog
 from segment_duo.tui.workspace.desk import Desk
@@ -106,6 +106,7 @@ async def running(
     theme: str = "segduo-dark",
     elsewhere: Callable[[str], SessionPort] | None = None,
     queue: Sequence[ImageRef] = (),
+    films: Callable[[ImageRef], FilmPort] | None = None,
 ) -> AsyncIterator[Ui]:
     session = session or pictures()
     app = build_app(
@@ -117,6 +118,7 @@ async def running(
         theme=theme,
         elsewhere=elsewhere,
         queue=queue,
+        films=films,
     )
     async with app.run_test(size=size) as pilot:
         ui = Ui(app, pilot, session)

@@ -1,14 +1,16 @@
 """What a batch costs besides computing: a real scheduler, workers and manifest; images that are not there; a segmenter that costs nothing.
 
-    python -m benchmarks.cluster.simulate 100000 [--workers 2] [--plot growth.png] [--json growth.json]
+    python -m benchmarks.cluster.simulate 100000 [--as-if 4] [--workers 2] [--plot growth.png] [--json growth.json]
 
-Measured while it runs: memory of the client and of the scheduler (with ``local:N`` both are in this process), the overhead an image and the size
-of the manifest; at the end what resuming and the status cost. The paths stream from a generator, as they do from ``--from-file``.
+Measured while it runs: memory of the client and of the scheduler (with ``local:N`` both are in this process), of the largest worker, the overhead an
+image and the size of the manifest; at the end what resuming and the status cost. The paths stream from a generator, as they do from ``--from-file``.
+Images that cost nothing travel in the largest chunks; ``--as-if`` has them claim seconds, and with 4 each is a chunk of its own, the dearest case.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
@@ -29,8 +31,11 @@ from segment_duo.types import ImageRef, StoreKind
 MIB = 1 << 20
 
 
-def costless(refs: tuple[ImageRef, ...], _request: Request, _since: float | None) -> cluster.Done:
-    """Stands in for :func:`segment_duo.batches.cluster.work`: every image is done at once, with a set that is not written."""
+def costless(as_if: float, refs: tuple[ImageRef, ...], _request: Request, _since: float | None) -> cluster.Done:
+    """Stands in for :func:`segment_duo.batches.cluster.work`: every image is done at once, with a set that is not written.
+
+    ``as_if``: seconds that each image is said to have taken.
+    """
     began = time.monotonic()
     records = [
         (
@@ -41,7 +46,11 @@ def costless(refs: tuple[ImageRef, ...], _request: Request, _since: float | None
         )
         for ref in refs
     ]
-    return cluster.Done(records, time.monotonic() - began)
+    return cluster.Done(records, time.monotonic() - began + as_if * len(refs))
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 def paths(count: int, seen: HashSet) -> Iterator[tuple[ImageRef, None]]:
@@ -54,11 +63,12 @@ def paths(count: int, seen: HashSet) -> Iterator[tuple[ImageRef, None]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=int)
+    parser.add_argument("--as-if", type=float, default=0.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    cluster.work = costless
+    cluster.work = functools.partial(costless, asked.as_if)
     here = psutil.Process()
     points: list[dict[str, float]] = []
     done = 0
@@ -80,6 +90,7 @@ def main() -> None:
                         "images": done,
                         "seconds": round(time.monotonic() - began, 2),
                         "rss_mib": round(here.memory_info().rss / MIB, 1),
+                        "worker_rss_mib": round(max(client.run(_resident).values()) / MIB, 1),
                         "tasks_in_scheduler": known,
                         "manifest_mib": round(manifest.path.stat().st_size / MIB, 2),
                     }
@@ -101,9 +112,11 @@ def main() -> None:
     found: dict[str, Any] = {
         "images": done,
         "workers": asked.workers,
+        "as_if_seconds": asked.as_if,
         "milliseconds_an_image": round(1000 * seconds / done, 3),
         "manifest_bytes_an_image": round(size / done),
         "rss_mib_first_and_last": [points[0]["rss_mib"], points[-1]["rss_mib"]],
+        "worker_rss_mib_first_and_last": [points[0]["worker_rss_mib"], points[-1]["worker_rss_mib"]],
         "most_tasks_in_scheduler": max(point["tasks_in_scheduler"] for point in points),
         "resume_cpu_microseconds_an_image": round(1e6 * resume / done, 2),
         "status_cpu_microseconds_an_image": round(1e6 * status / done, 2),

@@ -1,6 +1,6 @@
 """Renews the pictures of the terminal UI from the running program.
 
-    python docs/pictures/make_tui_pictures.py
+    python docs/pictures/make_tui_pictures.py [image] [frames]
 
 Needs the nano weights and `rsvg-convert` (package librsvg2-bin) with a monospaced font.
 """
@@ -15,8 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+    from segment_duo.tui.app import SegduoApp
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -46,48 +54,78 @@ def to_png(svg: str, target: Path) -> None:
         small.save(target, optimize=True)
 
 
-async def make() -> None:
+class Camera:
+    """A running app, and pictures of it."""
+
+    def __init__(self, app: SegduoApp, pilot: Pilot[None]) -> None:
+        self.app, self.pilot, self.work = app, pilot, app.workspace.desk
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        limit = time.monotonic() + 900
+        while not condition():
+            if time.monotonic() > limit:
+                raise TimeoutError(self.work.message.text)
+            await self.pilot.pause(0.05)
+
+    async def shot(self, name: str) -> None:
+        await self.until(lambda: self.work.picture._wanted is None and self.work.picture._painted is not None)
+        await self.pilot.pause(0.2)
+        to_png(self.app.export_screenshot(title="segduo tui"), HERE / name)
+
+
+@asynccontextmanager
+async def camera(name: str, model: str = "nano") -> AsyncIterator[Camera]:
+    """The app with one of the examples open."""
     from segment_duo.config import load_config
     from segment_duo.session import Session
     from segment_duo.tui.app import build_app
+    from segment_duo.tui.film import Film
 
-    session = Session(load_config({}))
-    app = build_app(
-        session, journal_dir=session.paths.journal_dir, path=str(Path.home() / "micrographs" / "particles.tif")
-    )
+    session = Session(load_config({"model": model}))
+    path = str(Path.home() / "micrographs" / name)
+    app = build_app(session, journal_dir=session.paths.journal_dir, path=path, films=partial(Film.open, session))
     async with app.run_test(size=(116, 36)) as pilot:
-        work = app.workspace.desk
+        found = Camera(app, pilot)
+        await found.until(lambda: found.work.image is not None and not found.work.jobs.busy("embed"))
+        yield found
 
-        async def until(condition: Callable[[], object]) -> None:
-            limit = time.monotonic() + 900
-            while not condition():
-                if time.monotonic() > limit:
-                    raise TimeoutError(work.message.text)
-                await pilot.pause(0.05)
 
-        async def shot(name: str) -> None:
-            await until(lambda: work.picture._wanted is None and work.picture._painted is not None)
-            await pilot.pause(0.2)
-            to_png(app.export_screenshot(title="segduo tui"), HERE / name)
+async def of_an_image() -> None:
+    async with camera("particles.tif") as at:
+        await at.pilot.press("a")
+        await at.until(lambda: at.app.screen is not at.app.workspace)
+        await at.shot("tui-auto.png")
+        await at.pilot.press("enter")
+        await at.until(lambda: at.app.screen is at.app.workspace)
+        if not at.work.doc.masks:
+            raise RuntimeError(at.work.message.text)
+        await at.pilot.press("n", "t", "n", "t", "n")
+        await at.shot("tui-masks.png")
+        await at.pilot.press("T", "0", "plus", "plus", "plus", "space")
+        await at.until(lambda: at.work.doc.candidate)
+        await at.shot("tui-point.png")
+        await at.pilot.press("f1")
+        await at.shot("tui-help.png")
+        await at.pilot.press("escape", "f2")
+        await at.shot("tui-light.png")
+        at.work.doc.loaded((), None)
 
-        await until(lambda: work.image is not None and not work.jobs.busy("embed"))
-        await pilot.press("a")
-        await until(lambda: app.screen is not app.workspace)
-        await shot("tui-auto.png")
-        await pilot.press("enter")
-        await until(lambda: app.screen is app.workspace)
-        if not work.doc.masks:
-            raise RuntimeError(work.message.text)
-        await pilot.press("n", "t", "n", "t", "n")
-        await shot("tui-masks.png")
-        await pilot.press("T", "0", "plus", "plus", "plus", "space")
-        await until(lambda: work.doc.candidate)
-        await shot("tui-point.png")
-        await pilot.press("f1")
-        await shot("tui-help.png")
-        await pilot.press("escape", "f2")
-        await shot("tui-light.png")
-        work.doc.loaded((), None)
+
+async def of_frames() -> None:
+    """Automatic masks of the stack, linked; then one object on a frame in the middle."""
+    async with camera("growth.tif", "watershed") as at:
+        await at.pilot.press("f7")
+        await at.until(lambda: at.app.screen is not at.app.workspace)
+        await at.pilot.press("shift+tab", "shift+tab", "enter")
+        await at.until(lambda: at.work.doc.version is not None and not at.work.jobs.busy("frame"))
+        for frame in range(1, 8):
+            await at.pilot.press("full_stop")
+            await at.until(lambda frame=frame: at.work.timeline and at.work.timeline.frame == frame)  # type: ignore[misc]
+        await at.pilot.press("number_sign", "n", "n")
+        await at.shot("tui-frames.png")
+
+
+MAKERS = {"image": of_an_image, "frames": of_frames}
 
 
 def main() -> None:
@@ -106,7 +144,8 @@ def main() -> None:
         os.chdir(home)
         sys.path.insert(0, str(ROOT))
         try:
-            asyncio.run(make())
+            for name in sys.argv[1:] or MAKERS:
+                asyncio.run(MAKERS[name]())
         finally:
             subprocess.run([sys.executable, "-m", "segment_duo.cli.main", "engine", "stop"], check=False)
 

@@ -55,8 +55,18 @@ def track(
     engine: EngineOptions,
     prompts: PromptOptions,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Follow everything that automatic masks find on the first frame.")
+        bool,
+        typer.Option("--auto", help="Follow everything that automatic masks find on the first frame, and new objects."),
     ] = False,
+    look_every: Annotated[
+        int,
+        typer.Option(
+            "--look-every",
+            min=0,
+            metavar="N",
+            help="With --auto: look for new objects every so many frames, going forward; 0 for never.",
+        ),
+    ] = 10,
     link: Annotated[
         bool,
         typer.Option(
@@ -107,6 +117,10 @@ def track(
 
     Each frame is on the disk before the next begins: after Ctrl-C, a crash or a power loss the same command goes on where it was.
 
+    --auto follows what automatic masks find on the first frame; every tenth frame (--look-every) objects that are not followed yet come in.
+
+    --fast also follows approximately: what is remembered of frames is pooled. The set says so.
+
     --link makes automatic masks of each frame and links them by overlap and motion; gaps are closed, splits and merges told. --auto with a model
     that cannot follow objects, as nano, does the same, and says so. Points, boxes and masks of a saved set need a model that can.
 
@@ -125,7 +139,7 @@ def track(
       segduo track film.mp4 -m sam2.1-tiny --onto 0 -p 130,92,0,1@45
     """
     from segment_duo.segmenters.base import Capability
-    from segment_duo.sequence_tracking import automatic_masks
+    from segment_duo.sequence_tracking import FAST_NOTICE, AutomaticObjects
     from segment_duo.sequences import LinkRequest
     from segment_duo.tracking.link import LinkParameters
 
@@ -162,13 +176,11 @@ def track(
             first = opened.numbers[0]
             asked = prompts.request(session, default_frame=first)
             if auto:
-                found = automatic_masks(
-                    session, opened, first, wanted, preset=preset, conditions=conditions, overlaps=keep_overlaps
-                )
-                asked = dataclasses.replace(
-                    asked, masks=(*asked.masks, *found), source=f"automatic masks of frame {first}"
-                )
-            run.follow(asked, prompts.onto)
+                found = AutomaticObjects(wanted, preset, look_every, conditions, keep_overlaps)
+                asked = dataclasses.replace(asked, automatic=found)
+            if wanted.fast:
+                note(FAST_NOTICE)
+            run.follow(dataclasses.replace(asked, fast=wanted.fast), prompts.onto)
         finally:
             opened.frames.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -98,6 +99,7 @@ def tui(
     terminal = detect(resolved.config.graphics)  # asks the terminal, so it comes before Textual takes it over
     from segment_duo.session import Session
     from segment_duo.tui.app import build_app
+    from segment_duo.tui.film import Film
 
     def tell(text: str) -> None:
         app.tell(text)
@@ -112,6 +114,7 @@ def tui(
         terminal=terminal,
         theme=resolved.config.theme,
         keymap=resolved.config.keys,
+        films=partial(Film.open, session),
         elsewhere=lambda folder: Session(resolved, out=folder, notify=tell),
     )
     with waiting.hushed():

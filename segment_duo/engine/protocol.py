@@ -169,13 +169,15 @@ class TrackFrameRequest(OperationRequest):
     """One frame of a track; the image is the frame. Fields as in :class:`~segment_duo.segmenters.tracking.TrackStep`.
 
     ``track``: an id of the client's choice, 32 hexadecimal digits; the engine keeps what it remembers of the objects under it. ``frames``: how
-    many there are in the sequence. ``begin``: the track is new; otherwise one that the engine does not hold is a ``track-lost`` failure.
+    many there are in the sequence. ``begin``: the track is new; otherwise one that the engine does not hold is a ``track-lost`` failure. ``fast``: of
+    a new track: the model may approximate.
     """
 
     track: str = Field(pattern="^[0-9a-f]{32}$")
     frames: int = Field(ge=1)
     frame: int = Field(ge=0)
     begin: bool = False
+    fast: bool = False
     reverse: bool = False
     prompts: list[TrackPrompt] = Field([], max_length=MAX_PROMPTS)
     follow: list[int] = Field([], max_length=MAX_PROMPTS)

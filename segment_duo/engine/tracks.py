@@ -49,7 +49,7 @@ class Tracks:
             UsageError: the sequence has another length than at the beginning.
         """
         if request.begin:
-            held = _Held(model.segmenter.tracker(request.frames), model.segmenter, request.frames)
+            held = _Held(model.segmenter.tracker(request.frames, fast=request.fast), model.segmenter, request.frames)
             self._held.put(request.track, held, held.tracker.nbytes)
             return held.tracker
         found = self._held.get(request.track)

@@ -157,9 +157,11 @@ class SavedSets:
         except (ServerError, StoreError):
             return  # away, or not allowed to look
 
-    def versions(self, ref: ImageRef) -> list[Version]:
-        """The saved sets that bear this image's name, newest first."""
+    def versions(self, ref: ImageRef, suffix: str | None = None) -> list[Version]:
+        """The saved sets that bear this image's name, newest first; with ``suffix`` those of one series, quickly even in a full folder."""
         kind, folder = self.folder(ref)
+        if suffix is not None:
+            return version_names.list_series(self._store(kind), folder, ref.stem, suffix)
         return version_names.list_versions(self._store(kind), folder, ref.stem)
 
     def chosen(self, ref: ImageRef, request: VersionRequest) -> list[Version]:
@@ -341,10 +343,8 @@ class SavedSets:
         Identity counts, not only the name.
         """
         owner = self._owner(ref, page=page)
-        for version in self.versions(ref):
+        for version in self.versions(ref, suffix):
             try:
-                if version.suffix != suffix:
-                    continue
                 peek = self.peek(ref, version)
                 if peek.frames is None and owner.has(version, peek.provenance):
                     if peek.generation != "segment_duo":

@@ -246,14 +246,28 @@ def order_versions(entries: Iterable[Entry], stem: str) -> list[Version]:
     return [version for *_, version in ranked]
 
 
-def next_number(versions: Iterable[Version], suffix: str) -> int:
-    """The number a new set of this series gets first: one above the highest, gaps of more than 100 aside."""
-    expected = 0
-    for number in sorted(version.number for version in versions if version.suffix == suffix):
-        if number - expected > _MAX_GAP:
-            break
-        expected = number + 1
-    return expected
+def list_series(store: Store, folder: str, stem: str, suffix: str, *, fresh: bool = True) -> list[Version]:
+    """The same of one series, up to a gap of more than 100 numbers, asking for their names: what else the folder holds does not matter.
+
+    ``fresh``: see :meth:`Store.find`. Raises UsageError for a bad suffix.
+    """
+    body = version_file_name(stem, suffix).removesuffix(EXTENSION)
+    spellings = {
+        body,
+        unicodedata.normalize("NFC", body),
+        unicodedata.normalize("NFD", body),
+    }  # macOS may store names decomposed
+    found: list[Version] = []
+    while True:
+        expected = found[0].number + 1 if found else 0
+        ends = [f"_{number}" if number else "" for number in range(expected, expected + _MAX_GAP + 1)]
+        entries: list[Entry] = []
+        for spelling in spellings:
+            entries += store.find(folder, [f"{spelling}{end}{EXTENSION}" for end in ends], fresh=fresh)
+            fresh = False  # once is enough
+        if not (above := order_versions(entries, stem)):
+            return found
+        found = above + found
 
 
 def stems_with_sets(entries: Iterable[Entry], stems: Iterable[str]) -> set[str]:
@@ -297,7 +311,9 @@ def save_version(
         StoreError, ServerError: the store's own; nothing was saved.
     """
     suffix = check_suffix(suffix)
-    number = next_number(list_versions(store, folder, stem), suffix)
+    # Numbers that the listing of a slow server lacks by now are found to be taken below.
+    last = next(iter(list_series(store, folder, stem, suffix, fresh=False)), None)
+    number = last.number + 1 if last else 0
     for attempt in range(number, number + MAX_ATTEMPTS):
         path = join_path(folder, version_file_name(stem, suffix, attempt))
         try:

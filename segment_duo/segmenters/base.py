@@ -322,8 +322,8 @@ class Segmenter:
         """
         raise self._cannot("find all masks of an image")
 
-    def tracker(self, frames: int) -> Tracker:
-        """What follows objects through a sequence of so many frames; one for each sequence."""
+    def tracker(self, frames: int, *, fast: bool = False) -> Tracker:
+        """What follows objects through a sequence of so many frames; one for each sequence. ``fast``: it may approximate."""
         raise self._cannot("follow objects through frames")
 
     def release(self) -> None:

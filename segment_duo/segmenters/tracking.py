@@ -104,6 +104,10 @@ Known = Callable[[int], Mapping[int, CroppedMask]]
 """Frame to masks by object id: results of a run before. An object that was followed there and not seen has an empty mask."""
 
 
+Newcomers = Callable[[int, Mapping[int, CroppedMask]], "Sequence[ObjectPrompt]"]
+"""Frame, and the masks of the objects on it by id, to objects that come in there: their prompts on that frame."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrackStep:
     """One frame's work for a :class:`Tracker`.

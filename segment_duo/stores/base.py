@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 from segment_duo.errors import InputError, NotFound, UsageError
@@ -39,6 +39,13 @@ class Store(Protocol):
 
     def list(self, folder: str, *, hidden: bool = False) -> Entries:
         """The folder's files and folders, newest first. Names that begin with a dot only with ``hidden``, and never from Drops."""
+
+    def find(self, folder: str, names: Sequence[str], *, fresh: bool = True) -> Entries:
+        """Those of ``names`` that the folder holds, in any order, hidden ones too; none when there is no such folder.
+
+        A store looks for the names and not through the folder, if it can. ``fresh`` false: one that cannot may answer from an earlier listing, and
+        miss what others have created since.
+        """
 
     def stat(self, path: str) -> Entry | None:
         """The entry of one file or folder, or None when there is none."""

@@ -17,7 +17,8 @@ import json
 import math
 import stat as stat_module
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -82,6 +83,7 @@ class DropsStore:
         self._connection = Connection(url, username, password, patience or Patience(), sleep, waiting)
         self._cache = cache
         self._recent: dict[str, tuple[float, Entries]] = {}
+        self._remembered: tuple[str, dict[str, Entry]] = ("", {})
 
     def __repr__(self) -> str:
         return f"DropsStore({self.address!r})"
@@ -102,6 +104,18 @@ class DropsStore:
         if not entries:
             self._refuse_missing(folder)
         return newest_first(entries)
+
+    def find(self, folder: str, names: Sequence[str], *, fresh: bool = True) -> Entries:
+        """``/list/`` knows folders only, so not ``fresh`` means: from the last listing that was made here, and what was uploaded since."""
+        folder = _checked_path(folder)
+        remembered, there = self._remembered
+        if fresh or remembered != folder:
+            there = {entry.name: entry for entry in self._listing(folder)}
+            if not there:
+                with suppress(NotFound):
+                    self._refuse_missing(folder)
+            self._remembered = folder, there
+        return [there[name] for name in names if name in there]
 
     def stat(self, path: str) -> Entry | None:
         path = _checked_path(path)
@@ -143,6 +157,10 @@ class DropsStore:
             )
         if self._upload(path, data):
             self._compare(path, data)
+        folder, name = split_path(path)
+        remembered, there = self._remembered
+        if remembered == folder:
+            there[name] = Entry(name, path, False, len(data), time.time())
 
     def glob(self, pattern: str) -> Entries:
         return expand(self, pattern)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_module
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +28,9 @@ from segment_duo.types import Entry, StoreKind
 _LEAST_READ = 1 << 16
 """Bytes asked for at once of a file that does not tell its size, or has grown since."""
 
+_MOST_TIDIED = 1000
+"""Folders whose tidying is remembered."""
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -40,6 +45,7 @@ class LocalStore:
     def __init__(self, root: Path | None = None, kind: StoreKind = StoreKind.LOCAL) -> None:
         self._root = root
         self._kind = kind
+        self._tidied: set[Path] = set()
 
     def __repr__(self) -> str:
         return f"LocalStore({self.address!r}, {self._kind.value})"
@@ -70,6 +76,20 @@ class LocalStore:
         except OSError as error:
             raise self._explained(error, "list", folder) from None
         return newest_first(entries)
+
+    def find(self, folder: str, names: Sequence[str], *, fresh: bool = True) -> Entries:  # noqa: ARG002 - never from memory
+        folder = checked_path(folder)
+        place = self.on_disk(folder)
+        try:
+            if not stat_module.S_ISDIR(place.stat().st_mode):
+                raise NotADirectoryError
+            return [entry for name in names if (entry := _named(place, folder, name))]
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            raise InputError(f"'{self._shown(folder)}' is a file, not a folder") from None
+        except OSError as error:
+            raise self._explained(error, "look into", folder) from None
 
     def stat(self, path: str) -> Entry | None:
         path = checked_path(path)
@@ -115,10 +135,19 @@ class LocalStore:
             raise AlreadyExists(f"'{self._shown(path)}' already exists") from None
         except OSError as error:
             raise self._explained(error, "write", path) from None
-        remove_stale_temporaries(target.parent)
+        self._tidy(target.parent)
 
     def glob(self, pattern: str) -> Entries:
         return expand(self, pattern)
+
+    def _tidy(self, folder: Path) -> None:
+        """Once a folder: looking through one that holds a set of each image of a batch must not be done for each image."""
+        if folder in self._tidied:
+            return
+        if len(self._tidied) >= _MOST_TIDIED:
+            self._tidied.clear()
+        self._tidied.add(folder)
+        remove_stale_temporaries(folder)
 
     def _not_mounted(self) -> StoreError:
         return StoreError(
@@ -172,6 +201,24 @@ def _read_at_most(file: BinaryIO, limit: int, expected: int) -> bytes:
 def _entry(path: str, facts: os.stat_result, *, is_link: bool = False) -> Entry:
     is_folder = stat_module.S_ISDIR(facts.st_mode)
     return Entry(split_path(path)[1], path, is_folder, 0 if is_folder else facts.st_size, facts.st_mtime, is_link)
+
+
+def _named(place: Path, folder: str, name: str) -> Entry | None:
+    """The entry ``name`` of a folder, which is at ``place``, as a listing would give it."""
+    file = f"{place}/{name}"
+    try:
+        facts = os.lstat(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
+    is_link = stat_module.S_ISLNK(facts.st_mode)
+    if is_link:
+        with suppress(OSError):  # a link to nowhere is there as well
+            facts = Path(file).stat()
+    return _entry(join_path(folder, name), facts, is_link=is_link)
 
 
 def names_not_utf8(store: Store, folder: str) -> list[str]:

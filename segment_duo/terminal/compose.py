@@ -3,6 +3,8 @@
     unselected   blue outline, faint tint          current     yellow outline
     selected     green outline and tint            candidate   green tint, white outline
 
+Masks of frames (``by_id``) have each their object's colour instead, the same on every frame; the current one's outline is white.
+
 Without colours (``plain``) outlines are the opposite of what they lie on, black or white; the current mask's is dotted.
 The colours are those of Okabe and Ito, which people with any colour vision can tell apart; outlines and marks carry the same
 information by shape. Masks are drawn at the screen's resolution from crops of their own size, so the cost is that of what is visible.
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from segment_duo.boxes import in_pixels
 from segment_duo.lru import BoundedLru
+from segment_duo.masks.overlay import PALETTE
 from segment_duo.types import Box, Mask, Point, Rle
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class Overlay:
         plain: for screens without colours.
         colours: label -> RGB of the outline and the tint of masks with that label.
         ids: write each mask's id into the picture, for sixel.
+        by_id: masks without a class have a colour by their id, that of :func:`segment_duo.masks.overlay.colour_of`.
     """
 
     masks: tuple[Mask, ...] = ()
@@ -65,6 +69,7 @@ class Overlay:
     plain: bool = False
     colours: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     ids: bool = False
+    by_id: bool = False
 
 
 class MaskCrops:
@@ -108,7 +113,7 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
     # Larger ones first, so that a small mask on a large one stays visible.
     ordered = sorted(overlay.masks, key=lambda mask: -mask.area)
     # Going from mask to mask changes the current one only: what all the others look like is kept.
-    key = (view, overlay.masks, overlay.ticked, overlay.colours)
+    key = (view, overlay.masks, overlay.ticked, overlay.colours, overlay.by_id)
     if crops.drawn is None or crops.drawn[0] != key:
         fill, edge = np.zeros(base.shape[:2], np.uint8), np.zeros(base.shape[:2], np.uint8)
         layers = _Layers(view, fill, edge, width)
@@ -154,14 +159,24 @@ class _Inks:
         self.outlines = dict(_OUTLINE)
         self._first: dict[str, int] = {}
         for place, (label, colour) in enumerate(overlay.colours[:_MOST_CLASSES]):
-            number = _CANDIDATE + 1 + 2 * place
-            self._first[label] = number
-            self.tints |= {number: (colour, 0.2), number + 1: (colour, 0.5)}
-            self.outlines |= {number: (colour, 0.9), number + 1: (GREEN, 1.0)}
+            self._first[label] = self._pair(place, colour)
+        self._of_ids: list[int] = []
+        if overlay.by_id:
+            self.outlines[_CURRENT] = (WHITE, 1.0)
+            self._of_ids = [self._pair(_MOST_CLASSES + place, colour) for place, colour in enumerate(PALETTE)]
+
+    def _pair(self, place: int, colour: tuple[int, int, int]) -> int:
+        """The two numbers of a colour: unselected, and selected behind it."""
+        number = _CANDIDATE + 1 + 2 * place
+        self.tints |= {number: (colour, 0.2), number + 1: (colour, 0.5)}
+        self.outlines |= {number: (colour, 0.9), number + 1: (GREEN, 1.0)}
+        return number
 
     def kinds(self, mask: Mask, *, ticked: bool) -> tuple[int, int]:
         """Numbers of a mask's tint and outline."""
         own = self._first.get(mask.label)
+        if own is None and self._of_ids:
+            own = self._of_ids[mask.id % len(self._of_ids)]
         kind = (_TICKED if ticked else _UNTICKED) if own is None else own + ticked
         return kind, kind
 

@@ -1,10 +1,11 @@
-"""Masks of one frame that are objects beside each other: what automatic masks hold twice, as a whole and its parts, is dropped."""
+"""Masks of one frame that are objects beside each other: what automatic masks hold twice, as a whole and its parts, is dropped; and which are new."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from segment_duo.boxes import in_pixels
+from segment_duo.masks.cropped import CroppedMask
 from segment_duo.types import Mask
 
 SHARE = 0.5
@@ -43,6 +44,33 @@ def apart(masks: Sequence[Mask], height: int, width: int) -> list[Mask]:
         window[crop & (window < 0)] = position
         kept.add(position)
     return [mask for position, mask in enumerate(masks) if position in kept]
+
+
+def uncovered(masks: Sequence[Mask], known: Sequence[CroppedMask], height: int, width: int) -> list[Mask]:
+    """The masks that are none of the objects that are known: no more than half of them lies in those, and they hold no more than half of one.
+
+    Args:
+        height, width: of the frame without its banner, pixels.
+    """
+    import numpy as np
+
+    from segment_duo.masks.rle import decode_crop
+
+    owner = np.zeros((height, width), np.int32)
+    areas = {0: 0}
+    for number, one in enumerate(known, 1):
+        rows, columns = one.pixels.shape
+        owner[one.top : one.top + rows, one.left : one.left + columns][one.pixels] = number
+        areas[number] = one.area
+    kept = []
+    for mask in masks:
+        x, y, w, h = (int(n) for n in mask.bbox)
+        window = owner[y : y + h, x : x + w]
+        under, counts = np.unique(window[decode_crop(mask.rle, x, y, w, h)[: window.shape[0]]], return_counts=True)
+        taken = {int(one): int(count) for one, count in zip(under, counts, strict=True) if one}
+        if sum(taken.values()) <= SHARE * mask.area and not any(n > SHARE * areas[one] for one, n in taken.items()):
+            kept.append(mask)
+    return kept
 
 
 def _worth(mask: Mask) -> tuple[float, float]:

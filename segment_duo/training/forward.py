@@ -96,12 +96,13 @@ def encode(model: SAM2Base, images: torch.Tensor, offsets: torch.Tensor) -> Feat
 class DecodedMasks:
     """Decoder output: ``logits`` (P, 4, 4E, 4E), ``iou`` (P, 4) and its logit ``iou_logit``, ``presence`` (P, 1) object-score logit.
 
-    Index 0 is the single-mask token, 1 to 3 are the three masks of an ambiguous prompt.
+    Index 0 is the single-mask token, 1 to 3 are the three masks of an ambiguous prompt. ``tokens`` (P, 4, C): what the decoder made of them.
     """
 
     logits: torch.Tensor
     iou_logit: torch.Tensor
     presence: torch.Tensor
+    tokens: torch.Tensor
 
     @property
     def iou(self) -> torch.Tensor:
@@ -158,7 +159,7 @@ def decode(
         if decoder.pred_obj_scores
         else iou_logit.new_full((len(owner), 1), 10.0)
     )
-    return DecodedMasks(logits.float(), iou_logit.float(), presence.float())
+    return DecodedMasks(logits.float(), iou_logit.float(), presence.float(), mask_tokens)
 
 
 def _before_sigmoid(head: Any, x: torch.Tensor) -> torch.Tensor:

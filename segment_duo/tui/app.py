@@ -10,8 +10,8 @@ from textual.screen import Screen
 
 from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.journal import Journal
-from segment_duo.tui.keys import COMMANDS, check_keymap, shown_keys
-from segment_duo.tui.ports import SessionPort
+from segment_duo.tui.keys import COMMANDS, check_keymap, shown_keys, with_twins
+from segment_duo.tui.ports import FilmPort, SessionPort
 from segment_duo.tui.themes import DARK, LIGHT
 from segment_duo.tui.workspace.desk import Told
 from segment_duo.tui.workspace.screen import Workspace
@@ -38,7 +38,7 @@ class SegduoApp(App[None]):
         self.workspace.post_message(Told(text))
 
     def on_mount(self) -> None:
-        self.set_keymap(self.keymap)
+        self.set_keymap(with_twins(self.keymap))
         self.push_screen(self.workspace)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
@@ -68,6 +68,7 @@ def build_app(
     keymap: Mapping[str, str] | None = None,
     elsewhere: Callable[[str], SessionPort] | None = None,
     queue: Sequence[ImageRef] = (),
+    films: Callable[[ImageRef], FilmPort] | None = None,
 ) -> SegduoApp:
     """The app, ready to run.
 
@@ -78,6 +79,7 @@ def build_app(
         terminal: from :func:`segment_duo.terminal.graphics.detect`, called before the app runs; None: half cells.
         keymap: the user's ``[keys]`` table.
         queue: images to go through, instead of a path.
+        films: opens a stack or film as frames; None: stacks are pages and no more.
         elsewhere: gives a session that saves in the folder named; None: saving elsewhere is not offered.
 
     Raises:
@@ -85,6 +87,7 @@ def build_app(
     """
     check_keymap(keymap or {})
     workspace = Workspace(
-        session, Journal(journal_dir), terminal or Terminal(), start_path=path, elsewhere=elsewhere, queue=queue
-    )
+        session, Journal(journal_dir), terminal or Terminal(),
+        start_path=path, elsewhere=elsewhere, queue=queue, films=films,
+    )  # fmt: skip
     return SegduoApp(workspace, theme=theme, keymap=keymap or {})

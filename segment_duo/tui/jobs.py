@@ -112,7 +112,10 @@ class Jobs:
             return
         error = message.error
         if not isinstance(error, SegduoError):
-            error = SegduoError(f"{job.what} failed: {type(error).__name__}: {error}", "Your work is kept.")
+            reason = error.strerror if isinstance(error, OSError) else None
+            error = SegduoError(
+                f"{job.what} failed: {reason or f'{type(error).__name__}: {error}'}", "Your work is kept."
+            )
         if job.failed is not None:
             job.failed(error)
         elif not isinstance(error, Cancelled):

@@ -31,7 +31,8 @@ class Draft:
     """Unsaved work on one image.
 
     ``sha256``: of the image file's bytes. ``version``: the saved version it was edited from. ``written``: seconds since the epoch.
-    ``page``: of the image file. ``path``: the journal file it was read from.
+    ``page``: of the image file. ``path``: the journal file it was read from. ``frames``: of a stack or film, the frames with unsaved masks, and
+    all masks of each; there are no others then.
     """
 
     ref: ImageRef
@@ -42,6 +43,7 @@ class Draft:
     written: float = 0.0
     path: Path | None = None
     page: int = 0
+    frames: tuple[tuple[int, tuple[Mask, ...]], ...] = ()
 
 
 class Journal:
@@ -80,6 +82,7 @@ class Journal:
             "written": time.time(),
             "points": [asdict(point) for point in draft.points],
             "masks": [asdict(mask) for mask in draft.masks],
+            "frames": [[frame, [asdict(mask) for mask in masks]] for frame, masks in draft.frames],
         }
         with self._busy:
             if unless():
@@ -164,6 +167,7 @@ def _draft(body: dict[str, Any], path: Path) -> Draft:
         written=float(body["written"]),
         path=path,
         page=int(body.get("page", 0)),
+        frames=tuple((int(frame), tuple(map(_mask, items))) for frame, items in body.get("frames", ())),
     )
 
 

@@ -25,6 +25,7 @@ GROUPS = (
     CLASSES,
     "Cross-hair",
     "Image",
+    "Frames",
     "Saving",
     "Folders",
     "Program",
@@ -58,6 +59,8 @@ class Command:
     palette: bool = True
 
 
+TWINS = {"smaller": "frame-previous", "larger": "frame-next"}
+"""Commands that share a key: the first works while a tool is in the hand, the second while none is."""
 _CLASS = "The class with this key; again: no label"
 COMMANDS: tuple[Command, ...] = (
     Command("choose", "enter,right", "choose", "Open", "Open the image or the folder", "explorer", "Folders", footer=True, palette=False),
@@ -70,6 +73,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("candidate", "m", "next_candidate", "Another", "Show the next of the three candidates", "workspace", "Making a mask", footer=True),
     Command("drop", "escape", "drop", "Drop", "Forget the points and the box", "canvas", "Making a mask", footer=True),
     Command("auto", "a", "auto", "Find all", "Find all objects; asks for preset and parameters", "workspace", "Making a mask", footer=True),
+    Command("frame-next", "full_stop", "frame(1)", "Next frame", "The next frame of a stack or film", "workspace", "Frames", footer=True),
+    Command("track", "f7", "track", "Follow", "Follow objects through the frames; asks which way", "anywhere", "Frames", footer=True),
+    Command("play", "f6", "play", "Play", "Play from here, or stop", "anywhere", "Frames", footer=True),
     Command("save", "s", "save", "Save", "Save as a new version; nothing is overwritten", "workspace", "Saving", footer=True),
     Command("undo", "u", "undo", "Undo", "Take back the last edit, of any kind", "workspace", "The masks", footer=True),
     Command("delete", "d,delete", "delete", "Delete", "Delete the selected masks", "workspace", "The masks", footer=True),
@@ -124,6 +130,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("full", "F,f10", "full", "Full picture", "The picture alone, or with the folder and the masks", "workspace", "Image"),
     Command("page-next", "pagedown", "page(1)", "Next page", "The next page of a stack", "canvas", "Image"),
     Command("page-previous", "pageup", "page(-1)", "Previous page", "The page before", "canvas", "Image"),
+    Command("frame-previous", "comma", "frame(-1)", "Frame before", "The frame before", "workspace", "Frames"),
+    Command("frames-ahead", "colon", "frame(10)", "Ten frames on", "Ten frames on", "workspace", "Frames"),
+    Command("frames-back", "semicolon", "frame(-10)", "Ten frames back", "Ten frames back", "workspace", "Frames"),
+    Command("frame-goto", "at", "frame_goto", "Go to a frame", "Type the number of the frame to go to", "workspace", "Frames"),
     Command("banner", "b", "banner", "Banner", "Show or cut the microscope's info banner", "workspace", "Image"),
     Command("previous", "N", "step(-1)", "Previous mask", "Go to the previous mask", "workspace", "The masks"),
     Command("all", "A", "tick_all('all')", "Select all", "Select all masks that are shown", "workspace", "The masks"),
@@ -193,6 +203,16 @@ def check_keymap(keymap: Mapping[str, str]) -> None:
                 f"[keys]: there is no command '{name}'",
                 f"Did you mean '{close[0]}'?" if close else "The commands are listed in docs/tui.md.",
             )
+
+
+def with_twins(keymap: Mapping[str, str]) -> dict[str, str]:
+    """The user's keys with those named that a command keeps when its twin gets others; Textual takes the key from both."""
+    found = dict(keymap)
+    for command in COMMANDS:
+        for pair in TWINS.items():
+            if command.id in pair and any(one in keymap for one in pair):
+                found.setdefault(command.id, command.keys)
+    return found
 
 
 def footer_key(command: Command, keymap: Mapping[str, str]) -> str:

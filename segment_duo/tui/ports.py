@@ -1,10 +1,11 @@
-"""What the terminal UI needs from the rest of the program. :class:`segment_duo.session.Session` satisfies it; tests bring a small fake."""
+"""What the terminal UI needs from the rest of the program. :class:`segment_duo.session.Session` satisfies it, and for stacks and films
+:class:`segment_duo.tui.film.Film`; tests bring small fakes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from segment_duo.parameters import AutoParameters
 from segment_duo.types import (
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
+    from segment_duo.sequences import Followed, OnFrame
+    from segment_duo.tui.timeline import Tracks
+
+Direction = Literal["forward", "backward", "both"]
 
 
 class OpenImage(Protocol):
@@ -46,8 +51,12 @@ class LoadedSet(Protocol):
 
 
 class Peek(Protocol):
+    """``frames``: how many a sequence set has; None for a set of one image."""
+
     @property
     def count(self) -> int: ...
+    @property
+    def frames(self) -> int | None: ...
     @property
     def provenance(self) -> Provenance: ...
 
@@ -141,3 +150,71 @@ class SessionPort(Protocol):
         parent: str | None = None,
     ) -> Saved: ...
     def engine_status(self, *, start: bool = False) -> EngineStatus | None: ...
+
+
+class FilmPort(Protocol):
+    """A stack or film that is open, its saved sequence sets, and what follows objects in it.
+
+    Methods may take long and may raise :class:`segment_duo.errors.SegduoError`; all are called in threads, those that read a set by one at a time.
+    """
+
+    @property
+    def ref(self) -> ImageRef: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def seconds(self) -> float | None: ...
+    def image(self, frame: int) -> Any:
+        """One frame, as :meth:`SessionPort.open_image` gives images."""
+        ...
+
+    def frame_of(self, page: int) -> int:
+        """The frame that is this page of the file."""
+        ...
+
+    def newest(self) -> str | None:
+        """The version that was saved last, if it is a sequence set."""
+        ...
+
+    def load(self, version: str) -> Tracks:
+        """Read from this sequence set from now on."""
+        ...
+
+    def masks(self, frame: int) -> tuple[Mask, ...]:
+        """The masks of the set on a frame; none without a set."""
+        ...
+
+    def follow(
+        self,
+        objects: Sequence[tuple[int, int, Mask]],
+        direction: Direction,
+        *,
+        onto: str | None,
+        on_frame: OnFrame,
+        cancelled: Callable[[], bool],
+        enough: Callable[[], bool],
+    ) -> Followed:
+        """Follow objects, each given by (object, frame, mask), and save the result as a new version."""
+        ...
+
+    def link(self, *, on_frame: OnFrame, cancelled: Callable[[], bool]) -> Followed:
+        """Link automatic masks of all frames, and save the result as a new version."""
+        ...
+
+    def save(
+        self,
+        changes: Mapping[int, Sequence[Mask]],
+        *,
+        onto: str | None,
+        suffix: str = "",
+        into: SessionPort | None = None,
+        gone: Collection[int] = (),
+        since: int = 0,
+    ) -> Followed:
+        """Save masks of single frames, and of all others those of the version ``onto``, as a new version.
+
+        ``into``: in that session's folder. ``gone``: ids of objects to leave out, from the frame ``since`` on.
+        """
+        ...
+
+    def close(self) -> None: ...

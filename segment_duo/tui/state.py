@@ -47,6 +47,8 @@ class Document:
     """Name of the saved version these masks came from or were last saved as."""
     candidates: tuple[Candidate, ...] = ()
     candidate_index: int = 0
+    least_id: int = 0
+    """New masks get this id or a higher one."""
     _past: list[tuple[str, Snapshot]] = field(default_factory=list)
     _future: list[tuple[str, Snapshot]] = field(default_factory=list)
     _saved: tuple[Mask, ...] = ()
@@ -79,6 +81,11 @@ class Document:
     def unsaved(self) -> bool:
         """Whether the masks differ from the saved ones. Ticks and points are not saved."""
         return self.masks is not self._saved and self.masks != self._saved
+
+    @property
+    def saved(self) -> tuple[Mask, ...]:
+        """The masks as they are on the disk."""
+        return self._saved
 
     @property
     def pointing(self) -> bool:
@@ -200,7 +207,7 @@ class Document:
             "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto" or is_corrected(mask)),
             "replace-all": (),
         }[addition]
-        first = max((mask.id for mask in stay), default=-1) + 1
+        first = max(self.least_id, 1 + max((mask.id for mask in stay), default=-1))
         new = tuple(replace(mask, id=first + index) for index, mask in enumerate(masks))
         kept = self.ticked & {mask.id for mask in stay}
         removed = len(self.masks) - len(stay)
@@ -421,7 +428,7 @@ class Document:
         return name
 
     def _next_id(self) -> int:
-        return max((mask.id for mask in self.masks), default=-1) + 1
+        return max(self.least_id, 1 + max((mask.id for mask in self.masks), default=-1))
 
     def _shown_logits(self) -> str | None:
         candidate = self.candidate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 import unicodedata
 from pathlib import Path
@@ -11,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segment_duo.config import Config
-from segment_duo.errors import AlreadyExists, NotFound, StoreError, UsageError
+from segment_duo.errors import AlreadyExists, InputError, NotFound, StoreError, UsageError
 from segment_duo.library import versions
 from segment_duo.library.versions import (
     VersionRequest,
     check_suffix,
     is_version_name,
+    list_series,
     list_versions,
     masks_folder,
-    next_number,
     order_versions,
     parse_version_name,
     save_version,
@@ -29,7 +30,7 @@ from segment_duo.library.versions import (
     version_name,
 )
 from segment_duo.stores.local import LocalStore
-from segment_duo.types import Entry, ImageRef, StoreKind, Version
+from segment_duo.types import Entry, ImageRef, StoreKind
 
 # Other work on the machine must neither fail these tests nor be held up by them.
 busy_machine = settings(deadline=None, max_examples=60)
@@ -213,16 +214,69 @@ def test_order_is_total_and_keeps_each_series_in_order(items: list[tuple[str, in
         assert series == sorted(series, reverse=True)
 
 
-def test_the_next_number() -> None:
-    def after(*numbers: int, suffix: str = "") -> int:
-        return next_number([Version("", suffix, number, "", 0, 0.0) for number in numbers], "")
+@pytest.mark.parametrize(
+    ("numbers", "suffix", "expected"),
+    [
+        ([], "", "0"),
+        ([0], "", "1"),
+        ([0, 1, 5], "", "6"),  # gaps of removed versions are not filled, so the highest stays the newest
+        (range(250), "", "250"),
+        ([100], "", "101"),
+        ([0, 101], "", "102"),
+        ([0, 102], "", "1"),
+        ([0, 2024], "", "1"),  # scan_2024.tif beside scan.tif
+        ([2024], "", "0"),
+        ([3, 4], "grain", "0"),
+    ],
+)
+def test_the_next_number(tmp_path: Path, numbers: list[int], suffix: str, expected: str) -> None:
+    for number in numbers:
+        (tmp_path / version_file_name("a", suffix, number)).touch()
+    assert save_version(LocalStore(), str(tmp_path), "a", "", b"x").name == expected
 
-    assert after() == 0
-    assert after(0) == 1
-    assert after(0, 1, 5) == 6  # gaps of removed versions are not filled, so the highest stays the newest
-    assert after(0, 2024) == 1  # scan_2024.tif beside scan.tif
-    assert after(2024) == 0
-    assert after(3, 4, suffix="grain") == 0
+
+def test_a_series_has_its_own_versions_newest_first(tmp_path: Path) -> None:
+    store = LocalStore()
+    for name in (
+        "a.pkl",
+        "a_1.pkl",
+        "a_1_1.pkl",
+        "a_grain.pkl",
+        "a_grain_7.pkl",
+        "a_grain_200.pkl",
+        "b.pkl",
+        "a_grain_01.pkl",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "a_grain_2.pkl").mkdir()
+    (tmp_path / "a_grain_3.pkl").symlink_to("nowhere")
+
+    def series(suffix: str) -> list[str]:
+        return [version.name for version in list_series(store, str(tmp_path), "a", suffix)]
+
+    assert series("") == ["1", "0"]
+    assert series("grain") == ["grain_7", "grain_3", "grain"]
+    assert series("fine") == list_series(store, f"{tmp_path}/none", "a", "") == []
+    assert save_version(store, str(tmp_path), "a", "grain", b"x").name == "grain_8"
+    with pytest.raises(InputError):
+        list_series(store, f"{tmp_path}/b.pkl", "a", "")
+
+
+def test_names_stored_in_another_unicode_form_count(tmp_path: Path) -> None:
+    (tmp_path / unicodedata.normalize("NFD", "é_4.pkl")).touch()
+    assert save_version(LocalStore(), str(tmp_path), "é", "", b"x").name == "5"
+
+
+def test_a_folder_is_not_looked_through_for_each_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: [looked.append(folder), scan(folder)][1])
+    monkeypatch.setattr(os, "listdir", looked.append)
+    store = LocalStore()
+    for stem in ("a", "b", "c", "a"):
+        save_version(store, f"{tmp_path}/masks", stem, "", b"x")
+    assert looked == [tmp_path / "masks"]  # once, for what killed processes left
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*")) == ["a.pkl", "a_1.pkl", "b.pkl", "c.pkl"]
 
 
 def test_images_whose_names_contain_each_other_do_not_take_each_others_sets(tmp_path: Path) -> None:

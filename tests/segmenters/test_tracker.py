@@ -13,7 +13,8 @@ import torch
 from segment_duo.errors import Cancelled, PromptError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.base import PromptArrays
-from segment_duo.segmenters.sam2.memory import Memory, ObjectMemory, Reach
+from segment_duo.segmenters.sam2.conditioning import MemoryConditioner, pooled
+from segment_duo.segmenters.sam2.memory import Memory, ObjectMemory, Reach, Seen
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.segmenters.sam2.tracker import Sam2Tracker
 from segment_duo.segmenters.tracking import ObjectPrompt, TrackedObject, TrackStep
@@ -193,6 +194,24 @@ def test_objects_may_start_on_different_frames_where_stock_fails_on_a_cpu(micro:
     assert [len(found[frame]) for frame in (0, 5, 11)] == [1, 2, 3]
 
 
+def test_stock_goes_backward_from_the_earliest_prompt_only_and_counts_one_frame_more(micro: str) -> None:
+    """Trap 4; ours is asked for each frame by itself, whatever was prompted where."""
+    pictures = film(6)
+    stock = stock_of(micro)
+    state = stock_state(stock, pictures)
+    with quiet():
+        for frame in (0, 4):
+            stock.add_new_points_or_box(state, frame, 1, points=[centre(1, frame)], labels=[1])
+    assert [frame for frame, _ in stock_masks(stock, state, reverse=True)] == []
+    assert [frame for frame, _ in stock_masks(stock, state, max_frame_num_to_track=3)] == [0, 1, 2, 3]
+
+    tracker = tracker_of(micro, len(pictures))
+    prompts = [points(1, frame, centre(1, frame)) for frame in (0, 4)]
+    found = run(tracker, pictures, prompts[1:], range(3, 0, -1), reverse=True)
+    assert sorted(found) == [1, 2, 3, 4]
+    assert all(found[frame][1].seen for frame in found)
+
+
 def test_backward_and_forward_then_backward(micro: str) -> None:
     pictures = film(22)
     stock = stock_of(micro)
@@ -298,6 +317,41 @@ def test_stock_options_that_fail_or_change_masks_are_not_needed(micro: str) -> N
         list(stock_masks(stock, state))
 
 
+def test_holes_stay_and_masks_overlap_as_they_do_in_stock_on_a_cpu(micro: str) -> None:
+    """``fill_hole_area`` asks for stock's CUDA extension, ``non_overlap_masks`` is off by default; with it stock gives a pixel to one object only."""
+    from sam2.utils.misc import fill_holes_in_mask_scores
+
+    pictures = film(4)
+    place = centre(1, 0)
+    prompts = [points(1, 0, place), points(2, 0, (place[0] + 3, place[1])), points(3, 0, centre(2, 0))]
+
+    def reference(**settings: Any) -> Logits:
+        stock = stock_of(micro, **settings)
+        state = stock_state(stock, pictures)
+        with quiet():
+            for one in prompts:
+                assert one.prompt is not None
+                stock.add_new_points_or_box(state, 0, one.object_id, points=one.prompt.points, labels=one.prompt.labels)
+        return dict(stock_masks(stock, state))
+
+    found = run(tracker_of(micro, len(pictures)), pictures, prompts, range(1, 4))
+    shape = pictures[0].shape
+    assert_equal(found, reference(), shape)
+    assert_equal(found, reference(fill_hole_area=0), shape)
+    masks = {ident: whole(found[3][ident].mask, shape) for ident in (1, 2, 3)}
+    assert (masks[1] & masks[2]).sum() > 50
+    alone = reference(non_overlap_masks=True)
+    assert not ((alone[3][1] > 0) & (alone[3][2] > 0)).any()
+    # No mask here has a hole; one that is given keeps it, and so do stock's scores without the extension.
+    ring = disc_mask(1, 0)
+    ring[int(place[1]), int(place[0])] = False
+    (kept,) = tracker_of(micro, 1).step(pictures[0], TrackStep(0, [ObjectPrompt(1, 0, mask=CroppedMask.of(ring))]))
+    assert (whole(kept.mask, shape) == ring).all()
+    scores = torch.from_numpy(np.where(ring, 1.0, -1.0))[None, None]
+    with quiet():
+        assert torch.equal(fill_holes_in_mask_scores(scores.clone(), 8), scores)
+
+
 def test_an_object_that_is_gone_has_an_empty_mask_and_returns(micro: str) -> None:
     model = attentive(micro)
     bias = model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
@@ -386,3 +440,46 @@ def test_what_cannot_be_followed_is_refused(micro: str) -> None:
         tracker.step(pictures[1][:100], TrackStep(1, follow=[1]))
     with pytest.raises(PromptError, match="either points and a box, or a mask"):
         ObjectPrompt(1, 0)
+
+
+def test_the_fast_mode_pools_what_it_remembers_of_followed_frames(micro: str) -> None:
+    pictures = film(12)
+    prompts = [points(ident, 0, centre(ident, 0)) for ident in (1, 2)]
+    exact = tracker_of(micro, len(pictures))
+    fast = Sam2Tracker(Predictor(attentive(micro)), len(pictures), fast=True)
+    found, other = (run(tracker, pictures, prompts, range(1, 12)) for tracker in (exact, fast))
+    sizes = [
+        {len(one.features) for one in held.values() if one.features is not None}
+        for memory in fast._objects.values()
+        for held in (memory.conditioned, memory.followed)
+    ]
+    assert sizes == [{64}, {16}] * 2
+    shape = pictures[0].shape
+    overlaps = []
+    for frame in range(1, 12):
+        for ident in (1, 2):
+            a, b = whole(found[frame][ident].mask, shape), whole(other[frame][ident].mask, shape)
+            overlaps.append((a & b).sum() / (a | b).sum())
+    assert np.mean(overlaps) > 0.9
+    assert min(overlaps) < 1.0
+
+
+@torch.inference_mode()
+def test_a_map_that_is_even_attends_alike_to_whole_and_pooled_memories(micro: str) -> None:
+    """Four equal tokens and one that stands for them differ by where they lie alone; without positions they are the same."""
+    model = attentive(micro)
+    conditioner = MemoryConditioner(model, 16)
+    conditioner._space = torch.zeros_like(conditioner._spatial())
+    for layer in model.memory_attention.layers:
+        conditioner.frame(torch.zeros(64, 128), torch.zeros(64, 128))
+        layer.cross_attn_image.freqs_cis = torch.ones_like(layer.cross_attn_image.freqs_cis)
+    try:
+        features = torch.randn(1, 1, 64).expand(1, 64, 64).to(torch.bfloat16)
+        shared = conditioner.frame(torch.randn(64, 128), torch.zeros(64, 128))
+        pointer = (1, torch.randn(128))
+        seen = [Seen([(6, one)], [pointer]) for one in (features[0], pooled(features)[0])]
+        whole_, quarter = (conditioner.objects(shared, [one], lambda: None) for one in seen)
+        torch.testing.assert_close(whole_, quarter, rtol=1e-4, atol=1e-4)
+    finally:
+        for layer in model.memory_attention.layers:
+            layer.cross_attn_image.freqs_cis = layer.cross_attn_image.compute_cis(end_x=8, end_y=8)

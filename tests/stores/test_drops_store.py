@@ -24,7 +24,7 @@ from segment_duo.errors import (
     SegduoError,
     UsageError,
 )
-from segment_duo.library.versions import list_versions, save_version
+from segment_duo.library.versions import list_series, list_versions, save_version
 from segment_duo.stores.cache import ContentCache
 from segment_duo.stores.drops import DropsStore, escape_search, escape_upload_path
 from segment_duo.stores.transport import Patience
@@ -208,6 +208,17 @@ def test_a_rival_who_takes_the_number_between_looking_and_writing(store: DropsSt
     version = save_version(store, "/masks", "a", "grain", b"mine")
     assert (version.name, version.path) == ("grain_1", "/masks/a_grain_1.pkl")
     assert server.files() == {"/masks/a_grain.pkl": b"rival", "/masks/a_grain_1.pkl": b"mine"}
+
+
+def test_a_batch_lists_a_folder_of_sets_once(store: DropsStore, server: DropsServer) -> None:
+    server.put("/masks/b_3.pkl", b"old")
+    saved = [save_version(store, "/masks", stem, "", b"mine").name for stem in ("a", "b", "a")]
+    server.put("/masks/c.pkl", b"another's")  # since the listing
+    saved += [save_version(store, "/masks", stem, "", b"mine").name for stem in ("c", "b")]
+    assert saved == ["0", "4", "1", "1", "5"]
+    assert server.files()["/masks/c.pkl"] == b"another's"
+    assert [request.path for request in server.requests].count("/list/") == 1
+    assert [version.name for version in list_series(store, "/masks", "c", "")] == ["1", "0"]  # looked at anew
 
 
 # Traps 6, 7, 8 and 10: listing --------------------------------------------------------------------------------------------

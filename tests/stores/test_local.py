@@ -152,13 +152,15 @@ def test_a_killed_writer_leaves_no_file_of_that_name(tmp_path: Path, store: Loca
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert store.list(str(tmp_path)) == []
     left = next(tmp_path.iterdir())
-    # The next save tidies up, but only what cannot belong to a running process any more.
+    # The next run tidies up, but only what cannot belong to a running process any more.
     store.create(f"{tmp_path}/b.pkl", b"set")
     assert left.exists()
     os.utime(left, (time.time() - 90_000,) * 2)
     (tmp_path / ".segduo-notes.txt").write_text("mine")
     store.create(f"{tmp_path}/c.pkl", b"set")
-    assert names(tmp_path) == [".segduo-notes.txt", "b.pkl", "c.pkl"]
+    assert left.exists()  # once a folder
+    LocalStore().create(f"{tmp_path}/d.pkl", b"set")
+    assert names(tmp_path) == [".segduo-notes.txt", "b.pkl", "c.pkl", "d.pkl"]
 
 
 def test_one_of_many_writers_wins(store: LocalStore, tmp_path: Path) -> None:

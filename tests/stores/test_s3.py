@@ -113,6 +113,22 @@ def test_of_two_writers_of_a_name_one_wins_and_the_other_gets_the_next(endpoint:
         store(endpoint).create(f"/{bucket}/masks/a.pkl", b"other")
 
 
+def test_of_a_full_prefix_only_the_names_of_a_series_are_asked_for(endpoint: str, bucket: str) -> None:
+    s3 = store(endpoint)
+    for key in ("a.pkl", "a_4.pkl", "a_200.pkl", "b.pkl", "b_1.pkl", "ab.pkl"):
+        s3.create(f"/{bucket}/masks/{key}", b"old")
+    asked = client(endpoint)
+    prefixes: list[str] = []
+    asked.meta.events.register(
+        "provide-client-params.s3.ListObjectsV2", lambda params, **_: prefixes.append(params["Prefix"])
+    )
+    s3 = S3Store(patience=QUICK, make_client=lambda _: asked)
+    assert save_version(s3, f"/{bucket}/masks", "a", "", b"new").name == "5"
+    assert save_version(s3, f"/{bucket}/masks", "b", "grain", b"new").name == "grain"
+    assert set(prefixes) == {"masks/a", "masks/a_", "masks/b_grain"}
+    assert s3.find("/no-such-bucket/masks", ["a.pkl"]) == []
+
+
 class Spoilt:
     """A client of the real endpoint that spoils answers where boto3 hands them over."""
 

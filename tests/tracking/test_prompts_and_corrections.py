@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -11,10 +9,8 @@ from segment_duo.errors import PromptError
 from segment_duo.frame_prompts import FramePrompt, parse_frame_box, parse_frame_file, parse_frame_point, together
 from segment_duo.masks import rle
 from segment_duo.masks.formats.sequence import SequenceSet
-from segment_duo.models import known
 from segment_duo.types import Box, Point
 from tests.cli_shell import Shell
-from tests.engine_fixtures import Home
 from tests.tracking.films import growing, write_stack
 
 
@@ -38,18 +34,6 @@ def test_files_of_points_and_boxes() -> None:
     for wrong in ("", "x,y\n1,2\n", "frame,object,x,y,colour\n", "frame,x,y\n1,2\n", "frame,x,y\n1.5,2,3\n"):
         with pytest.raises(PromptError):
             parse_frame_file(wrong, name="c")
-
-
-@pytest.fixture
-def remembering(real_engine: Home) -> str:
-    """A model that may follow objects: nano without the line that says that its memory is untrained."""
-    folder = real_engine.paths.models_dir / "remembering"
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
-        lines = (known.NANO_DIR / "nano.yaml").read_text().splitlines()
-        (folder / "model.yaml").write_text("\n".join(line for line in lines if line != "memory: untrained") + "\n")
-        shutil.copy(known.NANO_DIR / "nano.pt", folder / "model.pt")
-    return "remembering"
 
 
 def test_objects_are_followed_and_a_correction_changes_nothing_else(shell: Shell, remembering: str) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 from segment_duo.training.nano.augment import Cutout, exposure, letters, pile
 from segment_duo.training.nano.batches import make_batch, mixed, synthetic_views
 from segment_duo.training.nano.feed import Diet, Feed
+from segment_duo.training.nano.optimizers import has_bfloat16, orthogonal
 from segment_duo.training.nano.real import RealPictures, read_picture, safe_background, window
-from segment_duo.training.nano.run import has_bfloat16, orthogonal
 from segment_duo.training.nano.scenes import generate
 
 

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from textual import events
 
 from segment_duo.masks.rle import decode, encode
 from segment_duo.tui.screens.help import HelpScreen
+from segment_duo.tui.status.keys_line import KeysLine
 from segment_duo.types import Mask
 from tests.tui_fakes import disc, pictures
 from tests.tui_pilot import Ui, colours, running
@@ -161,6 +163,33 @@ async def test_a_stroke_redraws_only_the_cells_it_touches(tmp_path: Path) -> Non
         await ui.painted()
         assert redrawn
         assert sum(redrawn) < 200
+
+
+async def test_a_move_of_the_drawing_mouse_redraws_no_other_pane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_masks(tmp_path, disc(240, 320, 100, 100, 20)) as ui:
+        picture, desk = ui.work.picture, ui.work
+        picture.move_cross_hair(300, 20)  # the loupe looks elsewhere
+        await ui.press("e")
+        cell = tuple(int(v) for v in picture.view.to_cell(100, 100))
+        await ui.pilot._post_mouse_events([events.MouseDown], picture, offset=cell, button=1)
+        await ui.painted()
+        await ui.pilot.pause()
+        redrawn: list[object] = []
+        for pane in (desk.mask_list, desk.loupe, desk.header, ui.screen.query_one(KeysLine), ui.screen):
+            monkeypatch.setattr(pane, "refresh", lambda *_, pane=pane, **__: redrawn.append(pane))
+        shown = picture.sent_pictures
+        for step in (1, 2, 3):
+            await ui.pilot._post_mouse_events(
+                [events.MouseMove], picture, offset=(cell[0] + 2 * step, cell[1]), button=1
+            )
+        await ui.until(lambda: picture.sent_pictures > shown)
+        await ui.pilot.pause()
+        assert redrawn == []
+        assert not ui.screen.selections  # Textual's selecting of text would draw the whole screen each time
+        monkeypatch.undo()
+        await ui.pilot._post_mouse_events([events.MouseUp], picture, offset=cell, button=1)
 
 
 async def test_whole_mask_operations(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segment_duo.errors import ConfigError
-from segment_duo.tui.keys import COMMANDS, GROUPS, bindings, check_keymap, help_rows, shown_keys
+from segment_duo.tui.keys import COMMANDS, GROUPS, TWINS, bindings, check_keymap, help_rows, shown_keys, with_twins
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tui.md"
 START, MIDDLE = "<!-- Renew this section with: python -m tests.tui.test_keys -->\n", "\n## Your own keys\n"
@@ -41,7 +41,8 @@ def test_ids_are_unique_and_groups_known() -> None:
 
 
 def test_no_key_means_two_things_in_one_place() -> None:
-    everywhere = [c for c in COMMANDS if c.place in ("workspace", "anywhere")]
+    resting = set(TWINS)  # with a tool in the hand only, when the twin rests
+    everywhere = [c for c in COMMANDS if c.place in ("workspace", "anywhere") and c.id not in resting]
     for place in ("canvas", "masks"):
         here = [*everywhere, *(c for c in COMMANDS if c.place == place)]
         keys = [key for command in here for key in command.keys.split(",")]
@@ -54,16 +55,20 @@ def test_every_action_exists() -> None:
     from segment_duo.tui.workspace.editing import Editing
     from segment_duo.tui.workspace.files import Files
     from segment_duo.tui.workspace.folders import Folders
+    from segment_duo.tui.workspace.frames import Frames
     from segment_duo.tui.workspace.labelling import Labelling
     from segment_duo.tui.workspace.review import Review
     from segment_duo.tui.workspace.saving import Saving
     from segment_duo.tui.workspace.screen import Workspace
     from segment_duo.tui.workspace.series import Series
+    from segment_duo.tui.workspace.tracking import Tracking
     from segment_duo.tui.workspace.viewing import Viewing
 
     for command in COMMANDS:
         name = "action_" + command.action.split("(")[0]
-        parts = (Workspace, SegduoApp, Correcting, Editing, Files, Folders, Labelling, Review, Saving, Series, Viewing)
+        parts = (
+            Workspace, SegduoApp, Correcting, Editing, Files, Folders, Frames, Labelling, Review, Saving, Series, Tracking, Viewing,
+        )  # fmt: skip
         owners = [part for part in parts if name in vars(part)]
         assert len(owners) == 1 or hasattr(SegduoApp, name), (command.id, owners)
 
@@ -81,6 +86,12 @@ def test_unknown_command_in_the_users_table() -> None:
     with pytest.raises(ConfigError) as caught:
         check_keymap({"zzzzzz": "x"})
     assert "docs/tui.md" in caught.value.hint
+
+
+def test_a_command_keeps_the_key_that_its_twin_gives_up() -> None:
+    assert with_twins({"save": "ctrl+s"}) == {"save": "ctrl+s"}
+    assert with_twins({"smaller": "ctrl+k"}) == {"smaller": "ctrl+k", "frame-previous": "comma"}
+    assert with_twins({"frame-next": "ctrl+k"}) == {"frame-next": "ctrl+k", "larger": "full_stop"}
 
 
 def test_bindings_carry_the_ids_that_keymaps_use() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -46,6 +48,8 @@ class Terminal:
         self._socket = folder / "tmux"
         self._environment = environment
         self._size = size
+        self.prefix: tuple[str, ...] = ()
+        """Put before the program, to run it with other rights."""
 
     def tmux(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -62,7 +66,7 @@ class Terminal:
         return done.stdout
 
     def start(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "segment_duo.cli.main", *arguments]
+        command = [*self.prefix, sys.executable, "-m", "segment_duo.cli.main", *arguments]
         script = f"{shlex.join(command)}; echo EXIT=$?; read nothing"
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         flags = [part for variable in variables for part in ("-e", variable)]
@@ -97,8 +101,6 @@ class Terminal:
     def process(self) -> int:
         """Pid of the program itself."""
         shell = int(self.tmux("display-message", "-p", "#{pane_pid}"))
-        import psutil
-
         return next(
             child.pid for child in psutil.Process(shell).children() if "segment_duo.cli.main" in child.cmdline()
         )
@@ -253,24 +255,67 @@ def test_brush_and_save_in_a_terminal(terminal: Terminal, tmp_path: Path) -> Non
     assert record["area"] > first > 100
 
 
-def test_killed_in_the_middle_of_a_stroke(terminal: Terminal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_killed_or_terminal_closed_in_the_middle_of_a_stroke(terminal: Terminal, tmp_path: Path, closed: bool) -> None:
     without_engine(terminal, tmp_path)
     terminal.start("tui", str(tmp_path / "images" / "discs.png"))
     terminal.until("x  120  y   80")
     terminal.press("e")
     terminal.until("brush 8 px")
+    journal = tmp_path / "home" / "state" / "journal"
+
+    def area() -> int:
+        """Of the one mask in the draft."""
+        found = [json.loads(path.read_text())["masks"] for path in journal.glob("*.json")]
+        return int(found[0][0]["area"]) if found and found[0] else 0
+
     terminal.press("Space")
     terminal.until("● unsaved")
-    journal = tmp_path / "home" / "state" / "journal"
-    wait_for(lambda: any('"brush"' in path.read_text() for path in journal.glob("*.json")), "no draft was written")
+    wait_for(area, "no draft was written")
+    dot = area()
     terminal.press("Enter")
     terminal.until("pen down")
-    os.kill(terminal.process(), signal.SIGKILL)
+    terminal.press("S-Right")
+    wait_for(lambda: area() > dot, "what is drawn with the pen down is not in the draft")
+    drawn, program = area(), terminal.process()
+    if closed:
+        terminal.tmux("kill-session")
+        wait_for(lambda: not psutil.pid_exists(program), "the program outlives its terminal")
+    else:
+        os.kill(program, signal.SIGKILL)
     terminal.start("tui", str(tmp_path / "images"))
     terminal.until("1 mask from")
     terminal.press("Right", "Enter")
     screen = terminal.until("● unsaved")
     assert "─masks 1" in screen
+    terminal.until(rf"0 +{drawn:,}\b")
+
+
+def test_a_folder_that_may_not_be_written_to_loses_nothing(terminal: Terminal, tmp_path: Path) -> None:
+    without_engine(terminal, tmp_path)
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere")
+        terminal.prefix = ("setpriv", "--bounding-set=-dac_override")
+    folder = tmp_path / "images"
+    folder.chmod(0o555)
+    terminal.start("tui", str(folder / "discs.png"))
+    terminal.until("x  120  y   80")
+    terminal.press("B")
+    terminal.until("brush 8 px")
+    terminal.press("Space")
+    terminal.until("● unsaved")
+    terminal.press("s")
+    terminal.until("Not saved: not allowed to write")
+    terminal.press("C-s")
+    terminal.until("A folder for the set")
+    terminal.press(*str(tmp_path / "mine"), "Enter")
+    terminal.until("Saved 1 mask: ")
+    terminal.press("q")
+    terminal.until("EXIT=0")
+    folder.chmod(0o755)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["discs.pkl"]
+    assert [path.name for path in folder.iterdir()] == ["discs.png"]
 
 
 @pytest.mark.parametrize(

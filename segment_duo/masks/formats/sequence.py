@@ -256,6 +256,9 @@ class SequenceSet:
         """Numbers of the frames that are there, ascending."""
         return [chunk.frame for chunk in self.chunks]
 
+    def __contains__(self, number: object) -> bool:
+        return number in self._by_frame
+
     def whole_bytes(self) -> int:
         """Where the last frame ends that can be read; of a file whose writing was broken off, what is behind it is to be cut off.
 

@@ -5,7 +5,7 @@
 
 Two things are reordered, both exact up to rounding. Attention weights are applied to the memories themselves (M channels, 64 in SAM 2) and
 projected to values afterwards, instead of the other way round (C channels, 256): a sum over memories and a matrix commute. And attention runs over
-blocks of queries and keys that fit the cache, on matrix products, as FlashAttention does.
+blocks of queries and keys that fit the cache, as FlashAttention does (``products``).
 
 The weights are those of an unmodified ``SAM2Base``. This module must not know prompts, masks or frames' numbers.
 """
@@ -24,15 +24,16 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 
 from segment_duo.errors import ModelError
-from segment_duo.segmenters.asking import unchecked
+from segment_duo.segmenters.sam2.products import attend, linear
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
     from segment_duo.segmenters.sam2.memory import Seen
 
-QUERY_BLOCK = 256
-KEY_BLOCK = 1024
+
+POOLED = 4
+"""Tokens that one stands for in a pooled memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class MemoryConditioner:
 
     def objects(self, shared: SharedFrame, seen: Sequence[Seen], check: Callable[[], None]) -> Tensor:
         """Features (B, T, C) for B objects that see equally many memories and pointers."""
-        memories, keys_in, pointer_tokens = self._gather(seen)
+        memories, keys_in, counts = self._gather(seen)
         tokens = shared.tokens.expand(len(seen), -1, -1)
         for number, layer in enumerate(self.layers):
             check()
@@ -84,51 +85,59 @@ class MemoryConditioner:
                 queries = self._queries(layer, tokens)
             else:
                 queries = shared.queries.expand(len(seen), -1, -1)
-            keys = layer.cross_attn_image.k_proj(keys_in)
-            _rotate(layer.cross_attn_image, keys[:, : keys.shape[1] - pointer_tokens], queries.shape[1])
+            keys = _projected(layer.cross_attn_image.k_proj, keys_in)
+            _rotate(layer.cross_attn_image, keys[:, : counts[0][0]], queries.shape[1])
+            if counts[1][0]:
+                _rotate_pooled(layer.cross_attn_image, keys[:, counts[0][0] : counts[0][0] + counts[1][0]])
             weight, bias = self._values[number]
-            attended = torch.stack([attend(q, k, m, check) for q, k, m in zip(queries, keys, memories, strict=True)])
-            tokens = tokens + F.linear(attended, weight, bias)
-            tokens = tokens + layer.linear2(layer.activation(layer.linear1(layer.norm3(tokens))))
+            attended = torch.stack(
+                [attend(q, k, m, check, counts) for q, k, m in zip(queries, keys, memories, strict=True)]
+            )
+            tokens = tokens + linear(attended, weight, bias)
+            widened = layer.activation(_projected(layer.linear1, layer.norm3(tokens)))
+            tokens = tokens + _projected(layer.linear2, widened)
         return self.attention.norm(tokens)  # type: ignore[no-any-return]
 
     def _self_attention(self, layer: Any, tokens: Tensor) -> Tensor:
         attention = layer.self_attn
         normed = layer.norm1(tokens)
-        queries, keys = attention.q_proj(normed), attention.k_proj(normed)
+        queries, keys = _projected(attention.q_proj, normed), _projected(attention.k_proj, normed)
         _rotate(attention, queries, queries.shape[-2])
         _rotate(attention, keys, keys.shape[-2])
-        values = attention.v_proj(normed)
+        values = _projected(attention.v_proj, normed)
         if tokens.dim() == 2:
             attended = attend(queries, keys, values)
         else:
             attended = torch.stack([attend(q, k, v) for q, k, v in zip(queries, keys, values, strict=True)])
-        return tokens + attention.out_proj(attended)  # type: ignore[no-any-return]
+        return tokens + _projected(attention.out_proj, attended)
 
     def _queries(self, layer: Any, tokens: Tensor) -> Tensor:
-        queries: Tensor = layer.cross_attn_image.q_proj(layer.norm2(tokens))
+        queries = _projected(layer.cross_attn_image.q_proj, layer.norm2(tokens))
         return _rotate(layer.cross_attn_image, queries, queries.shape[-2])
 
-    def _gather(self, seen: Sequence[Seen]) -> tuple[Tensor, Tensor, int]:
-        """Memories (B, K, M), the same with their positions, and how many of the K are pointers' tokens."""
+    def _gather(self, seen: Sequence[Seen]) -> tuple[Tensor, Tensor, tuple[tuple[int, int], ...]]:
+        """Memories (B, K, M), the same with their positions, and how many of the K are whole, pooled, and pointers', each with what it stands for."""
         model = self.model
         space = self._spatial()
         first = seen[0]
-        count, width = space.shape
+        width = space.shape[1]
         split = model.hidden_dim // width
-        pointer_tokens = len(first.pointers) * split
-        length = len(first.features) * count
-        memories = space.new_empty((len(seen), length + pointer_tokens, width))
+        whole = sum(len(features) for _, features in first.features if len(features) == len(space))
+        length = sum(len(features) for _, features in first.features)
+        tokens = len(first.pointers) * split
+        memories = space.new_empty((len(seen), length + tokens, width))
         placed = torch.empty_like(memories)
         for row, one in enumerate(seen):
-            for slot, (time, features) in enumerate(one.features):
-                part = slice(slot * count, (slot + 1) * count)
+            begin = 0
+            for time, features in one.features:
+                part = slice(begin, begin := begin + len(features))
                 memories[row, part] = features
-                torch.add(space, model.maskmem_tpos_enc[time, 0], out=placed[row, part])
+                where = space if len(features) == len(space) else pooled(space[None])[0]
+                torch.add(where, model.maskmem_tpos_enc[time, 0], out=placed[row, part])
             if one.pointers:
                 memories[row, length:] = torch.stack([pointer for _, pointer in one.pointers]).view(-1, width)
                 placed[row, length:] = self._pointer_positions([away for away, _ in one.pointers], split)
-        return memories, placed.add_(memories), pointer_tokens
+        return memories, placed.add_(memories), ((whole, 1), (length - whole, POOLED), (tokens, 1))
 
     def _pointer_positions(self, away: Sequence[int], split: int) -> Tensor:
         """(len(away) * split, M): how far each pointer is, as ``SAM2Base`` encodes it."""
@@ -150,29 +159,6 @@ class MemoryConditioner:
         return self._space
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, check: Callable[[], None] = unchecked) -> Tensor:
-    """softmax(queries keysT / sqrt(D)) values: (T, V) of (T, D), (K, D) and (K, V). On a CPU in blocks, with a running maximum and sum."""
-    if queries.device.type != "cpu":
-        return F.scaled_dot_product_attention(queries[None, None], keys[None, None], values[None, None])[0, 0]
-    out = queries.new_empty((queries.shape[0], values.shape[1]))
-    scaled = queries * queries.shape[1] ** -0.5
-    for start in range(0, len(queries), QUERY_BLOCK):
-        check()
-        rows = scaled[start : start + QUERY_BLOCK]
-        highest = rows.new_full((len(rows), 1), -torch.inf)
-        total, gathered = rows.new_zeros((len(rows), 1)), rows.new_zeros((len(rows), values.shape[1]))
-        for key in range(0, len(keys), KEY_BLOCK):
-            scores = rows @ keys[key : key + KEY_BLOCK].T
-            peak = torch.maximum(highest, scores.amax(1, keepdim=True))
-            shrunk = highest.sub_(peak).exp_()
-            scores.sub_(peak).exp_()
-            total.mul_(shrunk).add_(scores.sum(1, keepdim=True))
-            gathered.mul_(shrunk).addmm_(scores, values[key : key + KEY_BLOCK])
-            highest = peak
-        torch.div(gathered, total, out=out[start : start + QUERY_BLOCK])
-    return out
-
-
 def _rotate(attention: Any, x: Tensor, tokens: int) -> Tensor:
     """Rotary positions, in place, on (..., n * tokens, C)."""
     if attention.freqs_cis.shape[0] != tokens:
@@ -182,6 +168,26 @@ def _rotate(attention: Any, x: Tensor, tokens: int) -> Tensor:
     places = x.view(*x.shape[:-2], -1, tokens, x.shape[-1] // 2, 2)
     torch.view_as_complex(places).mul_(attention.freqs_cis)
     return x
+
+
+def _rotate_pooled(attention: Any, x: Tensor) -> None:
+    """:func:`_rotate` of pooled tokens: each lies in the middle of its four."""
+    cis = attention.freqs_cis
+    side = math.isqrt(len(cis))
+    half = torch.polar(torch.full_like(cis.real[0], 1.0), cis[side + 1].angle() / 2)
+    middle = cis.view(side, side, -1)[::2, ::2].reshape(-1, cis.shape[-1]) * half
+    torch.view_as_complex(x.view(len(x), -1, len(middle), x.shape[-1] // 2, 2)).mul_(middle)
+
+
+def pooled(tokens: Tensor) -> Tensor:
+    """Means (B, T / 4, C) of 2 x 2 tokens (B, T, C) of a square map."""
+    side = math.isqrt(tokens.shape[1])
+    cells = tokens.view(len(tokens), side // 2, 2, side // 2, 2, -1)
+    return cells.mean((2, 4), dtype=torch.float32).to(tokens.dtype).flatten(1, 2)
+
+
+def _projected(layer: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
 
 
 def _through(first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from segment_duo.errors import ModelError
 from segment_duo.segmenters.sam2.predictor import model_input
+from segment_duo.segmenters.sam2.products import quickly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +90,7 @@ class Heads:
                 "this model's memory is not built as in SAM 2", "Follow objects with a SAM 2.1 model or nano."
             )
 
+    @quickly
     def encode(self, pixels: npt.NDArray[np.uint8]) -> FrameFeatures:
         """Run the image encoder on uint8 (H, W, 3)."""
         model = self.model
@@ -97,11 +99,13 @@ class Heads:
         maps = [f.permute(1, 2, 0).view(1, -1, *size) for f, size in zip(features, sizes, strict=True)]
         return FrameFeatures(maps[-1], tuple(maps[:-1]), positions[-1][:, 0], pixels.shape[0], pixels.shape[1])
 
+    @quickly
     def prompted(self, frame: FrameFeatures, coordinates: Tensor, labels: Tensor) -> Outcome:
         """Objects by their points alone: (B, N, 2) in model-input pixels, (B, N)."""
         conditioned = frame.coarse + self.model.no_mem_embed.view(1, -1, 1, 1)
         return self._decode(frame, conditioned.expand(len(labels), -1, -1, -1), coordinates, labels, first=True)
 
+    @quickly
     def corrected(
         self, frame: FrameFeatures, conditioned: Tensor, coordinates: Tensor, labels: Tensor, found: Tensor
     ) -> Outcome:
@@ -114,6 +118,7 @@ class Heads:
         refined = found[:, None].clamp(-32.0, 32.0)
         return self._decode(frame, self._as_map(conditioned), coordinates, labels, refined, first=False)
 
+    @quickly
     def followed(self, frame: FrameFeatures, conditioned: Tensor) -> Outcome:
         """Objects without prompts, by the features (B, T, C) that the memory attention made for each."""
         model, decoder = self.model, self.model.sam_mask_decoder
@@ -138,6 +143,7 @@ class Heads:
         token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(rows)]
         return self._outcome(masks[rows, best].float(), token, scores)
 
+    @quickly
     def given(self, frame: FrameFeatures, masks: Tensor) -> Outcome:
         """Objects whose masks are known: bool (B, H, W)."""
         model = self.model
@@ -150,22 +156,30 @@ class Heads:
         found = model._use_mask_as_output(coarse, frame.repeated(len(masks)), sized)
         return Outcome(found[3][:, 0], found[5], found[6][:, 0])
 
+    @quickly
     def remember(self, frame: FrameFeatures, outcome: Outcome, *, prompted: bool) -> Tensor:
         """Memory features bfloat16 (B, T, M), rounded as stock stores them. ``prompted``: users' masks are remembered as they look, not as sure as
         they are."""
+        encoder = self.model.memory_encoder
+        # The frame's share of the sum is the same for all objects. Masks of the model's input size go one by one: they fit the cache.
+        own = encoder.pix_feat_proj(frame.coarse)
+        found = [self._remembered(own, low_res, prompted=prompted) for low_res in outcome.low_res]
+        features = torch.cat(found)
+        if self.model.no_obj_embed_spatial is not None:
+            gone = (outcome.scores <= 0).float()[:, None, None, None]
+            features += gone * self.model.no_obj_embed_spatial[..., None, None]
+        return features.flatten(2).transpose(1, 2).to(torch.bfloat16)
+
+    def _remembered(self, own: Tensor, low_res: Tensor, *, prompted: bool) -> Tensor:
+        """The memory encoder's features (1, M, h, w) of a mask (4h, 4w), but for what tells that an object is gone."""
         model = self.model
         side = model.image_size
-        masks = F.interpolate(outcome.low_res[:, None], (side, side), mode="bilinear", align_corners=False)
+        masks = F.interpolate(low_res[None, None], (side, side), mode="bilinear", align_corners=False)
         masks = (masks > 0).float() if prompted else masks.sigmoid_()
         masks = masks.mul_(model.sigmoid_scale_for_mem_enc).add_(model.sigmoid_bias_for_mem_enc)
         encoder = model.memory_encoder
-        # The frame's share of the sum is the same for all objects.
-        fused = encoder.mask_downsampler(masks) + encoder.pix_feat_proj(frame.coarse)
-        features: Tensor = encoder.out_proj(encoder.fuser(fused))
-        if model.no_obj_embed_spatial is not None:
-            gone = (outcome.scores <= 0).float()[:, None, None, None]
-            features = features + gone * model.no_obj_embed_spatial[..., None, None]
-        return features.flatten(2).transpose(1, 2).to(torch.bfloat16)
+        fused = encoder.mask_downsampler(masks).add_(own)
+        return encoder.out_proj(encoder.fuser(fused))  # type: ignore[no-any-return]
 
     def _outcome(self, low_res: Tensor, token: Tensor, scores: Tensor) -> Outcome:
         """The end of ``_forward_sam_heads``: what is not seen has no mask and another pointer."""

@@ -25,7 +25,8 @@ class Memory:
     """An object on one frame.
 
     Attributes:
-        features: bfloat16 (T, M), as stock keeps them; T memory tokens (h * w) of M channels. None when only the pointer can still be seen.
+        features: bfloat16 (T, M), as stock keeps them; T memory tokens (h * w) of M channels, or a quarter of them where they were pooled. None when
+            only the pointer can still be seen.
         pointer: float32 (C,), the object pointer.
     """
 
@@ -52,8 +53,13 @@ class Seen:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Objects with the same lengths fit into one batch."""
+        """How many memories, and how many pointers."""
         return len(self.features), len(self.pointers)
+
+    @property
+    def kind(self) -> tuple[int, ...]:
+        """Objects of the same kind fit into one batch: pointers, and the tokens of each memory."""
+        return len(self.pointers), *(len(features) for _, features in self.features)
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ class ObjectMemory:
             memory = self.followed.get(number) or rest.get(number)
             if memory is not None and memory.features is not None:
                 features.append((reach.memories - t_pos - 1, memory.features))
+        features.sort(key=lambda one: -len(one[1]))  # those that are pooled come last
         pointers = []
         for number, memory in selected.items():
             away = (frame - number) * (-1 if reverse else 1)

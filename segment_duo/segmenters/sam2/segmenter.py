@@ -89,12 +89,12 @@ class SamSegmenter(Segmenter):
             candidates=candidates,
         )
 
-    def tracker(self, frames: int) -> Tracker:
+    def tracker(self, frames: int, *, fast: bool = False) -> Tracker:
         if not isinstance(self.predictor, Predictor):  # an exported model has no memory
-            return super().tracker(frames)
+            return super().tracker(frames, fast=fast)
         from segment_duo.segmenters.sam2.tracker import Sam2Tracker
 
-        return Sam2Tracker(self.predictor, frames)
+        return Sam2Tracker(self.predictor, frames, fast=fast)
 
     def release(self) -> None:
         self.predictor.release()

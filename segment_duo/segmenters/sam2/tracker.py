@@ -20,7 +20,7 @@ from torch import Tensor
 from segment_duo.errors import PromptError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.asking import OnProgress, no_progress, unchecked
-from segment_duo.segmenters.sam2.conditioning import MemoryConditioner, SharedFrame
+from segment_duo.segmenters.sam2.conditioning import MemoryConditioner, SharedFrame, pooled
 from segment_duo.segmenters.sam2.heads import FrameFeatures, Heads, Outcome
 from segment_duo.segmenters.sam2.memory import Memory, ObjectMemory, Reach, Seen
 from segment_duo.segmenters.sam2.predictor import Predictor
@@ -41,9 +41,11 @@ class Sam2Tracker(Tracker):
     """Args:
     predictor: of the model.
     frames: how many frames the sequence has; the model encodes distances relative to it in sequences shorter than its memory.
+    fast: memories of frames that were followed are pooled, 2 x 2 tokens to one; prompted and corrected frames stay whole.
     """
 
-    def __init__(self, predictor: Predictor, frames: int) -> None:
+    def __init__(self, predictor: Predictor, frames: int, *, fast: bool = False) -> None:
+        self.fast = fast
         self.predictor = predictor
         self.model = predictor.model
         self.reach = Reach.of(self.model, frames)
@@ -179,9 +181,9 @@ class _Step:
 
     def _groups(self, ids: Sequence[int]) -> Iterator[list[int]]:
         """Objects that fit one batch: they see equally many memories."""
-        groups: dict[tuple[int, int], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for number in ids:
-            groups.setdefault(self._seen(number).lengths, []).append(number)
+            groups.setdefault(self._seen(number).kind, []).append(number)
         for group in groups.values():
             yield from _parts(group)
 
@@ -222,6 +224,8 @@ class _Step:
 
     def _remember(self, ids: Sequence[int], outcome: Outcome, into: dict[int, Memory], *, prompted: bool) -> None:
         features = self._heads.remember(self._frame, outcome, prompted=prompted)
+        if self._tracker.fast and not prompted:
+            features = pooled(features)
         for number, feature, pointer in zip(ids, features, outcome.pointers, strict=True):
             # Copies: a view would keep the whole batch alive.
             into[number] = Memory(feature.clone(), pointer.clone())

@@ -26,21 +26,45 @@ class Cutout:
     mask: Mask
 
 
-def turned(rng: np.random.Generator, cutout: Cutout, factor: float) -> Cutout:
-    """The cutout at another size, turned by any angle, perhaps mirrored, with other brightness and contrast."""
+def posed(cutout: Cutout, factor: float, angle: float, mirrored: bool) -> Cutout:
+    """The cutout at another size, mirrored or not, then turned by ``angle`` degrees."""
     from PIL import Image
 
     h, w = cutout.mask.shape
     size = (max(6, round(w * factor)), max(6, round(h * factor)))
-    angle = float(rng.uniform(0, 360))
     grey = Image.fromarray(cutout.grey).resize(size, Image.Resampling.BILINEAR)
     mask = Image.fromarray(cutout.mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:
+    if mirrored:
         grey, mask = (part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for part in (grey, mask))
     grey, mask = (part.rotate(angle, Image.Resampling.BILINEAR, expand=True) for part in (grey, mask))
-    values = np.asarray(grey, np.float32)
-    values = (values - 0.5) * float(rng.uniform(0.8, 1.2)) + 0.5 + float(rng.normal(0, 0.05))
-    return Cutout(values, np.asarray(mask) > 127)
+    return Cutout(np.asarray(grey, np.float32), np.asarray(mask) > 127)
+
+
+def turned(rng: np.random.Generator, cutout: Cutout, factor: float) -> Cutout:
+    """The cutout at another size, turned by any angle, perhaps mirrored, with other brightness and contrast."""
+    angle = float(rng.uniform(0, 360))
+    piece = posed(cutout, factor, angle, bool(rng.random() < 0.5))
+    values = (piece.grey - 0.5) * float(rng.uniform(0.8, 1.2)) + 0.5 + float(rng.normal(0, 0.05))
+    return Cutout(values, piece.mask)
+
+
+def paste(image: Grey, labels: Labels, piece: Cutout, corner: tuple[int, int], label: int, shade: float) -> None:
+    """Put ``piece`` with its upper left ``corner`` (y, x) into both arrays, what lies inside; ``shade``: how dark the shadow about it is, 0 to 1."""
+    from scipy import ndimage
+
+    h, w = piece.mask.shape
+    y, x = corner
+    top, left, bottom, right = max(0, y), max(0, x), min(image.shape[0], y + h), min(image.shape[1], x + w)
+    if bottom - top < 4 or right - left < 4:
+        return
+    inner = (slice(top - y, bottom - y), slice(left - x, right - x))
+    place = (slice(top, bottom), slice(left, right))
+    mask = piece.mask[inner]
+    if shade:
+        image[place] *= 1 - shade * ndimage.gaussian_filter(mask.astype(np.float32), max(1.0, 0.06 * min(h, w)))
+    alpha = ndimage.gaussian_filter(mask.astype(np.float32), 0.6)
+    image[place] += alpha * (piece.grey[inner] - image[place])
+    labels[place][mask] = label
 
 
 def pile(rng: np.random.Generator, image: Grey, labels: Labels, cutouts: list[Cutout]) -> tuple[Grey, Labels]:
@@ -48,8 +72,6 @@ def pile(rng: np.random.Generator, image: Grey, labels: Labels, cutouts: list[Cu
 
     Later objects hide earlier ones, and often throw a shadow on them, as secondary electrons show it at contacts.
     """
-    from scipy import ndimage
-
     image, labels = image.copy(), labels.copy()
     side = min(image.shape)
     wanted = float(np.exp(rng.uniform(np.log(14), np.log(0.28 * side))))  # diameter of the copies, pixels
@@ -60,26 +82,14 @@ def pile(rng: np.random.Generator, image: Grey, labels: Labels, cutouts: list[Cu
     sizes = float(rng.uniform(0.05, 0.4))
     for _ in range(count):
         cutout = cutouts[int(rng.integers(len(cutouts)))]
-        factor = wanted / max(cutout.mask.shape) * float(np.exp(rng.normal(0, sizes)))
-        if not 0.25 < factor < 2.5:
-            factor = float(np.clip(factor, 0.25, 2.5))
+        factor = float(np.clip(wanted / max(cutout.mask.shape) * float(np.exp(rng.normal(0, sizes))), 0.25, 2.5))
         piece = turned(rng, cutout, factor)
         h, w = piece.mask.shape
         y, x = (rng.normal(middle, spread) if heap else rng.uniform(0, 1, 2) * image.shape).astype(int) - (
             h // 2,
             w // 2,
         )
-        top, left, bottom, right = max(0, y), max(0, x), min(image.shape[0], y + h), min(image.shape[1], x + w)
-        if bottom - top < 4 or right - left < 4:
-            continue
-        inner = (slice(top - y, bottom - y), slice(left - x, right - x))
-        place = (slice(top, bottom), slice(left, right))
-        mask = piece.mask[inner]
-        if shade:
-            image[place] *= 1 - shade * ndimage.gaussian_filter(mask.astype(np.float32), max(1.0, 0.06 * min(h, w)))
-        alpha = ndimage.gaussian_filter(mask.astype(np.float32), 0.6)
-        image[place] += alpha * (piece.grey[inner] - image[place])
-        labels[place][mask] = int(labels.max()) + 1
+        paste(image, labels, piece, (int(y), int(x)), int(labels.max()) + 1, shade)
     return image, labels
 
 

@@ -114,9 +114,9 @@ class RealPictures:
                 if rng.random() < 0.7:
                     picture = self.pick(rng)
         if rng.random() < 0.25:
-            cutouts = self.cutouts(rng, picture if rng.random() < 0.5 else self.pick(rng))
-            if cutouts:
-                grey, labels = pile(rng, grey, labels, cutouts)
+            pieces = cutouts(rng, picture if rng.random() < 0.5 else self.pick(rng))
+            if pieces:
+                grey, labels = pile(rng, grey, labels, pieces)
                 safe &= labels == 0
         burned = np.zeros_like(safe)
         if rng.random() < 0.2:
@@ -125,23 +125,26 @@ class RealPictures:
             exposure(rng, grey), labels, (eroded(safe) & (labels == 0)) | (burned & eroded(labels == 0, 1))
         )
 
-    def cutouts(self, rng: np.random.Generator, picture: Picture, most: int = 4) -> list[Cutout]:
-        """Up to ``most`` objects of a picture that its edge does not cut, of at least 80 pixels."""
-        from scipy import ndimage
 
-        found = []
-        boxes = ndimage.find_objects(picture.labels)
-        for label in rng.permutation(len(boxes))[: 4 * most] + 1:
-            box = boxes[label - 1]
-            if any(part.start == 0 or part.stop == n for part, n in zip(box, picture.labels.shape, strict=True)):
-                continue
-            mask = picture.labels[box] == label
-            if mask.sum() >= 80 and max(mask.shape) < 300:
-                grey = np.pad(picture.grey[box].astype(np.float32) / 255.0, 1, mode="edge")
-                found.append(Cutout(grey, np.pad(mask, 1)))
-            if len(found) == most:
-                break
-        return found
+def cutouts(rng: np.random.Generator, picture: Picture, most: int = 4) -> list[Cutout]:
+    """Up to ``most`` objects of a picture that its edge does not cut, of at least 80 pixels."""
+    from scipy import ndimage
+
+    found = []
+    boxes = ndimage.find_objects(picture.labels)
+    for label in rng.permutation(len(boxes))[: 4 * most] + 1:
+        box = boxes[label - 1]
+        if box is None or any(
+            part.start == 0 or part.stop == n for part, n in zip(box, picture.labels.shape, strict=True)
+        ):
+            continue
+        mask = picture.labels[box] == label
+        if mask.sum() >= 80 and max(mask.shape) < 300:
+            grey = np.pad(picture.grey[box].astype(np.float32) / 255.0, 1, mode="edge")
+            found.append(Cutout(grey, np.pad(mask, 1)))
+        if len(found) == most:
+            break
+    return found
 
 
 def eroded(mask: Mask, margin: int = 3) -> Mask:

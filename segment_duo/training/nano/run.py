@@ -4,6 +4,8 @@
     python -m segment_duo.training.nano train RUN --until 22:50 [--base nano.pt --rate 0.5]      (resumes if RUN holds a checkpoint)
     python -m segment_duo.training.nano export RUN nano.pt
     python -m segment_duo.training.nano sheet SCENES.png
+    python -m segment_duo.training.nano memory RUN --until 23:50 --base nano.pt     (its memory, on films; resumes if RUN holds memory.pt)
+    python -m segment_duo.training.nano export-memory RUN nano.pt
 
 The run has three parts. *Warm-up*: no images; random features, a disc at the click as target, so that the decoder learns that a click is a place
 before it can learn to ignore it. *Crops*: joint training on 256-pixel crops placed anywhere in the 512-pixel input frame (a
@@ -41,22 +43,12 @@ from segment_duo.training.forward import Features, decode, encode, training_atte
 from segment_duo.training.nano.auxiliary import Auxiliary, auxiliary_loss
 from segment_duo.training.nano.feed import Diet, Feed, Sample
 from segment_duo.training.nano.initial import prepare, warmup_batch, whiten
+from segment_duo.training.nano.memory import ClipDiet, export_memory, train_memory
+from segment_duo.training.nano.optimizers import Optimizers, has_bfloat16
 from segment_duo.training.nano.pool import Pool
 from segment_duo.training.nano.scenes import contact_sheet, generate
+from segment_duo.training.nano.weights import CONFIG, MEMORY, write
 from segment_duo.training.objective import prompt_loss
-
-CONFIG = Path(__file__).resolve().parent.parent.parent / "models" / "nano" / "nano.yaml"
-
-UNTRAINED = (
-    "memory_attention",
-    "memory_encoder",
-    "maskmem_tpos_enc",
-    "no_mem_pos_enc",
-    "obj_ptr",
-    "mask_downsample",
-    "no_obj",
-)
-"""Beginnings of the names of tracking weights: they keep their initial values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +68,6 @@ class Recipe:
     weight_decay: float = 0.03
     ema: float = 0.999
     ramp: int = 200  # steps over which the learning rate rises after a start or --base
-
-
-def orthogonal(
-    gradient: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
-) -> torch.Tensor:
-    """What :class:`torch.optim.Muon` does with a gradient, in float32: its own bfloat16 is emulated on older CPUs, and took 20 s a step there."""
-    a, b, c = coefficients
-    tall = gradient.size(0) > gradient.size(1)
-    x = gradient.T if tall else gradient
-    x = x / x.norm().clamp(min=eps)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
-
-
-def has_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16 itself; where it is emulated a step takes four times as long as in float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def joint_loss(
@@ -160,22 +133,9 @@ class NanoTraining:
         with torch.no_grad():
             prepare(self.model)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not name.startswith(UNTRAINED))
+            parameter.requires_grad_(not name.startswith(MEMORY))
         self.trained = [p for p in [*self.model.parameters(), *self.auxiliary.parameters()] if p.requires_grad]
-        matrices = [p for p in self.trained if p.ndim == 2 and min(p.shape) > 8]
-        chosen = {id(p) for p in matrices}
-        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.AdamW(
-                [p for p in self.trained if id(p) not in chosen], lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0
-            ),
-            torch.optim.Muon(
-                matrices,
-                lr=recipe.matrix_lr,
-                momentum=0.95,
-                weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-        )
+        self.optimizers = Optimizers(self.trained, recipe.lr, recipe.matrix_lr, recipe.weight_decay)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step = 0
         self.spent = 0.0  # seconds of training so far, all sessions together
@@ -192,8 +152,7 @@ class NanoTraining:
         saved = torch.load(self.folder / "last.pt", weights_only=True)
         self.model.load_state_dict(saved["model"])
         self.auxiliary.load_state_dict(saved["auxiliary"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        self.optimizers.load_state_dict(saved["optimizers"])
         self.average, self.step, self.spent = saved["average"], saved["step"], saved["spent"]
         self.joint_began = saved["joint_began"]
 
@@ -205,7 +164,7 @@ class NanoTraining:
             {
                 "model": self.model.state_dict(),
                 "auxiliary": self.auxiliary.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "optimizers": self.optimizers.state_dict(),
                 "average": self.average,
                 "step": self.step,
                 "spent": self.spent,
@@ -236,15 +195,11 @@ class NanoTraining:
         sums: dict[str, list[float]] = {}
         progress, last = before / total, before
         half = has_bfloat16()
-        if not half:
-            torch.optim._muon._zeropower_via_newtonschulz = orthogonal  # type: ignore[assignment]
         while progress < 1:
             warming = self.step < recipe.warmup_steps
             ramp = min(1.0, (self.step + 1) / 100) if warming else min(1.0, (self.step - self.first + 1) / recipe.ramp)
             rate = ramp * max(0.002, 0.5 * (1 + math.cos(math.pi * progress)))
-            for optimizer, highest in zip(self.optimizers, (recipe.lr, recipe.matrix_lr), strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = highest * rate
+            self.optimizers.rate(rate)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 if warming:
                     loss, stats = self._warmup_step(rng)
@@ -252,15 +207,13 @@ class NanoTraining:
                     balance = max(0.0, 1 - (self.step - recipe.warmup_steps) / recipe.balanced_steps)
                     sample = feed.take(self._size(progress, shared_rng.random()))
                     loss, stats = joint_loss(self.model, self.auxiliary, sample, rng, balance)
-            for optimizer in self.optimizers:
-                optimizer.zero_grad(set_to_none=True)
+            self.optimizers.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.spent = before + time.time() - began
             progress = self._agree(self.spent / total)
             norm = nn.utils.clip_grad_norm_(self.trained, 2.0)
             if torch.isfinite(norm):
-                for optimizer in self.optimizers:
-                    optimizer.step()
+                self.optimizers.step()
             self._follow()
             self.step += 1
             for key, value in {**stats, "loss": float(loss.detach()), "norm": float(norm)}.items():
@@ -334,19 +287,18 @@ def train(rank: int, options: argparse.Namespace) -> None:
             ramp=options.ramp,
         )
         run = NanoTraining(options.folder, recipe, options.until, options.base, rank, options.processes)
-        without = options.without.read_text(encoding="utf-8").split() if options.without else []
-        diet = Diet(options.folder / "pool", tuple(options.real), tuple(without), options.share)
+        diet = Diet(options.folder / "pool", tuple(options.real), _names(options.without), options.share)
         run.train(diet, not options.no_feeder)
     torch.distributed.destroy_process_group()
 
 
 def export(folder: Path, target: Path) -> None:
     """Write the averaged weights of the run as a float16 checkpoint in SAM 2's layout, replacing ``target`` at once."""
-    saved = torch.load(folder / "last.pt", weights_only=True)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in saved["average"].items()}
-    temporary = target.with_suffix(".tmp")
-    torch.save({"model": state}, temporary)
-    temporary.replace(target)
+    write(torch.load(folder / "last.pt", weights_only=True)["average"], target)
+
+
+def _names(file: Path | None) -> tuple[str, ...]:
+    return tuple(file.read_text(encoding="utf-8").split()) if file else ()
 
 
 def _until(text: str) -> float:
@@ -357,7 +309,7 @@ def _until(text: str) -> float:
     return dt.datetime.now(dt.UTC).replace(hour=hour, minute=minute, second=0).timestamp()
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Train the nano model on synthetic micrographs.")
     commands = parser.add_subparsers(dest="command", required=True)
     fill = commands.add_parser("fill", help="write scenes into the pool")
@@ -383,10 +335,23 @@ def main() -> None:
     start.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
     start.add_argument("--share", type=float, default=0.65, help="share of real views beside scenes")
     start.add_argument("--no-feeder", action="store_true", help="make batches in the training process")
-    out = commands.add_parser("export", help="write the averaged weights as a checkpoint")
-    out.add_argument("folder", type=Path)
-    out.add_argument("target", type=Path)
-    options = parser.parse_args()
+    films = commands.add_parser("memory", help="train what tracking needs, and nothing else")
+    films.add_argument("folder", type=Path)
+    films.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
+    films.add_argument("--base", type=Path, required=True, help="checkpoint whose image weights are kept")
+    films.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates")
+    films.add_argument("--real", type=Path, action="append", default=[], metavar="FOLDER", help="labelled pictures")
+    films.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
+    films.add_argument("--share", type=float, default=0.6, help="share of clips over real pictures beside scenes")
+    for name, what in (("export", "the averaged weights"), ("export-memory", "the base with the trained memory")):
+        out = commands.add_parser(name, help=f"write {what} as a checkpoint")
+        out.add_argument("folder", type=Path)
+        out.add_argument("target", type=Path)
+    return parser
+
+
+def main() -> None:
+    options = _parser().parse_args()
     if options.command == "fill":
         Pool(options.folder / "pool", options.slots).fill(options.first_seed, options.start, options.step, options.duty)
     elif options.command == "sheet":
@@ -396,6 +361,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as meeting:
             options.meeting = meeting
             spawn(train, (options,), nprocs=options.processes)  # type: ignore[no-untyped-call]
+    elif options.command == "memory":
+        diet = ClipDiet(options.folder / "pool", tuple(options.real), _names(options.without), options.share)
+        train_memory(options.folder, options.until, options.base, diet, options.rate)
+    elif options.command == "export-memory":
+        export_memory(options.folder, options.target)
     else:
         export(options.folder, options.target)
 

@@ -1,4 +1,4 @@
-"""The picture pane: rulers and picture as one focusable thing with the keys for pointing."""
+"""The picture pane: rulers, picture and the bar of frames as one focusable thing with the keys for pointing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from segment_duo.terminal.graphics import Terminal
+from segment_duo.tui.canvas.frame_bar import FrameBar
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.canvas.ruler import Ruler
 from segment_duo.tui.keys import bindings
@@ -38,6 +39,7 @@ class Canvas(Vertical, can_focus=True):
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(id="canvas", classes="-empty")
         self.picture = PictureView(terminal, id="picture")
+        self.frame_bar = FrameBar()
 
     def compose(self) -> ComposeResult:
         yield Static(EMPTY, id="empty")
@@ -45,6 +47,7 @@ class Canvas(Vertical, can_focus=True):
         with Horizontal(id="picture-row"):
             yield Ruler("left")
             yield self.picture
+        yield self.frame_bar
 
     def update_rulers(self) -> None:
         for ruler in self.query(Ruler):

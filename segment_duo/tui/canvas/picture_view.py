@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 class PictureView(Widget, can_focus=False):
     """The picture of one image; empty without one."""
 
+    ALLOW_SELECT = False  # Textual's selecting of text draws the whole screen anew at every move of a pressed mouse
     DEFAULT_CSS = """
     PictureView { width: 1fr; height: 1fr; background: $background; }
     """

@@ -6,6 +6,7 @@ from typing import Literal
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -32,9 +33,18 @@ class Ruler(Widget, can_focus=False):
         self._at: tuple[int, int] | None = None
 
     def point_at(self, view: Viewport | None, at: tuple[int, int] | None) -> None:
-        if (view, at) != (self._view, self._at):
-            self._view, self._at = view, at
+        if (view, at) == (self._view, self._at):
+            return
+        before, same_view = self._mark_row(), view == self._view
+        self._view, self._at = view, at
+        if self._top or not same_view:
             self.refresh()
+        elif before != self._mark_row():
+            self.refresh(*(Region(0, row, 1, 1) for row in (before, self._mark_row()) if row is not None))
+
+    def _mark_row(self) -> int | None:
+        """Where the mark of a ruler at the side is."""
+        return None if self._view is None or self._at is None else int(self._view.to_cell(*self._at)[1])
 
     def render_line(self, y: int) -> Strip:
         plain, mark = self.rich_style, self.get_component_rich_style("ruler--mark")
@@ -43,7 +53,7 @@ class Ruler(Widget, can_focus=False):
             return Strip.blank(self.size.width, plain)
         if self._top:
             return self._top_line(view, plain, mark)
-        here = None if self._at is None else int(view.to_cell(*self._at)[1])
+        here = self._mark_row()
         first = view.to_image(0, y)[1]
         last = view.to_image(0, y + 1)[1]
         tick = _tick(view.scale * view.cell_height * 5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.segment import Segment
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -56,7 +57,14 @@ class Loupe(Widget, can_focus=False):
         wanted = (pyramid, at, stretch, mask, points)
         if wanted != (self._pyramid, self._at, self._stretch, self._mask, self._points):
             self._pyramid, self._at, self._stretch, self._mask, self._points = wanted
-            self._renew()
+            before, self._rows = self._rows, None
+            now = self._made() if self.is_attached else []
+            if not before or len(before) != len(now):
+                self._renew()
+            elif changed := [
+                Region(0, row, self.content_size.width, 1) for row in range(len(now)) if now[row] != before[row]
+            ]:
+                self.refresh(*changed)
 
     def next_zoom(self) -> None:
         self.zoom = ZOOMS[(ZOOMS.index(self.zoom) + 1) % len(ZOOMS)]
@@ -75,11 +83,16 @@ class Loupe(Widget, can_focus=False):
 
     def render_line(self, y: int) -> Strip:
         width = self.content_size.width
+        rows = self._made()
+        if y >= len(rows):
+            return Strip.blank(width, self.rich_style)
+        return Strip(rows[y], len(rows[y])).adjust_cell_length(width, self.rich_style)
+
+    def _made(self) -> list[list[Segment]]:
+        """One segment a cell; none while there is nothing to show."""
         if self._rows is None and self._pyramid is not None and self._at is not None and self.zoom:
             self._rows = graphics.half_cells(self._draw(self._pyramid, self._at))
-        if not self._rows or y >= len(self._rows):
-            return Strip.blank(width, self.rich_style)
-        return Strip(self._rows[y], len(self._rows[y])).adjust_cell_length(width, self.rich_style)
+        return self._rows or []
 
     def _draw(self, pyramid: Pyramid, at: tuple[int, int]) -> npt.NDArray[np.uint8]:
         import numpy as np

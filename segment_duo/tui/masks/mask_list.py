@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from segment_duo.masks.overlay import colour_of
 from segment_duo.text import safe
 from segment_duo.tui.keys import bindings
 from segment_duo.types import Mask
@@ -50,7 +51,9 @@ class MaskList(ScrollView, can_focus=True):
         self._current: int | None = None
         self._verdicts: Mapping[int, bool] = {}
         self._inks: dict[str, tuple[int, int, int]] = {}
+        self._by_id = False
         self.border_title = "masks"
+        self._shown: object = None
 
     def show(
         self,
@@ -60,10 +63,17 @@ class MaskList(ScrollView, can_focus=True):
         title: str,
         verdicts: Mapping[int, bool],
         inks: tuple[tuple[str, tuple[int, int, int]], ...] = (),
+        *,
+        by_id: bool = False,
     ) -> None:
-        """``inks``: label -> RGB, as pairs."""
+        """``inks``: label -> RGB, as pairs. ``by_id``: each id in its object's colour."""
+        # A step of a stroke changes nothing here. Masks are compared by identity first, so a thousand cost little.
+        wanted = (masks, ticked, current, title, dict(verdicts), inks, by_id)
+        if wanted == self._shown:
+            return
+        self._shown = wanted
         self.border_title = title
-        self._inks = dict(inks)
+        self._inks, self._by_id = dict(inks), by_id
         moved = current != self._current
         self._masks, self._ticked, self._current, self._verdicts = masks, ticked, current, verdicts
         self.virtual_size = Size(0, len(masks) + 1)  # the heading stays at the top
@@ -98,7 +108,9 @@ class MaskList(ScrollView, can_focus=True):
             Style(color=self.get_component_rich_style("mask-list--ticked").color) if ticked else "",
         )
         verdict = self._verdicts.get(mask.id)
-        line.append(f"{mask.id:>3}{' ' if verdict is None else '✓' if verdict else '✗'}")
+        own = Style(color=Color.from_rgb(*colour_of(mask, self._inks))) if self._by_id else ""
+        line.append(f"{mask.id:>3}", own)
+        line.append(" " if verdict is None else "✓" if verdict else "✗")
         score = "    " if mask.predicted_iou is None else f"{mask.predicted_iou:.2f}"
         area = f"{mask.area:,}"
         room = width - line.cell_len - len(area) - len(score) - 3

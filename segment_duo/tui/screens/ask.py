@@ -20,6 +20,7 @@ class Choose(Dialog[str]):
     DEFAULT_CSS = """
     Choose .stacked { height: auto; }
     Choose .stacked Button { width: 100%; height: 1; min-width: 0; border: none; margin-bottom: 1; }
+    Choose .stacked Button.-primary, Choose .stacked Button:focus { border: none; }
     """
 
     def __init__(self, title: str, question: str, answers: Sequence[tuple[str, str]], *, stacked: bool = False) -> None:

@@ -20,7 +20,7 @@ class VersionPicker(Dialog[str]):
     """Newest first; returns the version's name."""
 
     DEFAULT_CSS = """
-    VersionPicker > #box { width: 78; }
+    VersionPicker > #box { width: 90; }
     VersionPicker OptionList { height: auto; max-height: 14; background: $surface; border: none; padding: 0; }
     VersionPicker OptionList:focus { border: none; }
     """
@@ -53,10 +53,14 @@ class VersionPicker(Dialog[str]):
             return Option(text)
         made = item.peek.provenance
         models = made.models or ((made.model.id,) if made.model else ())
-        text.append(f"{counted(item.peek.count, 'mask'):>10}  ")
+        frames = item.peek.frames
+        what = counted(item.peek.count, "mask" if frames is None else "object")
+        if frames is not None:
+            what += f", {counted(frames, 'frame')}"
+        text.append(f"{what:>10}  ")
         text.append(safe(" ".join((made.operation, *models))).ljust(13))
         if version.name == self._current:
             text.append("  shown now", "bold")
-        elif item.belongs is False:
+        elif item.belongs is False and frames is None:
             text.append("  of another image", "italic")
         return Option(text)

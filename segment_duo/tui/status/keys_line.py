@@ -24,9 +24,10 @@ class KeysLine(Static):
     def __init__(self) -> None:
         super().__init__(id="keys")
         self._spans: list[tuple[int, int, Command]] = []
+        self._shown: list[tuple[Command, str]] = []
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self._renew())
 
     def _pointing(self) -> bool:
         return bool(self.screen.check_action("drop", ()))
@@ -48,12 +49,19 @@ class KeysLine(Static):
                 found.append(command)
         return found
 
+    def _renew(self) -> None:
+        if self._named() != self._shown:
+            self.refresh()
+
+    def _named(self) -> list[tuple[Command, str]]:
+        instead: Mapping[str, str] = getattr(self.screen, "footer_titles", {})
+        return [(command, instead.get(command.id, command.title)) for command in self.commands()]
+
     def render(self) -> RenderResult:
         keymap: dict[str, str] = getattr(self.app, "keymap", {})
         key_style = f"bold {self.app.theme_variables['accent']}"
-        instead: Mapping[str, str] = getattr(self.screen, "footer_titles", {})
-        named = [(command, instead.get(command.id, command.title)) for command in self.commands()]
-        parts = [(command, f"{footer_key(command, keymap)} ", title) for command, title in named if title]
+        self._shown = self._named()
+        parts = [(command, f"{footer_key(command, keymap)} ", title) for command, title in self._shown if title]
         room = self.content_size.width
         tail = [part for part in parts if part[0].id in _ALWAYS]
         need = sum(len(key) + len(title) + 2 for _, key, title in tail)

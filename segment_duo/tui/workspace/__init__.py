@@ -4,6 +4,7 @@
     viewing.py  zoom, pan, cross-hair, loupe      editing.py  points, masks, automatic masks
     folders.py  the explorer                      files.py    opening, versions, saving
     labelling.py  labels and classes
+    frames.py   from frame to frame, sequence sets          tracking.py  following objects through the frames
     drafts.py   unsaved work                      engine_line.py  the model and the engine's state
     screen.py   owns the parts; joins them with the panes and with each other
 

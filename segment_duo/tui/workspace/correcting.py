@@ -44,11 +44,13 @@ class _Stroke:
 class Correcting:
     """Args:
     edited: called after every change of the document.
+    drawn: called when a stroke grows, and when one is given up; see :meth:`in_hand`.
     """
 
-    def __init__(self, desk: Desk, edited: Callable[[], None]) -> None:
+    def __init__(self, desk: Desk, edited: Callable[[], None], drawn: Callable[[], None] = lambda: None) -> None:
         self.desk = desk
         self._edited = edited
+        self._drawn = drawn
         self.tool: Tool = ""
         self.radius = 4.0
         self._neck = edit.NECK
@@ -104,6 +106,8 @@ class Correcting:
         had = self.tool
         self.tool, self._new, self._stroke, self._split = "", False, None, None
         self.desk.picture.painting = False
+        if had:
+            self._drawn()
         if had and not quietly:
             self.desk.say("Back to pointing: Space includes, x excludes.")
         if had:
@@ -113,6 +117,7 @@ class Correcting:
         """Escape: the stroke goes, or else the tool."""
         if self._stroke is not None:
             self._stroke = None
+            self._drawn()
             self.desk.say("Stroke dropped. Escape again ends the tool.")
             self._show()
         else:
@@ -172,7 +177,21 @@ class Correcting:
         change = edit.erase if stroke.erases else edit.paint
         stroke.shape = change(stroke.shape, path, self.radius)
         stroke.at = (x, y)
+        self._drawn()
         self._show()
+
+    def in_hand(self) -> tuple[Mask, ...] | None:
+        """All masks as they would be if the stroke that is being drawn ended now; None without one."""
+        if self._stroke is None or self._stroke.shape == self._stroke.before:
+            return None
+        scratch = Document()
+        scratch.loaded(self.doc.masks, None)
+        self._into(scratch, self._stroke)
+        return scratch.masks
+
+    def _into(self, doc: Document, stroke: _Stroke) -> tuple[int, ...]:
+        step = "eraser" if stroke.erases else "brush"
+        return doc.correct(step, [((stroke.mask.id,) if stroke.mask else (), [self._shaped(stroke)])])
 
     def end(self) -> None:
         """The stroke becomes an undo step."""
@@ -182,8 +201,7 @@ class Correcting:
         if stroke.shape == stroke.before:
             self._show()
             return
-        step = "eraser" if stroke.erases else "brush"
-        made = self.doc.correct(step, [((stroke.mask.id,) if stroke.mask else (), [self._shaped(stroke)])])
+        made = self._into(self.doc, stroke)
         if made:
             self.doc.current = made[0]
         self._new = self._new and not made

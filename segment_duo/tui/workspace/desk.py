@@ -29,11 +29,12 @@ from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.class_list import ClassList
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.ports import ChosenModel, OpenImage, SessionPort
+from segment_duo.tui.ports import ChosenModel, FilmPort, OpenImage, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
 from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
-from segment_duo.types import Box, Mask, PixelSize
+from segment_duo.tui.timeline import Timeline
+from segment_duo.types import Box, ImageRef, Mask, PixelSize
 
 if TYPE_CHECKING:
     from segment_duo.images.view import Pyramid
@@ -53,6 +54,15 @@ class Desk:
     The session serves one caller at a time: calls of the engine hold ``engine_lock``, calls of stores ``store_lock``, so that listing a
     folder never waits for the model.
     """
+
+    films: Callable[[ImageRef], FilmPort] | None = None
+    """Opens a stack or film as frames."""
+    film: FilmPort | None = None
+    """Set while frames are shown, and not a page with masks of its own."""
+    timeline: Timeline | None = None
+    """Of a stack or film; without a film the page that is shown, no more."""
+    doing: str = ""
+    """What goes on in the frames, for their bar."""
 
     def __init__(self, screen: Screen[None], session: SessionPort, journal: Journal, terminal: Terminal) -> None:
         self.screen = screen
@@ -152,14 +162,33 @@ class Desk:
                 box=doc.present.box,
                 tint=self.tint,
                 colours=self._inks,
+                by_id=self.film is not None,
             ),
             self.cut_from or doc.corner or self.measure_from,
         )
-        self.mask_list.show(doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts, self._inks)
+        self.mask_list.show(
+            doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts, self._inks,
+            by_id=self.film is not None,
+        )  # fmt: skip
         self._show_classes()
+        self.show_frames()
         self.show_header()
         self.show_cross_hair()
         self.screen.refresh_bindings()
+
+    def show_frames(self) -> None:
+        """Bring the bar of frames up to date."""
+        self.canvas.frame_bar.show(self.timeline, self.doing)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is work that is on no disk, on this image or on any frame."""
+        return self.timeline.unsaved if self.film is not None and self.timeline is not None else self.doc.unsaved
+
+    @property
+    def following(self) -> bool:
+        """Whether a run goes on, which has been told what the masks are: they must not be edited meanwhile."""
+        return self.jobs.busy("track")
 
     def _show_classes(self) -> None:
         """Labels change with the masks only; a thousand are not counted at every key."""
@@ -199,7 +228,7 @@ class Desk:
         version = f"version {self.doc.version}" if self.doc.version is not None else ""
         place = self.explorer.list.position(str(self.image.ref)) if self.image else None
         series = f"{place[0]:,} of {place[1]:,}, {place[2]:,} done" if place and place[1] > 1 else ""
-        self.header.show(path=path, version=version, unsaved=self.doc.unsaved, engine=self.engine_text, series=series)
+        self.header.show(path=path, version=version, unsaved=self.unsaved, engine=self.engine_text, series=series)
 
     def go_to(self, mask: Mask) -> None:
         """Bring the cross-hair, and so the keys, to a mask: to its middle, or else to a pixel of it near the middle."""
@@ -252,7 +281,9 @@ class Desk:
             zoom_label(self.picture.view.magnification),
         ]
         facts = self.image.data.facts
-        if facts.pages > 1:
+        if self.film is not None and self.timeline is not None:
+            parts.append(self.timeline.text())
+        elif facts.pages > 1:
             parts.append(f"page {facts.page} of 0–{facts.pages - 1}")
         size = facts.pixel_size
         if size is not None:

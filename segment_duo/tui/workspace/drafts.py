@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.status.lines import short_path
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
+from segment_duo.types import Mask
 
 DRAFT_PAUSE = 0.3
 """Seconds after an edit before the journal is written, so that a series of edits is one write."""
@@ -23,6 +25,8 @@ class Drafts:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._draft_timer: Timer | None = None
+        self.in_hand: Callable[[], tuple[Mask, ...] | None] = lambda: None
+        """The masks with what is being drawn, if something is; a terminal may be closed in the middle of a stroke."""
 
     def keep(self) -> None:
         if self._draft_timer is not None:
@@ -34,12 +38,22 @@ class Drafts:
         image, doc = self.desk.image, self.desk.doc
         if image is None:
             return
-        if not doc.unsaved and not doc.present.points:
+        in_hand = self.in_hand()
+        points = () if self.desk.film is not None else doc.present.points
+        if not self.desk.unsaved and not points and in_hand is None:
             self.forget()
             return
-        draft = Draft(
-            image.ref, image.data.facts.sha256, doc.version, doc.masks, doc.present.points, page=image.data.facts.page
-        )
+        facts = image.data.facts
+        if self.desk.film is not None and self.desk.timeline is not None:
+            timeline = self.desk.timeline
+            ref = dataclasses.replace(image.ref, frame=None)
+            changed = timeline.changes()
+            if in_hand is not None:
+                changed[timeline.frame] = in_hand
+            frames = tuple(sorted(changed.items()))
+            draft = Draft(ref, facts.sha256, timeline.version, (), page=facts.page, frames=frames)
+        else:
+            draft = Draft(image.ref, facts.sha256, doc.version, in_hand or doc.masks, points, page=facts.page)
 
         def failed(error: SegduoError) -> None:
             if self.desk.message.tone == "error":
@@ -81,6 +95,9 @@ class Drafts:
 
         when = datetime.datetime.fromtimestamp(draft.written).strftime("%Y-%m-%d %H:%M")
         what = counted(len(draft.masks), "mask")
+        if draft.frames:
+            masks = sum(len(masks) for _, masks in draft.frames)
+            what = f"{counted(masks, 'mask')} on {counted(len(draft.frames), 'frame')}"
         if draft.points:
             what += f" and {counted(len(draft.points), 'point')}"
         more = f" ({len(drafts) - 1} more after it)" if len(drafts) > 1 else ""

@@ -85,9 +85,13 @@ class Editing:
         self.edited()
         self.ask_for_mask()
 
-    def drop(self) -> None:
+    def unask(self) -> None:
+        """No mask is wanted any more."""
         self.desk.jobs.stop("predict")
         self._accept_when_ready = False
+
+    def drop(self) -> None:
+        self.unask()
         if self.doc.corner is not None and not self.doc.pointing:
             self.doc.corner = None
             self.desk.show_document()
@@ -169,7 +173,8 @@ class Editing:
             return
         mask = self.doc.accept()
         if mask is not None:
-            self.desk.say(f"Mask {mask.id} kept: {mask.area:,} px. s saves, u takes it back.", "good")
+            follows = "F7 follows it through the frames" if self.desk.film is not None else "s saves"
+            self.desk.say(f"Mask {mask.id} kept: {mask.area:,} px. {follows}, u takes it back.", "good")
         self.edited()
 
     def _tick_under_cross_hair(self) -> None:
@@ -201,7 +206,7 @@ class Editing:
         self.doc.tick_shown(how)
         self.desk.show_document()
 
-    def action_delete(self) -> None:
+    def delete(self) -> None:
         if not self.doc.ticked:
             self.desk.say(
                 "Nothing is selected. Space in the list (or t) selects the current mask, A all; then d deletes.",
@@ -225,15 +230,14 @@ class Editing:
 
         self.desk.ask(SizeFilterDialog(self.doc.filter, self.doc.masks), take)
 
-    def action_undo(self) -> None:
+    def undo(self) -> None:
         self._travel(self.doc.undo(), "Taken back", "Nothing to take back.")
 
     def action_redo(self) -> None:
         self._travel(self.doc.redo(), "Done again", "Nothing to do again.")
 
     def _travel(self, name: str | None, did: str, nothing: str) -> None:
-        self.desk.jobs.stop("predict")
-        self._accept_when_ready = False
+        self.unask()
         if name is None:
             self.desk.say(nothing)
             self.desk.show_document()
@@ -258,7 +262,7 @@ class Editing:
         self.desk.canvas.focus()
         self.desk.picture.move_cross_hair(message.x, message.y)
         self.desk.show_cross_hair()
-        if message.shift:
+        if message.shift and not self.desk.following:
             self.point(1 if message.button == 1 else 0)
 
     # Automatic masks

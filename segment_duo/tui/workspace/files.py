@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,16 +17,22 @@ from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.drafts import Drafts
 from segment_duo.tui.workspace.engine_line import EngineLine
+from segment_duo.tui.workspace.frames import Frames
 from segment_duo.types import ImageRef, Mask
 
 MUCH = 4
 """Times that an image is shrunk for the model, from which it is told."""
 
 
+COUNTED = "(they count from 0)"
+"""How the session ends what it tells of a stack's pages, which the bar of frames shows."""
+
+
 class Files:
     """Args:
     unless_unsaved: does something that gives the document up, and asks before; gets what to do, and its name.
     ask_for_mask: asks the engine for the mask of the document's points.
+    frames: goes through the frames of a stack or film.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class Files:
         desk: Desk,
         drafts: Drafts,
         engine: EngineLine,
+        frames: Frames,
         *,
         unless_unsaved: Callable[[Callable[[], Any], str], None],
         ask_for_mask: Callable[[], None],
@@ -40,6 +48,7 @@ class Files:
         self.desk = desk
         self.drafts = drafts
         self.engine = engine
+        self.frames = frames
         self._unless_unsaved = unless_unsaved
         self._ask_for_mask = ask_for_mask
         self._banner: Literal["auto", "off"] = "auto"
@@ -52,8 +61,24 @@ class Files:
             lambda: self.desk.jobs.start("open", work, self.open_image, what="Opening"), "open another image"
         )
 
-    def open_image(self, ref: ImageRef, *, draft: Draft | None = None, keep: bool = False, page: int = 0) -> None:
-        """Read an image and show it. ``keep``: only the banner changes, the document stays. ``draft``: unsaved work to bring back."""
+    def open_image(
+        self,
+        ref: ImageRef,
+        *,
+        draft: Draft | None = None,
+        keep: bool = False,
+        page: int = 0,
+        version: str | None = None,
+        as_page: bool = False,
+    ) -> None:
+        """Read an image and show it.
+
+        Args:
+            draft: unsaved work to bring back.
+            keep: only the banner changes, the document stays.
+            version: of its saved sets; None: the latest, if there is one.
+            as_page: of a stack one page, with masks of its own, whatever was saved last.
+        """
         banner = self._banner if keep else "auto"
         if draft is not None:
             page = draft.page
@@ -81,10 +106,19 @@ class Files:
                 self.desk.canvas.focus()
             self._say_opened(keep)
             self.engine.embed()
-            if draft is not None:
-                self._bring_back(draft)
-            elif not keep:
-                self._load(None)
+            if keep:
+                return
+            as_page_only = as_page or draft is not None
+
+            def load() -> None:
+                if draft is None:
+                    self._load(version)
+                elif draft.frames:
+                    self.frames.bring_back(draft)
+                else:
+                    self._bring_back(draft)
+
+            self.frames.opened(self.desk.image, load, as_page=as_page_only)
 
         self.desk.say(f"Reading {ref.name} …")
         self.desk.jobs.stop("load")
@@ -130,7 +164,8 @@ class Files:
             self.desk.explorer.add_class("-hidden")
 
     def _say_opened(self, keep: bool) -> None:
-        if self.desk.image is None or self.desk.message.tone == "warning":
+        told = self.desk.message
+        if self.desk.image is None or (told.tone == "warning" and not told.text.endswith(COUNTED)):
             return
         facts = self.desk.image.data.facts
         parts = [f"{facts.width} × {facts.height} px, {facts.dtype}"]
@@ -139,7 +174,9 @@ class Files:
         elif keep:
             parts.append("nothing cut")
         if facts.pages > 1:
-            parts.append(f"page {facts.page} of 0 to {facts.pages - 1}: PageDown and PageUp turn it")
+            parts.append(
+                f"page {facts.page} of 0 to {facts.pages - 1}: PageDown and PageUp turn it, comma and full stop step through the frames"
+            )
         parts += facts.warnings[:1]
         model = self.desk.model
         if model is not None and model.input_size and max(facts.width, facts.cut_height) >= MUCH * model.input_size:
@@ -162,12 +199,14 @@ class Files:
             return
         facts = image.data.facts
         page = facts.page + by
-        if facts.pages < 2:
+        if self.desk.film is not None:
+            self.frames.step(by)
+        elif facts.pages < 2:
             self.desk.say("This image has one page only.")
         elif not 0 <= page < facts.pages:
             self.desk.say(f"This is the {'last' if by > 0 else 'first'} of {facts.pages} pages.")
         else:
-            self._unless_unsaved(lambda: self.open_image(image.ref, page=page), "turn the page")
+            self._unless_unsaved(lambda: self.open_image(image.ref, page=page, as_page=True), "turn the page")
 
     # Saved versions
 
@@ -209,16 +248,28 @@ class Files:
         if not self.desk.need_image() or image is None:
             return
 
+        file = dataclasses.replace(image.ref, frame=None) if self.desk.film is not None else image.ref
+
         def work(_: Job) -> Sequence[ListedSet]:
             with self.desk.store_lock:
-                return self.desk.session.sets.listed(image.ref, image.data.facts)
+                return self.desk.session.sets.listed(file, image.data.facts)
 
-        def take(name: str | None) -> None:
-            if name is not None:
-                self._unless_unsaved(lambda: self._load(name), "load another version")
+        def load(name: str, *, of_frames: bool) -> None:
+            if of_frames:
+                self.frames.load(name, self.frames.say_loaded)
+            elif self.desk.film is None:
+                self._load(name)
+            else:
+                self.open_image(file, page=image.data.facts.page, version=name, as_page=True)
 
         def done(found: Sequence[ListedSet]) -> None:
             self.desk.known_versions = {item.version.name for item in found}
+            of_frames = {item.version.name: item.peek is not None and item.peek.frames is not None for item in found}
+
+            def take(name: str | None) -> None:
+                if name is not None:
+                    self._unless_unsaved(lambda: load(name, of_frames=of_frames[name]), "load another version")
+
             self.desk.ask(VersionPicker(found, self.desk.doc.version), take)
 
         self.desk.jobs.start("versions", work, done, what="Listing the versions")

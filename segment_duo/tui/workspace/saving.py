@@ -13,6 +13,7 @@ from segment_duo.tui.jobs import Job
 from segment_duo.tui.ports import Saved, SessionPort
 from segment_duo.tui.screens.ask import Choose, TypeLine
 from segment_duo.tui.status.lines import short_path
+from segment_duo.tui.timeline import Tracks
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.drafts import Drafts
@@ -38,8 +39,14 @@ class Saving:
         doc = self.desk.doc
         if not self.desk.need_image():
             return
+        timeline = self.desk.timeline if self.desk.film is not None else None
         if doc.candidate is not None and doc.candidate.mask.area:
             self._ask_about_candidate()
+        elif timeline is not None and not timeline.unsaved:
+            since = f" since version {timeline.version}" if timeline.version is not None else ""
+            self.desk.say(f"Nothing has changed on any frame{since}. F7 follows objects, and saves what it finds.")
+        elif timeline is not None:
+            self.save()
         elif not doc.masks and not doc.unsaved:
             self.desk.say("There are no masks to save yet.")
         elif not doc.masks:
@@ -128,6 +135,9 @@ class Saving:
             then: what to do once they are saved.
             session: saves in another folder.
         """
+        if self.desk.film is not None:
+            self._save_frames(suffix, then, session)
+            return
         image, masks, parent = self.desk.image, self.desk.doc.masks, self.desk.doc.version
         if not self.desk.need_image() or image is None or self.desk.jobs.busy("save"):
             return
@@ -159,15 +169,44 @@ class Saving:
             if then is not None:
                 then()
 
-        def failed(error: SegduoError) -> None:
-            hint = error.hint or "The masks are kept here."
-            text = f"Not saved: {error.message.rstrip('.')}. {hint} Ctrl+S saves in another folder."
-            self.desk.say(text, "error")
+        self.desk.say("Saving …")
+        self.desk.jobs.start("save", work, done, what="Saving", failed=lambda error: self._say_failed(error, then))
+
+    def _say_failed(self, error: SegduoError, then: Then | None) -> None:
+        hint = error.hint or "The masks are kept here."
+        text = f"Not saved: {error.message.rstrip('.')}. {hint} Ctrl+S saves in another folder."
+        self.desk.say(text, "error")
+        if then is not None:
+            self._ask_before(then, "go on", text)
+
+    def _save_frames(self, suffix: str, then: Then | None, session: SessionPort | None) -> None:
+        """Save what was changed on any frame, and all else of the version it was changed from, as a new version."""
+        film, timeline = self.desk.film, self.desk.timeline
+        if film is None or timeline is None or self.desk.jobs.busy("save"):
+            return
+        changes, onto = timeline.changes(), timeline.version
+
+        def work(_: Job) -> tuple[str, Tracks | None]:
+            with self.desk.store_lock:
+                saved = film.save(changes, onto=onto, suffix=suffix, into=session).saved
+                return saved.path, film.load(saved.version.name) if session is None else None
+
+        def done(result: tuple[str, Tracks | None]) -> None:
+            path, tracks = result
+            if tracks is not None and self.desk.timeline is timeline:
+                timeline.saved_as(tracks, changes)
+                self.desk.doc.version = tracks.version
+                self.desk.show_document()
+                if not timeline.unsaved:
+                    self.drafts.forget()
+            self.desk.say(f"Saved {counted(len(changes), 'changed frame')}: {short_path(path)}", "good")
+            self._listed()
             if then is not None:
-                self._ask_before(then, "go on", text)
+                self.drafts.forget()
+                then()
 
         self.desk.say("Saving …")
-        self.desk.jobs.start("save", work, done, what="Saving", failed=failed)
+        self.desk.jobs.start("save", work, done, what="Saving", failed=lambda error: self._say_failed(error, then))
 
     def _say_saved(self, saved: Saved, count: int, others: set[str]) -> None:
         if saved.spooled is not None:
@@ -182,9 +221,12 @@ class Saving:
 
     def unless_unsaved(self, go_on: Then, what: str) -> None:
         """Do something that gives the document up; asks first when there is unsaved work."""
-        if not self.desk.doc.unsaved:
+        if not self.desk.unsaved:
             self.drafts.forget()
             go_on()
+        elif self.desk.film is not None and self.desk.timeline is not None:
+            frames = counted(len(self.desk.timeline.changes()), "frame")
+            self._ask_before(go_on, what, f"What was changed on {frames} is not saved.")
         else:
             count = len(self.desk.doc.masks)
             are = "mask is" if count == 1 else "masks are"

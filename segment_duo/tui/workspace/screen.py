@@ -12,6 +12,7 @@ from textual.screen import Screen
 
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.graphics import Terminal
+from segment_duo.tui.canvas.frame_bar import FrameBar
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.done import DoneMarks
 from segment_duo.tui.explorer.explorer import FolderList
@@ -19,7 +20,7 @@ from segment_duo.tui.jobs import JobFinished
 from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.keys import bindings
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.ports import SessionPort
+from segment_duo.tui.ports import FilmPort, SessionPort
 from segment_duo.tui.status.keys_line import KeysLine
 from segment_duo.tui.workspace.correcting import Correcting
 from segment_duo.tui.workspace.desk import Desk, Told
@@ -28,10 +29,12 @@ from segment_duo.tui.workspace.editing import Editing
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.tui.workspace.files import Files
 from segment_duo.tui.workspace.folders import Folders
+from segment_duo.tui.workspace.frames import Frames
 from segment_duo.tui.workspace.labelling import Labelling
 from segment_duo.tui.workspace.review import Review
 from segment_duo.tui.workspace.saving import Saving
 from segment_duo.tui.workspace.series import Series
+from segment_duo.tui.workspace.tracking import Tracking
 from segment_duo.tui.workspace.viewing import Viewing
 from segment_duo.types import ImageRef
 
@@ -50,6 +53,15 @@ _NEEDS_MASKS = {
     "save", "save_as", "save_elsewhere", "zoom_mask", "step", "tick", "tick_all", "delete", "label", "classify", "filter",
     "sort", "judge", "delete_rejected", "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
 }  # fmt: skip
+
+
+_EDITS = {
+    "point", "accept", "corner", "auto", "undo", "redo", "brush", "new_mask", "save", "save_as", "save_elsewhere", "versions", "delete", "label",
+    "classify", "delete_rejected", "refine", "merge", "cut", "split", "subtract", "no_overlap", "fill_holes", "smooth", "grow",
+}  # fmt: skip
+"""What must wait while objects are followed."""
+_FRAMES = {"play", "track"}
+"""What can be done with frames while one types, too."""
 
 
 class Workspace(Screen[None]):
@@ -76,29 +88,35 @@ class Workspace(Screen[None]):
         start_path: str | None = None,
         queue: Sequence[ImageRef] = (),
         elsewhere: Callable[[str], SessionPort] | None = None,
+        films: Callable[[ImageRef], FilmPort] | None = None,
     ) -> None:
         super().__init__()
         self.start_path = start_path
         self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
         desk.elsewhere = elsewhere
+        desk.films = films
         marks = DoneMarks(journal.folder.parent / "done.ndjson")
         desk.explorer.list.set_marks(marks.read())
         self.series = Series(desk, marks, self._open_target)
         self.engine = EngineLine(desk, self.series.prepare_next)
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
-        self.editing = Editing(desk, self.drafts.keep)
+        self.editing = Editing(desk, self._keep)
         self.folders = Folders(desk, self._open_target)
         self.saving = Saving(desk, self.drafts, listed=self.folders.action_reload, accept=self.editing.accept)
+        self.frames = Frames(desk, self.engine, self.editing.unask)
+        self.tracking = Tracking(desk, self.frames, self.engine, self._tracked)
         self.files = Files(
             desk,
             self.drafts,
             self.engine,
+            self.frames,
             unless_unsaved=self.saving.unless_unsaved,
             ask_for_mask=self.editing.ask_for_mask,
         )
-        self.correcting = Correcting(desk, self.editing.edited)
+        self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
+        self.drafts.in_hand = self.correcting.in_hand
         self.review = Review(desk, self.editing.edited)
         self.labelling = Labelling(desk, self.editing.edited)
         for part in (
@@ -110,12 +128,25 @@ class Workspace(Screen[None]):
             self.series,
             self.folders,
             self.saving,
+            self.frames,
+            self.tracking,
             self.files,
         ):
             self._adopt(part)
 
     def _open_target(self, target: str) -> None:
         self.files.open_target(target)
+
+    def _keep(self) -> None:
+        """After every edit."""
+        if self.desk.film is not None and self.desk.timeline is not None:
+            self.desk.timeline.edited()
+        self.drafts.keep()
+
+    def _tracked(self) -> None:
+        """A run was saved, and with it all that was unsaved."""
+        self.drafts.forget()
+        self.folders.action_reload()
 
     def _adopt(self, part: object) -> None:
         """Textual looks actions up on the screen by their name."""
@@ -175,6 +206,11 @@ class Workspace(Screen[None]):
     def on_picture_view_clicked(self, message: PictureView.Clicked) -> None:
         self.editing.clicked(message)
 
+    def on_frame_bar_chosen(self, message: FrameBar.Chosen) -> None:
+        if self.check_action("frame", ()):
+            self.tracking.look_elsewhere()
+            self.frames.go(message.frame)
+
     def on_picture_view_viewed(self) -> None:
         self.viewing.viewed()
 
@@ -191,24 +227,37 @@ class Workspace(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         # In the explorer letters narrow the list, so the one-letter commands rest.
         typing = isinstance(self.focused, FolderList)
+        doc, tool = self.desk.doc, self.correcting.tool
+        if (action in _EDITS and self.desk.following) or not (tool or self._model_can(action)):
+            return False
         if action == "back":
             return bool(self.desk.explorer.list.filter) or self.desk.image is not None
+        if action in _FRAMES:
+            return self.desk.timeline is not None and not tool
+        now = self._now()
         if action == "point" and parameters in (("0",), (0,)):
-            going = self.desk.doc.pointing or self.desk.doc.refining is not None or bool(self.correcting.tool)
-            return self.desk.image is not None and not typing and going
-        doc, tool = self.desk.doc, self.correcting.tool
-        if not tool and not self._model_can(action):
-            return False
-        if action == "drop":
-            going = doc.pointing or doc.corner is not None or doc.present.refines is not None
-            return bool(going or tool or self.desk.cut_from)
-        if action == "size":
-            return bool(tool) and not typing
-        now = {"next_candidate": self.desk.doc.pointing, "undo": self.desk.doc.can_undo, "redo": self.desk.doc.can_redo}
-        now |= dict.fromkeys(_NEEDS_IMAGE, self.desk.image is not None) | dict.fromkeys(
-            _NEEDS_MASKS, bool(self.desk.doc.masks) or self.desk.doc.unsaved
-        )
+            now["point"] &= doc.pointing or doc.refining is not None or bool(tool)
         return now[action] and not typing if action in now else True
+
+    def _now(self) -> dict[str, bool]:
+        """Which of the actions that need something have it; all of them rest while one types."""
+        desk, doc, tool = self.desk, self.desk.doc, self.correcting.tool
+        shown = desk.image is not None
+        now = dict.fromkeys(_NEEDS_IMAGE, shown)
+        now |= dict.fromkeys(_NEEDS_MASKS, bool(doc.masks) or desk.unsaved)
+        asked = doc.pointing or doc.corner is not None or doc.present.refines is not None
+        goes_on = self.frames.playing or desk.following
+        return now | {
+            "next_candidate": doc.pointing,
+            "undo": doc.can_undo or self.frames.edited_elsewhere() is not None,
+            "redo": doc.can_redo,
+            "drop": bool(asked or tool or desk.cut_from or goes_on),
+            "size": bool(tool),
+            "frame": desk.timeline is not None and not tool,
+            "frame_goto": desk.timeline is not None and not tool,
+            # A sequence is cut once, for all its frames.
+            "banner": shown and desk.film is None,
+        }
 
     def _model_can(self, action: str) -> bool:
         """Whether the model can what the key asks of it; a box also says where automatic masks are wanted."""
@@ -238,8 +287,23 @@ class Workspace(Screen[None]):
             self.desk.show_document()
         elif self.correcting.tool:
             self.correcting.drop()
+        elif self.frames.playing:
+            self.frames.stop()
+        elif self.desk.following:
+            self.tracking.cancel()
         else:
             self.editing.drop()
+
+    def action_frame(self, by: int) -> None:
+        self.tracking.look_elsewhere()
+        self.frames.step(by)
+
+    def action_delete(self) -> None:
+        self.frames.delete(self.editing.delete)
+
+    def action_undo(self) -> None:
+        if not self.frames.undo_elsewhere():
+            self.editing.undo()
 
     def on_picture_view_stroked(self, message: PictureView.Stroked) -> None:
         self.correcting.stroked(message)
@@ -252,6 +316,10 @@ class Workspace(Screen[None]):
             return {"accept": "Take the parts", "drop": "Leave it whole", "include": "", "exclude": ""}
         if tool:
             return {"include": "Dot", "exclude": "The other way", "accept": "Pen down, up", "drop": "End"}
+        if self.frames.playing:
+            return {"accept": "", "drop": "Stop"}
+        if self.desk.following:
+            return {"accept": "", "drop": "Stop following"}
         return {}
 
     # The way out

@@ -1,0 +1,150 @@
+"""A stack or film as the terminal UI uses it: frames, the sequence set that is shown, and the runs that make new ones.
+
+    Film ──> segment_duo.sequences            opening, linking, saving edits
+         └─> segment_duo.sequence_tracking    following objects
+
+No Textual here, and no state of the UI: that is :mod:`segment_duo.tui.timeline`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from segment_duo.errors import MaskFileError
+from segment_duo.tui.ports import Direction, SessionPort
+from segment_duo.tui.timeline import Tracks
+from segment_duo.types import ImageRef, Mask
+
+if TYPE_CHECKING:
+    from segment_duo.masks.formats.sequence import SequenceSet
+    from segment_duo.opening import OpenImage
+    from segment_duo.sequences import Followed, OnFrame, OpenSequence
+    from segment_duo.session import Session
+
+
+class Film:
+    """The frames of one file, all with one stretch of contrast. Satisfies :class:`segment_duo.tui.ports.FilmPort`."""
+
+    def __init__(self, session: Session, opened: OpenSequence) -> None:
+        self._session, self._opened = session, opened
+        self._set: SequenceSet | None = None
+
+    @classmethod
+    def open(cls, session: Session, ref: ImageRef) -> Film:
+        """Raises NotFound, ImageError: it cannot be had."""
+        from segment_duo.sequences import open_sequence
+
+        return cls(session, open_sequence(session, dataclasses.replace(ref, frame=None)))
+
+    def close(self) -> None:
+        self._opened.frames.close()
+        if self._set is not None:
+            self._set.close()
+            self._set = None
+
+    @property
+    def ref(self) -> ImageRef:
+        return self._opened.ref
+
+    @property
+    def count(self) -> int:
+        return len(self._opened.frames)
+
+    @property
+    def seconds(self) -> float | None:
+        return self._opened.frames.frame_seconds
+
+    def image(self, frame: int) -> OpenImage:
+        return self._session.open_frame(self._opened.frames, self.ref, frame)
+
+    def frame_of(self, page: int) -> int:
+        frames = self._opened.frames
+        return next((frame for frame in range(self.count) if frames.page(frame) == page), 0)
+
+    def newest(self) -> str | None:
+        sets = self._session.sets
+        versions = sets.versions(self._opened.named)
+        if not versions or sets.peek(self._opened.named, versions[0]).frames is None:
+            return None
+        return versions[0].name
+
+    def load(self, version: str) -> Tracks:
+        """Raises MaskFileError: it is no sequence set, or one of frames of another size."""
+        from segment_duo.sequence_tracking import asked_places
+
+        _, found = self._session.sequences.open(self._opened.named, version)
+        frames = self._opened.frames
+        if found.head.size != (frames.height, frames.width):
+            found.close()
+            height, width = found.head.size
+            raise MaskFileError(
+                f"version {version} is of frames of {width} x {height} px; these have {frames.width} x {frames.height}",
+                "v shows the other versions.",
+            )
+        if self._set is not None:
+            self._set.close()
+        self._set = found
+        return Tracks(
+            version,
+            frozenset(chunk.frame for chunk in found.chunks if chunk.ids),
+            {life.id: (life.first, life.last) for life in found.lives()},
+            frozenset((frame, one) for one, frame in asked_places(found.head)),
+        )
+
+    def masks(self, frame: int) -> tuple[Mask, ...]:
+        known = self._set
+        return known.frame(frame).masks if known is not None and frame in known else ()
+
+    def follow(
+        self,
+        objects: Sequence[tuple[int, int, Mask]],
+        direction: Direction,
+        *,
+        onto: str | None,
+        on_frame: OnFrame,
+        cancelled: Callable[[], bool],
+        enough: Callable[[], bool],
+    ) -> Followed:
+        from segment_duo.sequence_tracking import TrackRequest, follow
+
+        # A run is known again by what it asks for, in which the masks themselves are not.
+        digest = hashlib.sha256("".join(mask.rle.counts for _, _, mask in objects).encode()).hexdigest()
+        request = TrackRequest(masks=tuple(objects), direction=direction, source=f"terminal UI, masks {digest[:12]}")
+        return follow(
+            self._session, self._frames_of(onto), request,
+            onto=onto, on_frame=on_frame, cancelled=cancelled, enough=enough,
+        )  # fmt: skip
+
+    def link(self, *, on_frame: OnFrame, cancelled: Callable[[], bool]) -> Followed:
+        from segment_duo.sequences import LinkRequest, link
+
+        request = LinkRequest(self._session.auto_defaults(), "default")
+        return link(self._session, self._opened, request, on_frame=on_frame, cancelled=cancelled)
+
+    def save(
+        self,
+        changes: Mapping[int, Sequence[Mask]],
+        *,
+        onto: str | None,
+        suffix: str = "",
+        into: SessionPort | None = None,
+        gone: Collection[int] = (),
+        since: int = 0,
+    ) -> Followed:
+        from segment_duo.sequences import save_edited
+
+        other = cast("Session | None", into)  # what gives sessions of other folders gives whole ones
+        return save_edited(
+            self._session, self._frames_of(onto), changes, onto=onto, suffix=suffix, into=other, gone=gone, since=since
+        )
+
+    def _frames_of(self, version: str | None) -> OpenSequence:
+        """The frames that a version is of, which may be a choice of all."""
+        if version is None:
+            return self._opened
+        _, known = self._session.sequences.open(self._opened.named, version)
+        with known:
+            return dataclasses.replace(self._opened, numbers=known.head.frames)
