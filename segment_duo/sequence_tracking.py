@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from segment_duo import __version__
 from segment_duo.errors import Cancelled, PromptError, UsageError
@@ -20,19 +20,18 @@ from segment_duo.frame_prompts import FramePrompt, together
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.filters import MaskFilter
 from segment_duo.masks.filters import apply as matching
-from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
+from segment_duo.masks.formats.sequence import Event, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import parameters_record
 from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, save
 from segment_duo.tracking.apart import apart, uncovered
+from segment_duo.tracking.asked import earlier_masks, earlier_prompts
 from segment_duo.types import ImageData, Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
-    from segment_duo.segmenters.tracking import ObjectPrompt, TrackedFrame
+    from segment_duo.segmenters.tracking import Direction, ObjectPrompt, TrackedFrame
     from segment_duo.session import Session
-
-Direction = Literal["forward", "backward", "both"]
 
 
 FAST_NOTICE = (
@@ -193,8 +192,9 @@ class _Run:
         self._on_frame, self._cancelled, self._enough = on_frame, cancelled, enough
         self._place = {number: position for position, number in enumerate(sequence.numbers)}
         corrected = {one for one, _ in self._anchors()}
-        self._earlier = _earlier_prompts(parent, corrected, request)
-        self._earlier_masks = _earlier_masks(parent, corrected, request)
+        now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
+        self._earlier = earlier_prompts(parent, corrected, now)
+        self._earlier_masks = earlier_masks(parent, corrected, now | {(one, frame) for one, frame, _ in request.masks})
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
         self._origin = writer.head.origins[0]
@@ -404,59 +404,3 @@ class _Run:
         empty = CroppedMask(np.zeros((0, 0), bool), 0, 0)
         seen = {mask.id: self._above_banner(mask) for mask in masks}
         return {one: seen.get(one, empty) for one in self._ids}
-
-
-def _earlier_prompts(parent: SequenceSet | None, corrected: set[int], request: TrackRequest) -> list[FramePrompt]:
-    """What was asked of the corrected objects before, on other frames: where they began, and corrections, so that those hold as well."""
-    if parent is None:
-        return []
-    now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
-    found = []
-    for origin in parent.head.origins:
-        for value in origin.parameters.get("prompts", ()):
-            try:
-                earlier = FramePrompt.from_record(value)
-            except (KeyError, TypeError, ValueError):
-                continue
-            key = earlier.object_id, earlier.frame
-            if earlier.object_id in corrected and key not in now:
-                found.append(earlier)
-    return together(found)
-
-
-def _earlier_masks(
-    parent: SequenceSet | None, corrected: set[int], request: TrackRequest
-) -> list[tuple[int, int, Mask]]:
-    """The masks that earlier runs took as they are, of the corrected objects on other frames: they hold as well."""
-    if parent is None:
-        return []
-    now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
-    now |= {(one, frame) for one, frame, _ in request.masks}
-    places = {place for origin in parent.head.origins for place in _mask_places(origin)}
-    found = []
-    for frame, one in sorted((frame, one) for one, frame in places - now if one in corrected):
-        masks = parent.frame(frame).masks if frame in parent else ()
-        found += [(one, frame, mask) for mask in masks if mask.id == one]
-    return found
-
-
-def _mask_places(origin: Origin) -> Iterator[tuple[int, int]]:
-    """(object, frame) of the masks that a run was given, as :meth:`TrackRequest.record` notes them."""
-    for value in origin.parameters.get("masks", ()):
-        try:
-            one, frame = value
-            yield int(one), int(frame)
-        except (TypeError, ValueError):
-            continue
-
-
-def asked_places(head: SequenceHead) -> set[tuple[int, int]]:
-    """(object, frame) of all that was said of a set's objects by prompts or masks."""
-    found = {place for origin in head.origins for place in _mask_places(origin)}
-    for origin in head.origins:
-        for value in origin.parameters.get("prompts", ()):
-            try:
-                found.add((int(value["object"]), int(value["frame"])))
-            except (KeyError, TypeError, ValueError):
-                continue
-    return found
