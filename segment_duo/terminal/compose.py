@@ -37,12 +37,12 @@ WHITE = (255, 255, 255)
 INCLUDE = (0, 158, 115)
 EXCLUDE = (213, 94, 0)
 
-_UNTICKED, _TICKED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
+_UNSELECTED, _SELECTED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
 _MOST_CLASSES = 100
 """That have a colour on the screen; the layers have room for so many."""
-_TINT = {_UNTICKED: (BLUE, 0.14), _TICKED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
+_TINT = {_UNSELECTED: (BLUE, 0.14), _SELECTED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
 # Unselected outlines let the image through: many small masks would hide it on half cells.
-_OUTLINE = {_UNTICKED: (BLUE, 0.6), _TICKED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
+_OUTLINE = {_UNSELECTED: (BLUE, 0.6), _SELECTED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Overlay:
     """
 
     masks: tuple[Mask, ...] = ()
-    ticked: frozenset[int] = frozenset()
+    selected: frozenset[int] = frozenset()
     current: int | None = None
     candidate: Mask | None = None
     points: tuple[Point, ...] = ()
@@ -113,14 +113,14 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
     # Larger ones first, so that a small mask on a large one stays visible.
     ordered = sorted(overlay.masks, key=lambda mask: -mask.area)
     # Going from mask to mask changes the current one only: what all the others look like is kept.
-    key = (view, overlay.masks, overlay.ticked, overlay.colours, overlay.by_id)
+    key = (view, overlay.masks, overlay.selected, overlay.colours, overlay.by_id)
     if crops.drawn is None or crops.drawn[0] != key:
         fill, edge = np.zeros(base.shape[:2], np.uint8), np.zeros(base.shape[:2], np.uint8)
         layers = _Layers(view, fill, edge, width)
-        plain = [(mask, mask.id in overlay.ticked) for mask in ordered]
+        plain = [(mask, mask.id in overlay.selected) for mask in ordered]
         plain.sort(key=lambda item: item[1])
-        for mask, ticked in plain:
-            _draw(layers, crops.get(mask.rle), *inks.kinds(mask, ticked=ticked))
+        for mask, selected in plain:
+            _draw(layers, crops.get(mask.rle), *inks.kinds(mask, selected=selected))
         crops.drawn = (key, fill, edge)
     fill, edge = crops.drawn[1].copy(), crops.drawn[2].copy()
     layers = _Layers(view, fill, edge, width)
@@ -172,12 +172,12 @@ class _Inks:
         self.outlines |= {number: (colour, 0.9), number + 1: (GREEN, 1.0)}
         return number
 
-    def kinds(self, mask: Mask, *, ticked: bool) -> tuple[int, int]:
+    def kinds(self, mask: Mask, *, selected: bool) -> tuple[int, int]:
         """Numbers of a mask's tint and outline."""
         own = self._first.get(mask.label)
         if own is None and self._of_ids:
             own = self._of_ids[mask.id % len(self._of_ids)]
-        kind = (_TICKED if ticked else _UNTICKED) if own is None else own + ticked
+        kind = (_SELECTED if selected else _UNSELECTED) if own is None else own + selected
         return kind, kind
 
 
