@@ -192,9 +192,9 @@ class _Run:
         self._on_frame, self._cancelled, self._enough = on_frame, cancelled, enough
         self._place = {number: position for position, number in enumerate(sequence.numbers)}
         corrected = {one for one, _ in self._anchors()}
-        now = {(prompt.object_id, prompt.frame) for prompt in request.prompts}
-        self._earlier = earlier_prompts(parent, corrected, now)
-        self._earlier_masks = earlier_masks(parent, corrected, now | {(one, frame) for one, frame, _ in request.masks})
+        now = set(self._anchors())
+        self._earlier = earlier_prompts(parent, corrected, now) if parent is not None else []
+        self._earlier_masks = earlier_masks(parent, corrected, now) if parent is not None else []
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
         self._origin = writer.head.origins[0]

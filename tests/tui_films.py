@@ -37,18 +37,21 @@ class FakeSet:
 class FakeFilms:
     """The films of one session, and their sets by the version's name, which outlive a film that is closed.
 
-    ``gate``: what a run waits for before each frame but the first. ``fails``: an error that the next run ends with.
+    ``gate``: what a run waits for before each frame but the first. ``fails``: an error that the next run ends with. ``looking``: what the look
+    for the newest set waits for.
     """
 
     session: FakeSession
     sets: dict[str, FakeSet] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
     fails: SegduoError | None = None
+    looking: threading.Event = field(default_factory=threading.Event)
     runs: list[tuple[tuple[tuple[int, int], ...], Direction, str | None]] = field(default_factory=list)
     opened: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.looking.set()
         self.session.pages = FRAMES
 
     def __call__(self, ref: ImageRef) -> FilmPort:
@@ -82,6 +85,7 @@ class FakeFilm:
         return page
 
     def newest(self) -> str | None:
+        assert self.films.looking.wait(60)
         return max(self.films.sets, default=None)
 
     def load(self, version: str) -> SavedTracks:

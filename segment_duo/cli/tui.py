@@ -58,7 +58,7 @@ def tui(
     socket: SocketOption = None,
     in_process: InProcessOption = None,
 ) -> None:
-    """Open the terminal UI: look at images, place points, find objects, edit and save masks.
+    """Open the terminal UI: look at images, stacks and films, place points, find and follow objects, edit and save masks.
 
     Without PATH it shows the configured start_folder, else the working folder. F1 shows all keys. It needs no mouse and works over SSH.
 

@@ -81,8 +81,8 @@ class MaskCrops:
 
     def __init__(self, bound: int = 256 * 2**20) -> None:
         self._crops: BoundedLru[Rle, tuple[int, int, Bits]] = BoundedLru(bound)
-        self.drawn: tuple[object, npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
-        """What was drawn last with these masks: what of, the layer of tints, the layer of outlines."""
+        self.drawn: tuple[object, tuple[Mask, ...], npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
+        """What was drawn last: how it was looked at, the masks, the layer of tints, the layer of outlines."""
 
     def get(self, rle: Rle) -> tuple[int, int, Bits]:
         """x, y and the crop, bool, shape (h, w)."""
@@ -112,18 +112,11 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
     inks = _Inks(overlay)
     # Larger ones first, so that a small mask on a large one stays visible.
     ordered = sorted(overlay.masks, key=lambda mask: -mask.area)
-    # Going from mask to mask changes the current one only: what all the others look like is kept.
-    key = (view, overlay.masks, overlay.selected, overlay.colours, overlay.by_id)
-    if crops.drawn is None or crops.drawn[0] != key:
-        fill, edge = np.zeros(base.shape[:2], np.uint8), np.zeros(base.shape[:2], np.uint8)
-        layers = _Layers(view, fill, edge, width)
-        plain = [(mask, mask.id in overlay.selected) for mask in ordered]
-        plain.sort(key=lambda item: item[1])
-        for mask, selected in plain:
-            _draw(layers, crops.get(mask.rle), *inks.kinds(mask, selected=selected))
-        crops.drawn = (key, fill, edge)
-    fill, edge = crops.drawn[1].copy(), crops.drawn[2].copy()
+    fill, edge = _unselected(base, view, overlay, crops, inks, ordered, width)
     layers = _Layers(view, fill, edge, width)
+    # Selected masks cover what they covered unselected.
+    for mask in (mask for mask in ordered if mask.id in overlay.selected):
+        _draw(layers, crops.get(mask.rle), *inks.kinds(mask, selected=True))
     for mask in (mask for mask in ordered if mask.id == overlay.current):
         _draw(layers, crops.get(mask.rle), 0, _CURRENT)
     if overlay.candidate is not None:
@@ -149,6 +142,47 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
         for point in overlay.points:
             _draw_point(base, view, point)
     return base
+
+
+def _unselected(
+    base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops, inks: _Inks, ordered: Sequence[Mask], width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Layers of tints and of outlines with all masks as they look unselected. They are kept; where few masks have changed, only there drawn anew."""
+    import numpy as np
+
+    key = (view, overlay.colours, overlay.by_id, base.shape)
+    before = crops.drawn
+    window = (0, 0, *base.shape[:2])
+    if before is not None and before[0] == key:
+        changed = _changed(before[1], overlay.masks)
+        if not changed:
+            return before[2].copy(), before[3].copy()
+        boxes = [_extent(view, crops.get(mask.rle)) for mask in changed]
+        tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+        window = (max(min(tops), 0), max(min(lefts), 0), min(max(bottoms), window[2]), min(max(rights), window[3]))
+    fill, edge = np.zeros(base.shape[:2], np.uint8), np.zeros(base.shape[:2], np.uint8)
+    layers = _Layers(view, fill, edge, width)
+    top, left, bottom, right = window
+    for mask in ordered:
+        crop = crops.get(mask.rle)
+        own = _extent(view, crop)
+        if own[0] < bottom and own[2] > top and own[1] < right and own[3] > left:
+            _draw(layers, crop, *inks.kinds(mask, selected=False))
+    if before is not None and before[0] == key:
+        part = (slice(top, max(top, bottom)), slice(left, max(left, right)))
+        drawn, fill, edge = (fill, edge), before[2].copy(), before[3].copy()
+        fill[part], edge[part] = drawn[0][part], drawn[1][part]
+    crops.drawn = (key, overlay.masks, fill, edge)
+    return fill.copy(), edge.copy()
+
+
+def _changed(before: Sequence[Mask], now: Sequence[Mask]) -> list[Mask]:
+    """Masks that are new or gone; all where their order has changed, as it decides which of two masks of a size is seen."""
+    old, new = {id(mask) for mask in before}, {id(mask) for mask in now}
+    stayed = [id(mask) for mask in before if id(mask) in new]
+    if stayed != [id(mask) for mask in now if id(mask) in old]:
+        return [*before, *now]
+    return [mask for mask in before if id(mask) not in new] + [mask for mask in now if id(mask) not in old]
 
 
 class _Inks:
@@ -217,6 +251,18 @@ class _Layers:
     line: int
 
 
+def _extent(view: Viewport, crop: tuple[int, int, Bits]) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right (the last two not included) of a mask in screen pixels, one more on every side, so that its outline closes."""
+    x, y, bits = crop
+    height, columns = bits.shape
+    return (
+        int((y - view.top) / view.scale) - 1,
+        int((x - view.left) / view.scale) - 1,
+        int((y + height - view.top) / view.scale) + 2,
+        int((x + columns - view.left) / view.scale) + 2,
+    )
+
+
 def _draw(layers: _Layers, crop: tuple[int, int, Bits], tint: int, outline: int) -> None:
     import numpy as np
 
@@ -224,11 +270,9 @@ def _draw(layers: _Layers, crop: tuple[int, int, Bits], tint: int, outline: int)
     x, y, bits = crop
     height, columns = bits.shape
     rows_total, columns_total = fill.shape
-    # One screen pixel more on every side, so that the outline closes.
-    left = max(int((x - view.left) / view.scale) - 1, -1)
-    right = min(int((x + columns - view.left) / view.scale) + 2, columns_total + 1)
-    top = max(int((y - view.top) / view.scale) - 1, -1)
-    bottom = min(int((y + height - view.top) / view.scale) + 2, rows_total + 1)
+    top, left, bottom, right = _extent(view, crop)
+    left, right = max(left, -1), min(right, columns_total + 1)
+    top, bottom = max(top, -1), min(bottom, rows_total + 1)
     if left >= right or top >= bottom:
         return
     xs = np.floor(view.left + (np.arange(left, right) + 0.5) * view.scale).astype(np.int64) - x

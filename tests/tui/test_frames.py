@@ -123,6 +123,19 @@ async def test_stepping_keeps_the_view_and_does_not_embed_every_frame(tmp_path: 
         assert ui.session.count("embed") == embedded
 
 
+async def test_a_key_that_is_too_quick_does_not_pass_over_the_saved_set(tmp_path: Path) -> None:
+    session, films = stack()
+    films.add(FakeSet(TRACKED))
+    films.looking.clear()
+    async with running(tmp_path, session, films=films) as ui:
+        await ui.until(lambda: ui.work.timeline)
+        await ui.press("full_stop")
+        assert "being opened" in ui.work.message.text
+        films.looking.set()
+        await ui.until(lambda: ui.work.film and not ui.work.errands.busy("frame"))
+        assert ui.work.doc.masks == TRACKED[0]
+
+
 async def test_play_runs_to_the_end_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "PLAY_SECONDS", 3600.0)  # the test itself says when the next frame is due
     async with film(tmp_path) as ui:
@@ -279,6 +292,17 @@ async def test_a_model_without_memory_says_so_and_links(tmp_path: Path) -> None:
         assert ui.films.runs == []
         assert ui.work.doc.masks == TRACKED[0]
         assert "Version 0: 2 objects in 6 frames" in ui.work.message.text
+
+
+async def test_work_by_hand_is_kept_when_masks_are_linked(tmp_path: Path) -> None:
+    async with film(tmp_path) as ui:
+        await ui.keep_mask()
+        await ui.press("f7")
+        await ui.answered("up", "up", "enter")
+        await ui.run_over()
+        assert [len(masks) for masks in ui.films.sets["0"].masks.values()] == [1]
+        assert ui.films.sets["1"].masks == TRACKED
+        assert ui.work.doc.version == "1"
 
 
 async def test_masks_of_the_page_come_along(tmp_path: Path) -> None:

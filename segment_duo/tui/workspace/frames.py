@@ -97,6 +97,9 @@ class Frames:
         if self.desk.film is not None:
             then()
             return
+        if self.desk.errands.busy("film"):
+            self.desk.say("The frames are being opened …")
+            return
         if self.desk.doc.pointing:
             self.desk.say("A mask is being made: Enter keeps it, Escape drops it; then go to the frames.", "warning")
             return

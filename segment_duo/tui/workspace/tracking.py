@@ -59,23 +59,22 @@ class Tracking:
         self._watching = False
         self._links = False
 
-    @property
-    def running(self) -> bool:
-        return self.desk.errands.busy("track")
-
     def action_track(self) -> None:
         """Ask which way, then follow what was pointed at."""
-        if self.running:
+        if self.desk.following:
             self.desk.say("Objects are being followed; Escape ends it.")
         elif self.desk.doc.pointing:
             self.desk.say("A mask is being made: Enter keeps it, Escape drops it; then follow.", "warning")
         elif self.desk.need_image():
-            self._frames.enter(self._ask, carry=True)
+            self._frames.enter(self._ask, carry=self._has_memory())
+
+    def _has_memory(self) -> bool:
+        return self.desk.model is None or Capability.TRACK in self.desk.model.capabilities
 
     def _ask(self) -> None:
         objects, what = self._objects()
         model = self.desk.model
-        if model is None or Capability.TRACK in model.capabilities:
+        if model is None or self._has_memory():
             ways = _WAYS if objects else ()
             question = (
                 f"Follow {what}." if objects else "There is nothing to follow yet: Space on an object, Enter keeps it."
@@ -127,11 +126,15 @@ class Tracking:
         self._run(work, "Following objects", links=False)
 
     def _link(self) -> None:
-        film = self.desk.film
-        if film is None:
+        film, timeline = self.desk.film, self.desk.timeline
+        if film is None or timeline is None:
             return
+        # What is linked begins anew: what was done by hand is kept in a version of its own.
+        changes, onto = timeline.changes(), timeline.version
 
         def work(errand: Errand) -> Followed:
+            if changes:
+                film.save(changes, onto=onto)
             with self.desk.engine_lock:
                 return film.link(
                     on_frame=self._arrived.append, cancelled=lambda: errand.superseded() or self._enough.is_set()
@@ -167,7 +170,7 @@ class Tracking:
     def _look(self) -> None:
         """Take over what has arrived since the last look."""
         timeline = self.desk.timeline
-        if not self.running or timeline is None:
+        if not self.desk.following or timeline is None:
             self._end()
             return
         latest: Progress | None = None
