@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from segment_duo.errors import Cancelled, MaskFileError, SegduoError
 from segment_duo.library.sequences import SavedSequence
+from segment_duo.segmenters.tracking import Direction
 from segment_duo.sequences import Followed, OnFrame, Progress
-from segment_duo.tui.ports import Direction, FilmPort, SessionPort
+from segment_duo.tui.ports import FilmPort, SessionPort
 from segment_duo.tui.timeline import SavedTracks
 from segment_duo.types import ImageRef, Mask, Provenance, Version
 from tests.tui_fakes import FakeImage, FakeListed, FakePeek, FakeSession, disc, micrograph, pictures

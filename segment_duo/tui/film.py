@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from segment_duo.errors import MaskFileError
-from segment_duo.tui.ports import Direction, SessionPort
+from segment_duo.segmenters.tracking import Direction
+from segment_duo.tui.ports import SessionPort
 from segment_duo.tui.timeline import SavedTracks
 from segment_duo.types import ImageRef, Mask
 

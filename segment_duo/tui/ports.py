@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segment_duo.parameters import AutoParameters
 from segment_duo.types import (
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
+    from segment_duo.segmenters.tracking import Direction
     from segment_duo.sequences import Followed, OnFrame
     from segment_duo.tui.timeline import SavedTracks
-
-Direction = Literal["forward", "backward", "both"]
 
 
 class OpenImagePort(Protocol):

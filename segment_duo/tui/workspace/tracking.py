@@ -17,8 +17,8 @@ from textual.timer import Timer
 from segment_duo.errors import Cancelled, SegduoError
 from segment_duo.results import ROUTINE_NOTE
 from segment_duo.segmenters.base import Capability
+from segment_duo.segmenters.tracking import Direction
 from segment_duo.tui.errands import Errand
-from segment_duo.tui.ports import Direction
 from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.status.lines import short_path
 from segment_duo.tui.wording import counted
