@@ -92,6 +92,11 @@ def check_prompts(prompts: Sequence[Prompt], *, width: int, height: int, banner:
         PromptError: names the first offending point or box.
     """
     check_asks(prompts)
+    check_places(prompts, width=width, height=height, banner=banner)
+
+
+def check_places(prompts: Iterable[Prompt], *, width: int, height: int, banner: int = 0) -> None:
+    """Refuse prompts that do not lie on the image; sizes and errors as of :func:`check_prompts`."""
     usable = height - banner
     for prompt in prompts:
         for point in prompt.points:
@@ -107,7 +112,7 @@ def check_prompts(prompts: Sequence[Prompt], *, width: int, height: int, banner:
                 )
         box = prompt.box
         if box and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= usable):
-            raise PromptError(f"box {_outside(box, (width, usable))}")
+            raise PromptError(f"box {_outside(box, (width, usable))}", "Give x0,y0,x1,y1 with x0 < x1 and y0 < y1.")
 
 
 def _outside(box: Box, limits: tuple[float, float]) -> str:

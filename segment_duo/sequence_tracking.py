@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from segment_duo import __version__
 from segment_duo.errors import Cancelled, PromptError, UsageError
@@ -30,10 +30,8 @@ from segment_duo.tracking.asked import earlier_masks, earlier_prompts
 from segment_duo.types import ImageData, Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
-    from segment_duo.segmenters.tracking import ObjectPrompt, TrackedFrame
+    from segment_duo.segmenters.tracking import Direction, ObjectPrompt, TrackedFrame
     from segment_duo.session import Session
-
-Direction = Literal["forward", "backward", "both"]
 
 
 FAST_NOTICE = (

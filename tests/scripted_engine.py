@@ -41,6 +41,7 @@ class ScriptedCompute:
         self.script = script
         self.pixels: OrderedDict[str, np.ndarray] = OrderedDict()
         self.embedded: set[str] = set()
+        self.predicted = 0
 
     def _maybe_end(self, kind: str, job: Job) -> None:
         if self.script.get("die_in") == kind:
@@ -83,7 +84,10 @@ class ScriptedCompute:
         self._maybe_end("predict", job)
         if image_id not in self.pixels:
             raise ImageMissing
+        if "predict_gate" in self.script:
+            self.script["predict_gate"].wait(60)
         _work(job, self.script.get("predict_seconds", 0))
+        self.predicted += 1
         objects = [
             PredictedObject(prompt.object_id, (Candidate(mask_at(prompt.points[0].x, prompt.points[0].y), "h1"),))
             for prompt in request.prompts

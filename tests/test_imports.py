@@ -71,6 +71,24 @@ def test_light_commands_load_nothing_heavy(arguments: list[str], code: int, tmp_
         assert not modules & {"pydantic", "email"}
 
 
+def test_a_command_reads_no_other_commands_module(tmp_path: Path) -> None:
+    script = "import sys; from segment_duo.cli.main import build; build(['ls']); print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    modules = done.stdout.split()
+    assert "segment_duo.cli.ls" in modules
+    assert not {"segment_duo.cli.auto", "segment_duo.cli.sets", "segment_duo.cli.measure"} & set(modules)
+
+
+def test_every_command_is_in_the_table() -> None:
+    from typer.main import get_command
+
+    from segment_duo.cli.main import COMMANDS, build
+
+    assert set(get_command(build()).commands) == set(COMMANDS)
+    for name in COMMANDS:
+        assert name in get_command(build([name])).commands
+
+
 def test_masks_ls_of_a_saved_set_does_without_numpy(tmp_path: Path) -> None:
     from segment_duo.masks.formats.native import dumps
     from segment_duo.types import Mask, MaskSet, Provenance, Rle

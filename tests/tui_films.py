@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from segment_duo.errors import Cancelled, MaskFileError, SegduoError
 from segment_duo.library.sequences import SavedSequence
+from segment_duo.segmenters.tracking import Direction
 from segment_duo.sequences import Followed, OnFrame, Progress
-from segment_duo.tui.ports import Direction, FilmPort, SessionPort
-from segment_duo.tui.timeline import Tracks
+from segment_duo.tui.ports import FilmPort, SessionPort
+from segment_duo.tui.timeline import SavedTracks
 from segment_duo.types import ImageRef, Mask, Provenance, Version
 from tests.tui_fakes import FakeImage, FakeListed, FakePeek, FakeSession, disc, micrograph, pictures
 
@@ -26,9 +27,9 @@ def moved(frame: int, number: int = 1, **fields: object) -> Mask:
 
 @dataclass
 class FakeSet:
-    """``masks`` by frame; ``asked`` as :class:`Tracks` has it."""
+    """``masks`` by frame; ``asked`` as :class:`SavedTracks` has it."""
 
-    masks: dict[int, tuple[Mask, ...]]
+    masks: Mapping[int, tuple[Mask, ...]]
     asked: frozenset[tuple[int, int]] = frozenset()
     parent: str | None = None
 
@@ -88,7 +89,7 @@ class FakeFilm:
         assert self.films.looking.wait(60)
         return max(self.films.sets, default=None)
 
-    def load(self, version: str) -> Tracks:
+    def load(self, version: str) -> SavedTracks:
         found = self.films.sets.get(version)
         if found is None:
             raise MaskFileError(f"version {version} is damaged", "v shows the other versions.")
@@ -97,7 +98,9 @@ class FakeFilm:
         for frame, masks in sorted(found.masks.items()):
             for mask in masks:
                 lives[mask.id] = (lives.get(mask.id, (frame, 0))[0], frame)
-        return Tracks(version, frozenset(frame for frame, masks in found.masks.items() if masks), lives, found.asked)
+        return SavedTracks(
+            version, frozenset(frame for frame, masks in found.masks.items() if masks), lives, found.asked
+        )
 
     def masks(self, frame: int) -> tuple[Mask, ...]:
         return self.shown.masks.get(frame, ()) if self.shown is not None else ()

@@ -11,6 +11,7 @@ import pytest
 from textual.pilot import Pilot
 
 from segment_duo.terminal.graphics import Terminal
+from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.app import SegduoApp, build_app
 from segment_duo.tui.ports import FilmPort, SessionPort
 from segment_duo.tui.screens.ask import Choose
@@ -64,7 +65,11 @@ class Ui:
 
     async def opened(self) -> None:
         await self.until(
-            lambda: self.work.image is not None and not self.work.jobs.busy("load") and not self.work.jobs.busy("embed")
+            lambda: (
+                self.work.image is not None
+                and not self.work.errands.busy("load")
+                and not self.work.errands.busy("embed")
+            )
         )
         await self.painted()
 
@@ -126,3 +131,8 @@ async def running(
         if path == PARTICLES and not isinstance(app.screen, Choose):
             await ui.opened()
         yield ui
+
+
+def cell_centre(view: Viewport, column: int, row: int) -> tuple[float, float]:
+    """The image pixel under the middle of a cell."""
+    return view.to_image(column + 0.5, row + 0.5)

@@ -20,12 +20,12 @@ from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.formats.sequence import Event
 from segment_duo.tracking.link import Linker
 from segment_duo.tracking.scores import SequenceScorer
-from segment_duo.training.nano.films import Film, swarm
+from segment_duo.training.nano.films import DrawnFilm, swarm
 
-Masks = Callable[[Film, int], list[CroppedMask]]
+Masks = Callable[[DrawnFilm, int], list[CroppedMask]]
 
 
-def truth_masks(film: Film, frame: int, hide: float, rng: np.random.Generator) -> list[CroppedMask]:
+def truth_masks(film: DrawnFilm, frame: int, hide: float, rng: np.random.Generator) -> list[CroppedMask]:
     labels = film.labels[frame]
     boxes = [(one, box) for one, box in enumerate(ndimage.find_objects(labels), 1) if box is not None]
     return [
@@ -41,7 +41,7 @@ def model_masks(model: str) -> Masks:
     session = Session(load_config({"model": model}))
     parameters = session.auto_defaults()
 
-    def masks(film: Film, frame: int) -> list[CroppedMask]:
+    def masks(film: DrawnFilm, frame: int) -> list[CroppedMask]:
         image = session.open_array(film.frames[frame], name=f"frame{frame}")
         found = session.auto(image, parameters).masks
         return [CroppedMask.of_rle(mask.rle) for mask in apart(found, *film.labels.shape[1:]) if mask.area]
@@ -49,7 +49,7 @@ def model_masks(model: str) -> Masks:
     return masks
 
 
-def run(film: Film, masks: Masks) -> dict[str, object]:
+def run(film: DrawnFilm, masks: Masks) -> dict[str, object]:
     """Scores of one film, and which splits and merges were told in the right frame."""
     height, width = film.labels.shape[1:]
     linker, scorer = Linker(height, width), SequenceScorer(contours=False)

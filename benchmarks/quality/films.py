@@ -25,13 +25,13 @@ from segment_duo.paths import Paths
 from segment_duo.segmenters.base import PromptArrays, Segmenter
 from segment_duo.segmenters.tracking import ObjectPrompt, TrackedObject, TrackStep
 from segment_duo.tracking.scores import SequenceScore, SequenceScorer
-from segment_duo.training.nano.films import Film, growth, swarm
+from segment_duo.training.nano.films import DrawnFilm, growth, swarm
 
 FIRST_SEED = 1000
 Labels = npt.NDArray[np.int32]
 
 
-def held_out(count: int, first: int = FIRST_SEED) -> Iterator[tuple[str, Film]]:
+def held_out(count: int, first: int = FIRST_SEED) -> Iterator[tuple[str, DrawnFilm]]:
     """Films from so many seeds, and what they are called."""
     for seed in range(first, first + count):
         if seed % 2:
@@ -40,7 +40,7 @@ def held_out(count: int, first: int = FIRST_SEED) -> Iterator[tuple[str, Film]]:
             yield f"growth {seed}", growth(seed)
 
 
-def followed(segmenter: Segmenter, film: Film, *, fast: bool = False) -> Iterator[Labels]:
+def followed(segmenter: Segmenter, film: DrawnFilm, *, fast: bool = False) -> Iterator[Labels]:
     """Label images (H, W) of all frames, from one click on each object of the first; where masks overlap the smaller one is seen."""
     first = film.labels[0]
     prompts = [
@@ -62,7 +62,7 @@ def painted(objects: tuple[TrackedObject, ...], shape: tuple[int, ...]) -> Label
     return labels
 
 
-def score(segmenter: Segmenter, film: Film, *, fast: bool = False) -> SequenceScore:
+def score(segmenter: Segmenter, film: DrawnFilm, *, fast: bool = False) -> SequenceScore:
     begun = np.unique(film.labels[0])
     scorer = SequenceScorer()
     for found, truth in zip(followed(segmenter, film, fast=fast), film.labels, strict=True):

@@ -39,7 +39,7 @@ from segment_duo.training.finetune import THRESHOLDS, fine_tune, stock_threshold
 from segment_duo.training.forward import Features, encode, normalize
 from segment_duo.training.nano.batches import object_depth
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, Scene, generate
-from segment_duo.training.options import BaseModel, FineTuneOptions, Progress
+from segment_duo.training.options import BaseModel, FineTuneOptions, TrainingProgress
 from segment_duo.training.validation import Checked, Scores, at_thresholds, click_scores, find_all
 from segment_duo.training.views import LabelledPicture, View
 
@@ -175,7 +175,7 @@ def main() -> None:
         labelled = [synthetic(s, f"scene {i}") for i, s in enumerate(scenes(kind, FIRST_SEED + 10_000, 5))]
         held_out = [synthetic(s, f"held-out {i}") for i, s in enumerate(scenes(kind, FIRST_SEED, options.held_out))]
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         if progress.phase == "train" and progress.step % 20 == 0:
             sys.stderr.write(
                 f"step {progress.step} loss {progress.loss:.2f} best {progress.best and progress.best.record()}\n"

@@ -86,7 +86,7 @@ async def camera(name: str, model: str = "nano") -> AsyncIterator[Camera]:
     app = build_app(session, journal_dir=session.paths.journal_dir, path=path, films=partial(Film.open, session))
     async with app.run_test(size=(116, 36)) as pilot:
         found = Camera(app, pilot)
-        await found.until(lambda: found.work.image is not None and not found.work.jobs.busy("embed"))
+        await found.until(lambda: found.work.image is not None and not found.work.errands.busy("embed"))
         yield found
 
 
@@ -117,7 +117,7 @@ async def of_frames() -> None:
         await at.pilot.press("f7")
         await at.until(lambda: at.app.screen is not at.app.workspace)
         await at.pilot.press("shift+tab", "shift+tab", "enter")
-        await at.until(lambda: at.work.doc.version is not None and not at.work.jobs.busy("frame"))
+        await at.until(lambda: at.work.doc.version is not None and not at.work.errands.busy("frame"))
         for frame in range(1, 8):
             await at.pilot.press("full_stop")
             await at.until(lambda frame=frame: at.work.timeline and at.work.timeline.frame == frame)  # type: ignore[misc]

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segment_duo.batch import Outcome, Request, is_done
-from segment_duo.batches.manifest import Record
 from segment_duo.cli import completion
 from segment_duo.cli.auto_options import AutoOptions
 from segment_duo.cli.batch_options import BatchOptions
@@ -40,7 +38,9 @@ from segment_duo.results import ROUTINE_NOTE
 from segment_duo.types import ImageRef
 
 if TYPE_CHECKING:
+    from segment_duo.batch import Outcome, Request
     from segment_duo.batches.ledger import Ledger
+    from segment_duo.batches.manifest import Record
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.session import OpenImage, Session
 
@@ -102,6 +102,7 @@ def auto(
 
       segduo auto --from-file list.txt --shard auto --manifest run1
     """
+    from segment_duo.batch import Request
     from segment_duo.models.choice import automatic_needs
 
     check_save(save, as_json)
@@ -160,6 +161,8 @@ class _AutoCommand:
 
     def tell(self, ref: ImageRef) -> None:
         """Say that this image would be done (``--dry-run``)."""
+        from segment_duo.batch import is_done
+
         if self.ledger.settled(ref) or is_done(self.session, ref, self.request):
             return
         if self.listings.entry(ref) is None:
@@ -173,6 +176,8 @@ class _AutoCommand:
 
     def one(self, ref: ImageRef) -> None:
         """Make and save all masks of one image."""
+        from segment_duo.batches.manifest import Record
+
         self.ledger.stopping.check()
         if self.ledger.settled(ref):
             return

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segment_duo.batch import Request
 from segment_duo.cli.bundles import Bundle
 from segment_duo.cli.output import note
 from segment_duo.errors import StoppedEarly, UsageError
 
 if TYPE_CHECKING:
+    from segment_duo.batch import Request
     from segment_duo.batches.ledger import Ledger
     from segment_duo.session import Session
 

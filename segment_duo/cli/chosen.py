@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from segment_duo.cli.inputs import expand_inputs, image_and_version
 from segment_duo.cli.output import note
 from segment_duo.errors import InputError, MaskFileError, NotFound, SegduoError, UsageError
-from segment_duo.library.library import ListedSet, LoadedSet
-from segment_duo.library.sequence_files import SEQUENCE_HINT, peek_file
-from segment_duo.library.versions import EXTENSION, split_version
 from segment_duo.stores.base import has_magic
 from segment_duo.types import ImageRef, MaskSet, PixelSize, Version
 
 if TYPE_CHECKING:
+    from segment_duo.library.library import ListedSet, LoadedSet
     from segment_duo.session import OpenImage, Session
 
 
@@ -37,6 +35,8 @@ class Choice:
 
 def parse_choice(session: Session, text: str) -> Choice:
     """What one argument means."""
+    from segment_duo.library.versions import EXTENSION
+
     if text.endswith(EXTENSION):
         return Choice(session.reference(text), is_file=True)
     return Choice(*image_and_version(session, text))
@@ -103,6 +103,8 @@ def load_one(session: Session, text: str) -> tuple[LoadedSet, Choice]:
 
 def load_pair(session: Session, first: str, second: str) -> tuple[MaskSet, MaskSet]:
     """Two sets to compare; ``@VERSION`` alone means the first one's image."""
+    from segment_duo.library.versions import split_version
+
     other = split_version(first)[0] + second if second.startswith("@") else second
     return load_one(session, first)[0].mask_set, load_one(session, other)[0].mask_set
 
@@ -184,6 +186,9 @@ def masks(count: int) -> str:
 
 def look_at_file(session: Session, ref: ImageRef) -> ListedSet:
     """The file of a set as a listing has it, without decoding its masks."""
+    from segment_duo.library.library import ListedSet
+    from segment_duo.library.sequence_files import peek_file
+
     store = session.store(ref.store)
     entry = store.stat(ref.path)
     version = Version(ref.name, "", 0, ref.path, entry.size if entry else 0, entry.modified if entry else 0.0)
@@ -191,6 +196,8 @@ def look_at_file(session: Session, ref: ImageRef) -> ListedSet:
 
 
 def _load_file(session: Session, ref: ImageRef) -> LoadedSet:
+    from segment_duo.library.library import LoadedSet
+    from segment_duo.library.sequence_files import SEQUENCE_HINT
     from segment_duo.masks.formats.native import loads
     from segment_duo.masks.formats.sequence import holds_sequence
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from segment_duo.batch import Request
-from segment_duo.batches.manifest import Record
 from segment_duo.cli.batch_options import BatchOptions
 from segment_duo.cli.bundles import bundled
 from segment_duo.cli.each import run_batch
@@ -24,8 +24,10 @@ from segment_duo.cli.options import (
     open_session,
 )
 from segment_duo.cli.output import emit_json, emit_row, progress
-from segment_duo.segmenters.base import Capability
 from segment_duo.types import ImageRef
+
+if TYPE_CHECKING:
+    from segment_duo.batches.manifest import Record
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -56,6 +58,10 @@ def embed(
 
       segduo embed film.tif --frame all
     """
+    from segment_duo.batch import Request
+    from segment_duo.batches.manifest import Record
+    from segment_duo.segmenters.base import Capability
+
     check_frame(frame, page)
     request = Request(page=page, banner=banner)
     with (

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from segment_duo.cli.output import note, waiting
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
-from segment_duo.library.versions import LATEST, VersionRequest, split_version
 from segment_duo.stores.base import RENAME_HINT, has_magic, join_path
 from segment_duo.stores.local import names_not_utf8
 from segment_duo.text import is_utf8, safe
@@ -299,6 +298,8 @@ def image_and_version(session: Session, text: str) -> tuple[ImageRef, str | None
     Raises:
         UsageError: what stands behind the ``@`` of an image that is there cannot be a version's name.
     """
+    from segment_duo.library.versions import LATEST, VersionRequest, split_version
+
     head, request = split_version(text)
     whole = session.reference(text)
     before, at, tail = text.rpartition("@")

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from segment_duo import __version__
-from segment_duo.cli import (
-    auto,
-    batch,
-    compare,
-    completion,
-    config,
-    demo,
-    doctor,
-    embed,
-    engine,
-    info,
-    ls,
-    measure,
-    models,
-    point,
-    sets,
-    show,
-    track,
-    train,
-    tui,
-)
+from segment_duo.cli import completion
 from segment_duo.cli.output import (
     BROKEN_PIPE_EXIT,
     NO_ROOM,
@@ -43,14 +25,29 @@ from segment_duo.cli.output import (
 )
 from segment_duo.errors import SegduoError
 
-app = typer.Typer(
-    name="segduo",
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    rich_markup_mode="rich",
-    epilog="Start here:  segduo auto IMAGE  makes all masks of an image and saves them beside it.  segduo tui  opens the terminal UI.",
-)
+COMMANDS = {
+    "auto": ("auto", "Segment"),
+    "point": ("point", "Segment"),
+    "track": ("track", "Segment"),
+    "embed": ("embed", "Segment"),
+    "ls": ("ls", "Look"),
+    "info": ("info", "Look"),
+    "show": ("show", "Look"),
+    "measure": ("measure", "Look"),
+    "score": ("measure", "Look"),
+    "compare": ("compare", "Look"),
+    "tui": ("tui", "Look"),
+    "masks": ("sets", "Look"),
+    "batch": ("batch", "Segment"),
+    "train": ("train", "Set up"),
+    "models": ("models", "Set up"),
+    "engine": ("engine", "Set up"),
+    "config": ("config", "Set up"),
+    "doctor": ("doctor", "Set up"),
+    "demo": ("demo", "Set up"),
+}
+"""Module of ``segment_duo.cli`` and panel of the help, by command, in the order of the help. A module has ``register`` or, with commands of its own,
+an ``app``."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -59,7 +56,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _program(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001 - its callback answers
@@ -68,21 +64,39 @@ def _program(
 ) -> None:
     """Segment micrographs with SAM 2.1 from the terminal: by points, by boxes, or everything at once."""
     if context.invoked_subcommand is None:
+        from segment_duo.cli import demo
+
         demo.greet()
 
 
-for module in (auto, point, track, embed):
-    module.register(app, panel="Segment")
-for module in (ls, info, show, measure, compare, tui):
-    module.register(app, panel="Look")
-app.add_typer(sets.app, name="masks", rich_help_panel="Look")
-app.add_typer(batch.app, name="batch", rich_help_panel="Segment")
-train.register(app, panel="Set up")
-app.add_typer(models.app, name="models", rich_help_panel="Set up")
-app.add_typer(engine.app, name="engine", rich_help_panel="Set up")
-app.add_typer(config.app, name="config", rich_help_panel="Set up")
-doctor.register(app, panel="Set up")
-demo.register(app, panel="Set up")
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The program. Where the first of ``arguments`` is a command, only that one: the modules of the others need not be read."""
+    app = typer.Typer(
+        name="segduo",
+        invoke_without_command=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        rich_markup_mode="rich",
+        epilog="Start here:  segduo auto IMAGE  makes all masks of an image and saves them beside it.  segduo tui  opens the terminal UI.",
+    )
+    app.callback()(_program)
+    named = [name for name in arguments[:1] if name in COMMANDS]
+    # By module: one may bring two commands.
+    wanted = {COMMANDS[name]: name for name in reversed(named or [*COMMANDS])}
+    for (place, panel), name in reversed(wanted.items()):
+        module = import_module(f"segment_duo.cli.{place}")
+        if hasattr(module, "register"):
+            module.register(app, panel=panel)
+        else:
+            app.add_typer(module.app, name=name, rich_help_panel=panel)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """``app``: the whole program, made when somebody asks for it."""
+    if name == "app":
+        return build()
+    raise AttributeError(name)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -96,7 +110,7 @@ def main() -> None:
     completion.join_words()
     try:
         with waiting.during(lambda: "still working (Ctrl-C stops it)"):
-            app()
+            build(sys.argv[1:])()
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE_EXIT)
     except SystemExit as stop:

@@ -32,7 +32,6 @@ from segment_duo.cli.sequence_sets import measure as measure_tracks
 from segment_duo.cli.sequence_sets import score as score_sequence
 from segment_duo.errors import AlreadyExists, InputError, SegduoError, SomeInputsFailed, UsageError
 from segment_duo.lengths import describe_nm
-from segment_duo.masks.formats.export import check_extension, write_new
 from segment_duo.types import Mask, PixelSize
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def measure(
     """
     from segment_duo.masks import measure as measuring
     from segment_duo.masks.classes import classes_of, colours
+    from segment_duo.masks.formats.export import write_new
 
     csv = None if csv is None or str(csv) == "-" else csv
     drawing = plot is not None and str(plot) == "-"
@@ -155,6 +155,7 @@ def measure(
 
 def _check_targets(csv: Path | None, plot: Path | None, ids: bool) -> None:
     """Refuse, before anything is computed, files that cannot be written."""
+    from segment_duo.masks.formats.export import check_extension
     from segment_duo.masks.plot import plot_format
 
     if plot is not None:
@@ -233,6 +234,7 @@ def _draw(
     total: Summary,
     scale: PixelSize | None,
 ) -> None:
+    from segment_duo.masks.formats.export import write_new
     from segment_duo.masks.plot import plot as draw
     from segment_duo.masks.plot import plot_format
 

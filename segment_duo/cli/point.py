@@ -27,9 +27,7 @@ from segment_duo.cli.options import (
 from segment_duo.cli.output import image_record, note, waiting
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.errors import InputError, PromptError, UsageError
-from segment_duo.library.versions import EXTENSION
 from segment_duo.prompts import check_asks, parse_box, parse_point, parse_prompts
-from segment_duo.provenance import prompt_record
 from segment_duo.types import Mask, Prompt
 
 if TYPE_CHECKING:
@@ -108,6 +106,8 @@ def point(
 
       echo '120 88' | segduo point grain.tif --points - --append
     """
+    from segment_duo.provenance import prompt_record
+
     check_save(save, as_json)
     check_frame(frame, reading.page)
     given = points_text(points_file)
@@ -164,6 +164,8 @@ def _set_before(session: Session, opened: OpenImage, onto: str | None) -> Loaded
     Raises:
         InputError: the file holds a set of another image.
     """
+    from segment_duo.library.versions import EXTENSION
+
     facts = opened.data.facts
     if onto is None or not onto.endswith(EXTENSION):
         loaded = session.sets.load(opened.ref, onto, facts)

@@ -13,8 +13,6 @@ from segment_duo.cli.chosen import parse_choice
 from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, emit_table, note
 from segment_duo.cli.sequence_options import parse_seconds
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
-from segment_duo.library.sequence_files import open_sequence
-from segment_duo.library.sequences import sequence_ref
 from segment_duo.types import ImageData, PixelSize
 
 if TYPE_CHECKING:
@@ -41,6 +39,9 @@ def sequence_set(session: Session, text: str) -> Iterator[FoundSequence]:
     Raises:
         NotFound, MaskFileError: there is none; see :meth:`segment_duo.library.sequences.SequenceSets.open`.
     """
+    from segment_duo.library.sequence_files import open_sequence
+    from segment_duo.library.sequences import sequence_ref
+
     choice = parse_choice(session, text)
     if choice.is_file:
         found = open_sequence(
@@ -63,6 +64,9 @@ def sequence_set(session: Session, text: str) -> Iterator[FoundSequence]:
 
 def is_sequence(session: Session, text: str) -> bool:
     """Whether an argument means a sequence set: by its version or file, or for the newest set that there is. False where there is none at all."""
+    from segment_duo.library.sequence_files import open_sequence
+    from segment_duo.library.sequences import sequence_ref
+
     choice = parse_choice(session, text)
     try:
         if choice.is_file:

@@ -20,7 +20,6 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import emit_json, emit_path, note, progress
 from segment_duo.errors import InputError, NotFound, UsageError
-from segment_duo.segmenters.plugins import SAM2
 
 if TYPE_CHECKING:
     from segment_duo.session import LabelledImage, Session
@@ -104,6 +103,7 @@ def train(
       segduo train a.tif b.tif c.tif --base sam2.1-tiny --name grains --steps 800
     """
     from segment_duo.engine.device import choose_device
+    from segment_duo.segmenters.plugins import SAM2
     from segment_duo.training.finetune import fine_tune
     from segment_duo.training.options import BaseModel, FineTuneOptions
 

@@ -9,7 +9,7 @@ from segment_duo.engine.answers import storable
 from segment_duo.engine.logits import LogitsStore
 from segment_duo.engine.mask_prompt import mask_logits
 from segment_duo.engine.protocol import PredictRequest
-from segment_duo.errors import PromptError
+from segment_duo.prompts import check_places
 from segment_duo.results import Candidate
 from segment_duo.segmenters.base import Embedding, PromptArrays, Segmenter
 from segment_duo.types import Mask, Prompt
@@ -29,9 +29,9 @@ def prompt_arrays(
     Raises:
         PromptError: a prompt has no place, or is not on the image.
     """
+    check_places(request.prompts, width=embedding.width, height=embedding.height)
     arrays, lost = [], []
     for prompt in request.prompts:
-        _check_inside(prompt, embedding.width, embedding.height)
         mask_input = logits.get(scope, prompt.mask_input) if prompt.mask_input else None
         lost.append(prompt.mask_input is not None and mask_input is None)
         if mask_input is None and prompt.mask is not None:
@@ -58,18 +58,3 @@ def candidate(found: CandidateMask, prompt: Prompt, number: int, logits: LogitsS
     )
     handle = "" if found.low_res is None else logits.add(scope, found.low_res)
     return Candidate(storable(mask), handle)
-
-
-def _check_inside(prompt: Prompt, width: int, height: int) -> None:
-    """Raise PromptError for a prompt without a place, or with one that is not on the image."""
-    if not prompt.points and prompt.box is None:
-        raise PromptError(f"object '{prompt.object_id}': a prompt needs a point or a box")
-    for point in prompt.points:
-        if not (0 <= point.x < width and 0 <= point.y < height):
-            raise PromptError(f"the point {point.x:g},{point.y:g} is not on the image ({width} x {height})")
-    box = prompt.box
-    if box is not None and not (0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height):
-        raise PromptError(
-            f"the box {box.x0:g},{box.y0:g},{box.x1:g},{box.y1:g} is not on the image ({width} x {height})",
-            "Give x0,y0,x1,y1 with x0 < x1 and y0 < y1.",
-        )

@@ -339,7 +339,7 @@ class LoadRequest:
 
     Attributes:
         id: the model's name.
-        config, checkpoint: what the registry knows of its files; empty for models that bring their own.
+        config, checkpoint: what is known of its files; empty for models that bring their own.
         device: ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads to compute with, 0 for the library's choice.
         options: a value for each of :attr:`SegmenterInfo.options`.
@@ -366,7 +366,7 @@ class Family:
     Importing it must be quick: heavy imports belong into ``load``.
 
     Attributes:
-        info: of the model with the entry point's name; None for families whose models the registry lists (SAM 2).
+        info: of the model with the entry point's name; None for families whose models ``models.known`` lists (SAM 2).
         load: makes the segmenter ready.
         api: the :data:`API_VERSION` it was written for.
     """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 SAM2 = "sam2"
-"""The family of nano, the official checkpoints, trained and custom models: the registry lists them, so it has no model of its own name."""
+"""The family of nano, the official checkpoints, trained and custom models: :mod:`segment_duo.models.known` lists them. It has no own model."""
 
 BUILT_IN = {
     SAM2: "segment_duo.segmenters.sam2.segmenter:load",

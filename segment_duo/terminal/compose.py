@@ -37,12 +37,12 @@ WHITE = (255, 255, 255)
 INCLUDE = (0, 158, 115)
 EXCLUDE = (213, 94, 0)
 
-_UNTICKED, _TICKED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
+_UNSELECTED, _SELECTED, _CURRENT, _CANDIDATE = 1, 2, 3, 4
 _MOST_CLASSES = 100
 """That have a colour on the screen; the layers have room for so many."""
-_TINT = {_UNTICKED: (BLUE, 0.14), _TICKED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
+_TINT = {_UNSELECTED: (BLUE, 0.14), _SELECTED: (GREEN, 0.42), _CANDIDATE: (GREEN, 0.42)}
 # Unselected outlines let the image through: many small masks would hide it on half cells.
-_OUTLINE = {_UNTICKED: (BLUE, 0.6), _TICKED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
+_OUTLINE = {_UNSELECTED: (BLUE, 0.6), _SELECTED: (GREEN, 1.0), _CURRENT: (YELLOW, 1.0), _CANDIDATE: (WHITE, 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Overlay:
     """
 
     masks: tuple[Mask, ...] = ()
-    ticked: frozenset[int] = frozenset()
+    selected: frozenset[int] = frozenset()
     current: int | None = None
     candidate: Mask | None = None
     points: tuple[Point, ...] = ()
@@ -115,8 +115,8 @@ def compose(base: Pixels, view: Viewport, overlay: Overlay, crops: MaskCrops) ->
     fill, edge = _unselected(base, view, overlay, crops, inks, ordered, width)
     layers = _Layers(view, fill, edge, width)
     # Selected masks cover what they covered unselected.
-    for mask in (mask for mask in ordered if mask.id in overlay.ticked):
-        _draw(layers, crops.get(mask.rle), *inks.kinds(mask, ticked=True))
+    for mask in (mask for mask in ordered if mask.id in overlay.selected):
+        _draw(layers, crops.get(mask.rle), *inks.kinds(mask, selected=True))
     for mask in (mask for mask in ordered if mask.id == overlay.current):
         _draw(layers, crops.get(mask.rle), 0, _CURRENT)
     if overlay.candidate is not None:
@@ -167,7 +167,7 @@ def _unselected(
         crop = crops.get(mask.rle)
         own = _extent(view, crop)
         if own[0] < bottom and own[2] > top and own[1] < right and own[3] > left:
-            _draw(layers, crop, *inks.kinds(mask, ticked=False))
+            _draw(layers, crop, *inks.kinds(mask, selected=False))
     if before is not None and before[0] == key:
         part = (slice(top, max(top, bottom)), slice(left, max(left, right)))
         drawn, fill, edge = (fill, edge), before[2].copy(), before[3].copy()
@@ -206,12 +206,12 @@ class _Inks:
         self.outlines |= {number: (colour, 0.9), number + 1: (GREEN, 1.0)}
         return number
 
-    def kinds(self, mask: Mask, *, ticked: bool) -> tuple[int, int]:
+    def kinds(self, mask: Mask, *, selected: bool) -> tuple[int, int]:
         """Numbers of a mask's tint and outline."""
         own = self._first.get(mask.label)
         if own is None and self._of_ids:
             own = self._of_ids[mask.id % len(self._of_ids)]
-        kind = (_TICKED if ticked else _UNTICKED) if own is None else own + ticked
+        kind = (_SELECTED if selected else _UNSELECTED) if own is None else own + selected
         return kind, kind
 
 

@@ -147,10 +147,6 @@ class Viewport:
             self.top + row * self.cell_height * self.scale - 0.5,
         )
 
-    def cell_centre_to_image(self, column: int, row: int) -> tuple[float, float]:
-        """A whole cell -> the image pixel under its middle."""
-        return self.to_image(column + 0.5, row + 0.5)
-
     def limited(self, x: float, y: float) -> tuple[int, int]:
         """The nearest whole pixel inside the image."""
         return (

@@ -4,7 +4,7 @@
     workspace/    the main screen: joins panes, document and session
     state.py      the document: masks, points, undo          journal.py   unsaved work on disk
     timeline.py   the frames: their documents, what follows  film.py      a stack or film, its sets, runs over it
-    jobs.py       slow work in threads                       keys.py      every command and its keys
+    errands.py    slow work in threads                       keys.py      every command and its keys
     ports.py      what is needed of the session              themes.py    colours
     canvas/ explorer/ loupe/ masks/ status/                  one folder a pane, one widget a file
     screens/                                                 dialogs

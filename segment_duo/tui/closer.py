@@ -6,6 +6,7 @@ keeps the part, and with it the embedding. Pure arithmetic.
 
 from __future__ import annotations
 
+from segment_duo.boxes import covered
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.types import Box
 
@@ -58,4 +59,5 @@ def _span(middle: float, side: float, size: int, places: list[float]) -> tuple[i
 
 def side_text(part: Box) -> str:
     """``625 × 625 px``."""
-    return f"{part.x1 - part.x0 + 1:,.0f} × {part.y1 - part.y0 + 1:,.0f} px"
+    *_, width, height = covered(part)
+    return f"{width:,} × {height:,} px"

@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from segment_duo.errors import MaskFileError
-from segment_duo.tui.ports import Direction, SessionPort
-from segment_duo.tui.timeline import Tracks
+from segment_duo.segmenters.tracking import Direction
+from segment_duo.tui.ports import SessionPort
+from segment_duo.tui.timeline import SavedTracks
 from segment_duo.types import ImageRef, Mask
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Film:
             return None
         return versions[0].name
 
-    def load(self, version: str) -> Tracks:
+    def load(self, version: str) -> SavedTracks:
         """Raises MaskFileError: it is no sequence set, or one of frames of another size."""
         from segment_duo.tracking.asked import asked_places
 
@@ -87,7 +88,7 @@ class Film:
         if self._set is not None:
             self._set.close()
         self._set = found
-        return Tracks(
+        return SavedTracks(
             version,
             frozenset(chunk.frame for chunk in found.chunks if chunk.ids),
             {life.id: (life.first, life.last) for life in found.lives()},

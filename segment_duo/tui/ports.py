@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segment_duo.parameters import AutoParameters
 from segment_duo.types import (
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
+    from segment_duo.segmenters.tracking import Direction
     from segment_duo.sequences import Followed, OnFrame
-    from segment_duo.tui.timeline import Tracks
-
-Direction = Literal["forward", "backward", "both"]
+    from segment_duo.tui.timeline import SavedTracks
 
 
-class OpenImage(Protocol):
+class OpenImagePort(Protocol):
     """A decoded image and where it came from."""
 
     @property
@@ -41,7 +40,7 @@ class OpenImage(Protocol):
     def data(self) -> ImageData: ...
 
 
-class LoadedSet(Protocol):
+class LoadedSetPort(Protocol):
     @property
     def version(self) -> Version: ...
     @property
@@ -50,7 +49,7 @@ class LoadedSet(Protocol):
     def notice(self) -> str: ...
 
 
-class Peek(Protocol):
+class PeekPort(Protocol):
     """``frames``: how many a sequence set has; None for a set of one image."""
 
     @property
@@ -61,7 +60,7 @@ class Peek(Protocol):
     def provenance(self) -> Provenance: ...
 
 
-class ListedSet(Protocol):
+class ListedSetPort(Protocol):
     """``belongs``: None when the file cannot be read, and ``notice`` says why; ``peek`` is then None."""
 
     @property
@@ -71,10 +70,10 @@ class ListedSet(Protocol):
     @property
     def notice(self) -> str: ...
     @property
-    def peek(self) -> Peek | None: ...
+    def peek(self) -> PeekPort | None: ...
 
 
-class Saved(Protocol):
+class SavedPort(Protocol):
     """``spooled`` is the local file when the store was away, else None."""
 
     @property
@@ -101,9 +100,9 @@ class SetsPort(Protocol):
 
     def stems(self, folder: ImageRef) -> set[str]: ...
     def versions(self, ref: ImageRef) -> list[Version]: ...
-    def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> Sequence[ListedSet]: ...
+    def listed(self, ref: ImageRef, facts: ImageFacts | None = None) -> Sequence[ListedSetPort]: ...
     def check_out(self) -> None: ...
-    def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSet: ...
+    def load(self, ref: ImageRef, version: str | None = None, facts: ImageFacts | None = None) -> LoadedSetPort: ...
 
 
 class SessionPort(Protocol):
@@ -148,7 +147,7 @@ class SessionPort(Protocol):
         parameters: Mapping[str, Any] | None = None,
         suffix: str = "",
         parent: str | None = None,
-    ) -> Saved: ...
+    ) -> SavedPort: ...
     def engine_status(self, *, start: bool = False) -> EngineStatus | None: ...
 
 
@@ -176,7 +175,7 @@ class FilmPort(Protocol):
         """The version that was saved last, if it is a sequence set."""
         ...
 
-    def load(self, version: str) -> Tracks:
+    def load(self, version: str) -> SavedTracks:
         """Read from this sequence set from now on."""
         ...
 

@@ -22,7 +22,7 @@ class Snapshot:
 
     Attributes:
         masks: in list order.
-        ticked: ids of the selected masks.
+        selected: ids of the selected masks.
         points, box: the prompt of the mask being made.
         mask_input: the engine's handle of the low-res logits that this prompt refines.
         part: what the model sees of the image for this prompt; None for all of it.
@@ -32,7 +32,7 @@ class Snapshot:
     """
 
     masks: tuple[Mask, ...] = ()
-    ticked: frozenset[int] = frozenset()
+    selected: frozenset[int] = frozenset()
     points: tuple[Point, ...] = ()
     box: Box | None = None
     mask_input: str | None = None

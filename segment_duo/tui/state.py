@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from segment_duo.boxes import ends
 from segment_duo.masks.part import holds
 from segment_duo.provenance import edited
 from segment_duo.tui.listing import ORDERS, SizeFilter, sort_key
@@ -74,8 +75,8 @@ class Document:
         return self._listed[1]
 
     @property
-    def ticked(self) -> frozenset[int]:
-        return self.present.ticked
+    def selected(self) -> frozenset[int]:
+        return self.present.selected
 
     @property
     def unsaved(self) -> bool:
@@ -113,9 +114,9 @@ class Document:
         mask = self.refining
         if mask is not None and found.mask_input is None:
             # Without logits to go on with, the mask itself says which object is meant, and its box, grown to what is to be added.
-            x, y, width, height = mask.bbox
-            xs = [x, x + max(width - 1, 1), *(point.x for point in points if point.label)]
-            ys = [y, y + max(height - 1, 1), *(point.y for point in points if point.label)]
+            left, top, right, bottom = ends(mask.bbox)
+            xs = [left, max(right, left + 1), *(point.x for point in points if point.label)]
+            ys = [top, max(bottom, top + 1), *(point.y for point in points if point.label)]
             box = box or Box(min(xs), min(ys), max(xs), max(ys))
             return Prompt(points=points, box=box, mask=mask.rle if as_mask else None)
         return Prompt(points=points, box=box, mask_input=found.mask_input)
@@ -192,7 +193,7 @@ class Document:
         masks = tuple(mask if m is old else m for m in self.masks) if old else (*self.masks, mask)
         new = Snapshot(
             masks,
-            self.ticked,
+            self.selected,
             logits={**prompt.logits, mask.id: Logits(candidate.logits, prompt.part)},
             verdicts=prompt.verdicts,
         )
@@ -209,14 +210,14 @@ class Document:
         }[addition]
         first = max(self.least_id, 1 + max((mask.id for mask in stay), default=-1))
         new = tuple(replace(mask, id=first + index) for index, mask in enumerate(masks))
-        kept = self.ticked & {mask.id for mask in stay}
+        kept = self.selected & {mask.id for mask in stay}
         removed = len(self.masks) - len(stay)
         self._edit(
             counted(len(new), "automatic mask"),
             replace(
                 self.present,
                 masks=(*stay, *new),
-                ticked=kept,
+                selected=kept,
                 logits=_only(self.present.logits, stay),
                 verdicts=_only(self.present.verdicts, stay),
             ),
@@ -238,7 +239,7 @@ class Document:
             replace(
                 self.present,
                 masks=rest,
-                ticked=self.ticked - gone,
+                selected=self.selected - gone,
                 logits=_only(self.present.logits, rest),
                 verdicts=_only(self.present.verdicts, rest),
             ),
@@ -283,7 +284,7 @@ class Document:
         new = replace(
             self.present,
             masks=tuple(masks),
-            ticked=self.ticked - (lost - set(made)),
+            selected=self.selected - (lost - set(made)),
             logits=logits,
             verdicts={mask_id: good for mask_id, good in self.present.verdicts.items() if mask_id not in lost},
         )
@@ -306,14 +307,14 @@ class Document:
     def tick(self, mask_ids: Iterable[int], on: bool | None = None) -> None:
         """Select (True), deselect (False) or toggle (None) masks."""
         ids = set(mask_ids)
-        ticked = self.ticked | ids if on else self.ticked - ids if on is False else self.ticked ^ ids
-        self.present = replace(self.present, ticked=frozenset(ticked))
+        selected = self.selected | ids if on else self.selected - ids if on is False else self.selected ^ ids
+        self.present = replace(self.present, selected=frozenset(selected))
 
     def tick_shown(self, how: Literal["all", "none", "invert"]) -> None:
         """Select all or none of the masks that pass the filter, or invert; masks the filter hides are deselected."""
         shown = frozenset(mask.id for mask in self.shown)
-        ticked = {"all": shown, "none": frozenset[int](), "invert": shown - self.ticked}[how]
-        self.present = replace(self.present, ticked=ticked)
+        selected = {"all": shown, "none": frozenset[int](), "invert": shown - self.selected}[how]
+        self.present = replace(self.present, selected=selected)
 
     # Verdicts: as ticks
 
@@ -340,7 +341,7 @@ class Document:
     def set_filter(self, bounds: SizeFilter) -> None:
         self.filter = bounds
         shown = {mask.id for mask in self.shown}
-        self.present = replace(self.present, ticked=self.ticked & shown)
+        self.present = replace(self.present, selected=self.selected & shown)
         if self.current not in shown:
             self.current = next(iter(mask.id for mask in self.shown), None)
 

@@ -21,7 +21,7 @@ MOST_FOUND = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Tracks:
+class SavedTracks:
     """What is known of a saved sequence set without decoding its masks.
 
     Attributes:
@@ -69,7 +69,7 @@ class Timeline:
     seconds: float | None = None
     frame: int = 0
     wanted: int = 0
-    tracks: Tracks | None = None
+    tracks: SavedTracks | None = None
     current: int | None = None
     """The object that the list's cursor was on, kept over frames where it is not seen."""
     _documents: dict[int, Document] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Timeline:
         if before is not None and before is not doc:
             doc.order = before.order
             doc.set_filter(before.filter)
-            doc.tick(before.ticked & {mask.id for mask in doc.masks}, True)
+            doc.tick(before.selected & {mask.id for mask in doc.masks}, True)
         if self.current is not None:
             doc.current = self.current if doc.mask(self.current) is not None else None
         doc.least_id = self.next_id
@@ -115,10 +115,10 @@ class Timeline:
             del self._documents[self.frame]
 
     def _fill(self, doc: Document, masks: tuple[Mask, ...]) -> None:
-        bounds, current, ticked = doc.filter, doc.current, doc.ticked
+        bounds, current, selected = doc.filter, doc.current, doc.selected
         doc.loaded(masks, self.version)
         doc.set_filter(bounds)
-        doc.tick(ticked & {mask.id for mask in masks}, True)
+        doc.tick(selected & {mask.id for mask in masks}, True)
         if doc.mask(current) is not None:
             doc.current = current
 
@@ -197,13 +197,13 @@ class Timeline:
         """The run came to nothing."""
         self._found.clear()
 
-    def saved_as(self, tracks: Tracks, changes: Mapping[int, tuple[Mask, ...]]) -> None:
+    def saved_as(self, tracks: SavedTracks, changes: Mapping[int, tuple[Mask, ...]]) -> None:
         """``changes`` are in a version now; edits made while they were being saved stay unsaved, and the way back stays."""
         self.tracks = tracks
         for frame, doc in self._documents.items():
             doc.saved_as(changes.get(frame, doc.saved), tracks.version)
 
-    def loaded(self, tracks: Tracks) -> None:
+    def loaded(self, tracks: SavedTracks) -> None:
         """Another version is what is edited from now on. Edits are given up, so the frame has to :meth:`arrive` again."""
         self._leave()
         self.tracks = tracks

@@ -122,10 +122,10 @@ class TestPredict:
         ("prompt", "words"),
         [
             (Prompt(), "needs a point or a box"),
-            (Prompt(points=(Point(160, 5),)), "not on the image"),
-            (Prompt(points=(Point(-1, 5),)), "not on the image"),
-            (Prompt(box=Box(5, 5, 5, 9)), "not on the image"),
-            (Prompt(box=Box(5, 5, 500, 9)), "not on the image"),
+            (Prompt(points=(Point(160, 5),)), "outside the image"),
+            (Prompt(points=(Point(-1, 5),)), "outside the image"),
+            (Prompt(box=Box(5, 5, 5, 9)), "not inside the image"),
+            (Prompt(box=Box(5, 5, 500, 9)), "not inside the image"),
         ],
     )
     def test_impossible_prompts(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from segment_duo.cli import models as commands
+from segment_duo.cli.models import checkpoints as commands
+from segment_duo.cli.models.listing import list_models
 from segment_duo.config import Config
 from segment_duo.errors import Cancelled, ConfigError, ModelError, OutOfSpace
 from segment_duo.models import checkpoints, download, known, registry
@@ -395,7 +396,7 @@ class TestCommands:
         self, place: Paths, nano: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("SEGDUO_CHECKPOINT_PATH", "/a.pt")
-        commands.list_models()
+        list_models()
         said = capsys.readouterr()
         assert "sam2.1-large" in said.out
         assert "checkpoint_path is set, but model_config_path is not" in said.err

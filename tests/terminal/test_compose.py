@@ -40,7 +40,7 @@ def test_edits_and_selections_are_drawn_as_if_anew(seed: int) -> None:
             rng.shuffle(masks)
         overlay = Overlay(
             masks=tuple(masks),
-            ticked=frozenset(one.id for one in rng.sample(masks, rng.randrange(5))),
+            selected=frozenset(one.id for one in rng.sample(masks, rng.randrange(5))),
             current=masks[0].id,
             colours=(("pore", (200, 90, 10)),),
             by_id=step > 40,

@@ -20,7 +20,7 @@ def test_first_pixel_of_a_fitted_view() -> None:
     view = Viewport.fitted((100, 100), (100, 50))
     assert view.scale == 1
     assert view.to_screen_pixel(0, 0) == (0.5, 0.5)  # the centre of the first screen pixel
-    assert view.cell_centre_to_image(0, 0) == (0, 0.5)
+    assert view.to_image(0.5, 0.5) == (0, 0.5)
     assert view.visible() == (0, 0, 100, 100)
 
 

@@ -10,13 +10,13 @@ import pytest
 from benchmarks.quality import films
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.tracking import TrackedObject, TrackStep
-from segment_duo.training.nano.films import Film, growth
+from segment_duo.training.nano.films import DrawnFilm, growth
 
 
 class Oracle:
     """A segmenter whose tracker knows the film: it answers the truth of each frame, or of the first one for ever."""
 
-    def __init__(self, film: Film, *, moves: bool) -> None:
+    def __init__(self, film: DrawnFilm, *, moves: bool) -> None:
         self._film, self._moves = film, moves
 
     def tracker(self, frames: int, *, fast: bool = False) -> Oracle:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from segment_duo.models.registry import NANO_DIR
+from segment_duo.models.known import NANO_DIR
 from segment_duo.training.forward import encode, normalize
 from segment_duo.training.nano.augment import Cutout
 from segment_duo.training.nano.clips import SIDE, Clip, clip, clips_of

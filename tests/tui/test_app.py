@@ -21,7 +21,7 @@ from segment_duo.tui.screens.size_filter import SizeFilterDialog
 from segment_duo.tui.screens.versions import VersionPicker
 from segment_duo.types import Box, ImageRef, Point, StoreKind
 from tests.tui_fakes import disc, micrograph, pictures
-from tests.tui_pilot import PARTICLES, running
+from tests.tui_pilot import PARTICLES, cell_centre, running
 
 # 1. Panes
 
@@ -346,7 +346,7 @@ async def test_mouse_click_moves_and_shift_click_points(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
         picture = ui.work.picture
         await ui.pilot.click(picture, offset=(12, 12))
-        expected = picture.view.limited(*picture.view.cell_centre_to_image(12, 12))
+        expected = picture.view.limited(*cell_centre(picture.view, 12, 12))
         assert picture.cross_hair == expected
         assert not ui.work.doc.pointing
         await ui.pilot.click(picture, offset=(13, 12), shift=True)
@@ -505,15 +505,15 @@ async def test_select_delete_label_and_step(tmp_path: Path) -> None:
         await ui.press("d")
         assert "Nothing is selected" in ui.work.message.text
         await ui.press("n", "t", "n", "t")
-        assert doc.ticked == {1, 2}
+        assert doc.selected == {1, 2}
         assert "2 selected" in ui.work.mask_list.border_title
         await ui.press("d")
         assert len(doc.masks) == 10
         assert "2 masks deleted" in ui.work.message.text
         await ui.press("A")
-        assert len(doc.ticked) == 10
+        assert len(doc.selected) == 10
         await ui.press("I")
-        assert not doc.ticked
+        assert not doc.selected
         await ui.press("N", "l")
         await ui.dialog(TypeLine)
         await ui.press(*"[b]x", "enter")
@@ -529,7 +529,7 @@ async def test_mask_list_has_its_own_keys(tmp_path: Path) -> None:
         await ui.auto()
         ui.work.mask_list.focus()
         await ui.press("down", "space", "down", "down", "enter")
-        assert ui.work.doc.ticked == {1, 3}
+        assert ui.work.doc.selected == {1, 3}
         assert ui.work.doc.current == 3
         assert ui.text().count("▣") == 2
         await ui.press("end")
@@ -549,7 +549,7 @@ async def test_enter_without_points_selects_the_mask_under_the_cross_hair(tmp_pa
         ui.work.show_cross_hair()
         assert "mask 1" in ui.work.status.text
         await ui.press("enter")
-        assert ui.work.doc.ticked == {1}
+        assert ui.work.doc.selected == {1}
         ui.work.picture.move_cross_hair(80, 80)
         await ui.press("enter")
         assert "Space sets a point" in ui.work.message.text

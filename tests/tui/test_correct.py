@@ -15,7 +15,7 @@ from segment_duo.tui.screens.help import HelpScreen
 from segment_duo.tui.status.keys_line import KeysLine
 from segment_duo.types import Mask
 from tests.tui_fakes import disc, pictures
-from tests.tui_pilot import Ui, colours, running
+from tests.tui_pilot import Ui, cell_centre, colours, running
 
 __all__ = ["colours"]
 
@@ -129,7 +129,7 @@ async def test_mouse_draws_with_fractions_and_the_right_button_erases(tmp_path: 
         cells = [tuple(int(v) for v in view.to_cell(x, 100)) for x in (100, 130, 160)]
         at = picture.cross_hair
         await drag(1, *cells)
-        end = view.cell_centre_to_image(*cells[-1])
+        end = cell_centre(view, *cells[-1])
         bits = decode(doc.mask(0).rle)
         assert bits[round(end[1]), round(end[0])]
         assert bits[round(end[1]), 120 : int(end[0])].all()
@@ -137,7 +137,7 @@ async def test_mouse_draws_with_fractions_and_the_right_button_erases(tmp_path: 
         assert doc.undo() is None
         ui.work.show_document()
         await drag(3, *cells)
-        assert not decode(doc.mask(0).rle)[round(end[1]), round(view.cell_centre_to_image(*cells[0])[0]) + 1]
+        assert not decode(doc.mask(0).rle)[round(end[1]), round(cell_centre(view, *cells[0])[0]) + 1]
         assert doc.mask(0).origin.edits == ("eraser",)
         assert picture.cross_hair == at
         assert picture.view == view  # a drag draws, it does not pan
@@ -236,7 +236,7 @@ async def test_merge_subtract_and_overlap(tmp_path: Path) -> None:
         assert doc.masks[0].area == int((decode(left.rle) | decode(right.rle)).sum())
         assert doc.masks[0].origin.edits == ("merged 0 and 4",)
         await ui.press("u", "T", "n", "t", "n")  # select the second, go to the first
-        assert doc.ticked == {4}
+        assert doc.selected == {4}
         assert doc.current == 0
         await ui.press("slash")
         await ui.until(lambda: doc.can_undo)

@@ -42,7 +42,7 @@ class Film(Ui):
 
     async def on(self, frame: int) -> None:
         await self.until(lambda: self.work.film and self.timeline.frame == self.timeline.wanted == frame)
-        await self.until(lambda: not self.work.jobs.busy("frame"))
+        await self.until(lambda: not self.work.errands.busy("frame"))
         await self.pilot.pause()
 
     async def answered(self, *keys: str) -> None:
@@ -57,8 +57,8 @@ class Film(Ui):
         await self.answered("enter")
 
     async def run_over(self) -> None:
-        await self.until(lambda: not self.work.following and not self.work.jobs.busy("film"))
-        await self.until(lambda: not self.work.jobs.busy("frame") and self.work.doing == "")
+        await self.until(lambda: not self.work.following and not self.work.errands.busy("film"))
+        await self.until(lambda: not self.work.errands.busy("frame") and self.work.doing == "")
         await self.pilot.pause()
 
     def bar(self) -> str:
@@ -71,7 +71,7 @@ async def film(tmp_path: Path, *sets: FakeSet) -> AsyncIterator[Film]:
     for one in sets:
         films.add(one)
     async with running(tmp_path, session, films=films) as ui:
-        await ui.until(lambda: not ui.work.jobs.busy("film") and not ui.work.jobs.busy("frame"))
+        await ui.until(lambda: not ui.work.errands.busy("film") and not ui.work.errands.busy("frame"))
         yield Film(ui, films)
 
 
@@ -132,7 +132,7 @@ async def test_a_key_that_is_too_quick_does_not_pass_over_the_saved_set(tmp_path
         await ui.press("full_stop")
         assert "being opened" in ui.work.message.text
         films.looking.set()
-        await ui.until(lambda: ui.work.film and not ui.work.jobs.busy("frame"))
+        await ui.until(lambda: ui.work.film and not ui.work.errands.busy("frame"))
         assert ui.work.doc.masks == TRACKED[0]
 
 
@@ -450,7 +450,7 @@ async def test_versions_of_pages_and_of_frames_are_told_apart(tmp_path: Path) ->
     session.save(image, [moved(3, 1)], operation="tui")
     films.add(FakeSet(TRACKED))
     async with running(tmp_path, session, films=films) as ui:
-        await ui.until(lambda: ui.work.film and not ui.work.jobs.busy("frame"))
+        await ui.until(lambda: ui.work.film and not ui.work.errands.busy("frame"))
         await ui.press("v")
         await ui.dialog(VersionPicker)
         assert "2 objects, 6 frames" in ui.text()

@@ -42,7 +42,7 @@ def image(tmp_path: Path) -> Path:
 
 async def painted_mask(ui: Ui) -> None:
     """A mask by the brush, unsaved."""
-    await ui.until(lambda: ui.work.image is not None and not ui.work.jobs.busy("load"))
+    await ui.until(lambda: ui.work.image is not None and not ui.work.errands.busy("load"))
     await ui.press("B", "space", "escape")
     assert ui.work.doc.unsaved
 
@@ -79,7 +79,7 @@ async def test_a_full_disk_and_a_blocked_folder_lose_nothing(tmp_path: Path, ima
         masks = ui.work.doc.masks
         with full_disk():
             await ui.press("s")
-            await ui.until(lambda: not ui.work.jobs.busy("save") and not ui.work.jobs.busy("journal"))
+            await ui.until(lambda: not ui.work.errands.busy("save") and not ui.work.errands.busy("journal"))
             assert "Not saved" in ui.work.message.text  # not hidden by the draft, which cannot be written either
         assert ui.work.doc.masks == masks
         assert ui.work.doc.unsaved
@@ -90,7 +90,7 @@ async def test_a_full_disk_and_a_blocked_folder_lose_nothing(tmp_path: Path, ima
             folder.rmdir()
         folder.write_text("a file where the folder should be")
         await ui.press("s")
-        await ui.until(lambda: not ui.work.jobs.busy("save"))
+        await ui.until(lambda: not ui.work.errands.busy("save"))
         assert "Not saved" in ui.work.message.text
         folder.unlink()
         await ui.press("s")
@@ -111,7 +111,7 @@ async def test_drops_goes_away_before_the_save(tmp_path: Path) -> None:
             await painted_mask(ui)
             server.stop()
             await ui.press("s")
-            await ui.until(lambda: not ui.work.jobs.busy("save"), 120)
+            await ui.until(lambda: not ui.work.errands.busy("save"), 120)
             kept = "kept on this machine" in ui.work.message.text
             assert kept or ui.work.doc.unsaved
             if not kept:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segment_duo.masks.formats.sequence import SequenceSet
-from segment_duo.models import registry
+from segment_duo.models import known
 from tests.engine_fixtures import write_remembering
 from tests.tracking.films import growing, write_stack
 from tests.tui.test_real import Terminal, terminal
@@ -16,7 +16,7 @@ from tests.tui.test_real import Terminal, terminal
 __all__ = ["terminal"]
 pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
-    pytest.mark.skipif(not (registry.NANO_DIR / "nano.pt").is_file(), reason="the nano weights are not here"),
+    pytest.mark.skipif(not (known.NANO_DIR / "nano.pt").is_file(), reason="the nano weights are not here"),
     pytest.mark.timeout(600),
 ]
 

@@ -44,7 +44,7 @@ async def test_next_and_previous_with_counts_and_saved_sets(tmp_path: Path) -> N
         await ui.until(lambda: opened(ui, NAMES[1]) and ui.work.doc.version == "0")  # its set, as it was
         assert "2 of 4, 1 done" in ui.lines()[0]
         await ui.press("right_square_bracket")
-        await ui.until(lambda: opened(ui, NAMES[2]) and not ui.work.jobs.busy("embed"))
+        await ui.until(lambda: opened(ui, NAMES[2]) and not ui.work.errands.busy("embed"))
         await ui.keep_mask()
         await ui.press("right_square_bracket")
         await ui.dialog(Choose)  # nothing is lost by going on
@@ -67,7 +67,7 @@ async def test_queue_opens_the_first_that_is_not_done(tmp_path: Path) -> None:
         await ui.until(lambda: opened(ui, NAMES[1]) and "2 of 3, 1 done" in ui.lines()[0])
         assert [item.name for item in ui.work.explorer.list.items] == ["s3.tif", "s1.tif", "s0.tif"]
         assert "queue of 3 images" in ui.text()
-        await ui.until(lambda: not ui.work.jobs.busy("embed"))
+        await ui.until(lambda: not ui.work.errands.busy("embed"))
         await ui.keep_mask()
         await ui.press("s")
         await ui.until(lambda: "2 of 3, 2 done" in ui.lines()[0])
@@ -78,7 +78,7 @@ async def test_queue_opens_the_first_that_is_not_done(tmp_path: Path) -> None:
 async def test_the_next_image_is_embedded_ahead_and_given_up_when_another_is_opened(tmp_path: Path) -> None:
     session = series()
     async with running(tmp_path, session, path=NAMES[0]) as ui:
-        await ui.until(lambda: opened(ui, NAMES[0]) and not ui.work.jobs.busy("embed"))
+        await ui.until(lambda: opened(ui, NAMES[0]) and not ui.work.errands.busy("embed"))
         assert [detail for name, detail in session.calls if name == "embed"] == [NAMES[0]]
         await ui.press("right_square_bracket")
         await ui.until(lambda: ("embed", NAMES[2]) in session.calls)
@@ -105,7 +105,7 @@ async def test_pointing_is_not_held_up_by_reading_ahead(tmp_path: Path) -> None:
     async with running(tmp_path, session, path=NAMES[0]) as ui:
         await ui.until(lambda: opened(ui, NAMES[0]))
         await ui.press("right_square_bracket")
-        await ui.until(lambda: ui.work.jobs.busy("ahead"))
+        await ui.until(lambda: ui.work.errands.busy("ahead"))
         await ui.keep_mask()
         gate.set()
 
@@ -135,7 +135,7 @@ async def test_done_is_what_the_user_says(tmp_path: Path) -> None:
         images = ui.work.explorer.list
         await ui.keep_mask()
         await ui.press("s")
-        await ui.until(lambda: not ui.work.doc.unsaved and not ui.work.jobs.busy("folder"))
+        await ui.until(lambda: not ui.work.doc.unsaved and not ui.work.errands.busy("folder"))
         await ui.until(lambda: "1 done" in ui.lines()[0])
         await ui.press("C")  # saved, and not done
         await ui.until(lambda: "0 done" in ui.lines()[0])

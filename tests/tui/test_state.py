@@ -109,26 +109,26 @@ def test_delete_moves_on_to_the_next_mask() -> None:
     document = generated()
     document.current = 1
     document.tick([1, 2])
-    assert document.delete(document.ticked) == 2
+    assert document.delete(document.selected) == 2
     assert document.current == 3
-    assert document.ticked == frozenset()
+    assert document.selected == frozenset()
     assert document.delete([99]) == 0
     document.undo()
-    assert document.ticked == {1, 2}
+    assert document.selected == {1, 2}
 
 
 def test_ticks() -> None:
     document = generated()
     document.tick_shown("all")
-    assert document.ticked == {0, 1, 2, 3}
+    assert document.selected == {0, 1, 2, 3}
     document.tick([1])
     document.tick_shown("invert")
-    assert document.ticked == {1}
+    assert document.selected == {1}
     document.tick_shown("none")
-    assert not document.ticked
+    assert not document.selected
     document.tick([2], True)
     document.tick([2], True)
-    assert document.ticked == {2}
+    assert document.selected == {2}
 
 
 def test_filter_hides_and_deselects() -> None:
@@ -136,10 +136,10 @@ def test_filter_hides_and_deselects() -> None:
     document.tick_shown("all")
     document.set_filter(SizeFilter(150, 350))
     assert [m.area for m in document.shown] == [200, 300]
-    assert document.ticked == {1, 2}
+    assert document.selected == {1, 2}
     assert document.step(1) in (1, 2)
     document.tick_shown("invert")
-    assert not document.ticked
+    assert not document.selected
     assert str(document.filter) == "150 to 350 px"
     document.set_filter(SizeFilter())
     assert len(document.shown) == 4
@@ -254,7 +254,7 @@ def test_split_gives_new_ids_in_the_old_place_and_empty_parts_go() -> None:
     made = document.correct("split", [((1,), [mask(120), mask(80), mask(0)])])
     assert made == (1, 3)
     assert [m.id for m in document.masks] == [0, 1, 3, 2]
-    assert document.ticked == {0, 1}
+    assert document.selected == {0, 1}
     document.current = 3
     assert document.correct("eraser", [((3,), [mask(0)])]) == ()
     assert [m.id for m in document.masks] == [0, 1, 2]

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 from segment_duo.tui.canvas.frame_bar import sign
-from segment_duo.tui.timeline import MOST_FOUND, Timeline, Tracks, numbered
+from segment_duo.tui.timeline import MOST_FOUND, SavedTracks, Timeline, numbered
 from segment_duo.types import Mask
 from tests.tui_fakes import disc
 
@@ -16,7 +16,7 @@ def mask(number: int, x: float = 20, radius: float = 5) -> Mask:
 
 
 SAVED = {0: (mask(1), mask(2, 40)), 1: (mask(1, 22),), 2: (mask(1, 24), mask(2, 44))}
-TRACKS = Tracks("3", frozenset(SAVED), {1: (0, 2), 2: (0, 2)}, frozenset({(0, 1)}))
+TRACKS = SavedTracks("3", frozenset(SAVED), {1: (0, 2), 2: (0, 2)}, frozenset({(0, 1)}))
 
 
 def begun() -> Timeline:
@@ -66,7 +66,7 @@ def test_selection_and_order_go_along() -> None:
     doc.tick([1, 2])
     doc.order = "area"
     after = timeline.arrive(1, SAVED[1])
-    assert after.ticked == {1}
+    assert after.selected == {1}
     assert after.order == "area"
 
 
@@ -148,7 +148,7 @@ def test_unsaved_work_comes_back_on_top_of_the_saved_masks() -> None:
 def test_another_version_begins_anew() -> None:
     timeline = begun()
     timeline.arrive(1, SAVED[1]).delete([1])
-    timeline.loaded(Tracks("5"))
+    timeline.loaded(SavedTracks("5"))
     assert not timeline.unsaved
     assert timeline.arrive(1, ()).masks == ()
     assert timeline.arrive(1, ()).version == "5"

@@ -30,7 +30,6 @@ from segment_duo.cli.output import emit_bytes, emit_path, emit_raw, image_record
 from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.cli.sequence_options import SequenceOptions
 from segment_duo.errors import InputError, SomeInputsFailed, UsageError
-from segment_duo.provenance import imported
 from segment_duo.types import ImageData, MaskSet
 
 
@@ -176,6 +175,7 @@ def import_set(
       segduo masks import film.tif 01_RES -f ctc
     """
     from segment_duo.masks.formats import importers
+    from segment_duo.provenance import imported
 
     if fmt in ("ctc", "labels-stack"):
         with open_session(out=out, max_pixels=reading.max_pixels) as session:

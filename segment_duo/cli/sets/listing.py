@@ -12,8 +12,6 @@ from segment_duo.cli.options import JsonOption, OutOption, SetArgument, open_ses
 from segment_duo.cli.output import emit_json, emit_table, note
 from segment_duo.cli.sequence_sets import is_sequence
 from segment_duo.cli.sequence_sets import show as show_sequence
-from segment_duo.library.sequences import sequence_ref
-from segment_duo.library.versions import LATEST, VersionRequest
 from segment_duo.types import Mask
 
 if TYPE_CHECKING:
@@ -60,6 +58,9 @@ def list_versions(
 
 def _found(session: Session, choice: Choice, *, missing_is_empty: bool) -> list[ListedSet]:
     """The sets that are meant, newest first; that there are none is an error, but for an image that is there and ``missing_is_empty``."""
+    from segment_duo.library.sequences import sequence_ref
+    from segment_duo.library.versions import LATEST, VersionRequest
+
     ref, version = sequence_ref(choice.ref), choice.version
     if choice.is_file:
         return [look_at_file(session, ref)]

@@ -9,7 +9,6 @@ cheaply first is in ``screened``, adaptive prompting in ``adaptive``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -108,16 +107,6 @@ def check_parameters(p: AutoParameters) -> None:
         raise UsageError(f"scale is whole or both, not '{p.scale}'")
     if p.tile < 0 or p.halo < 0:
         raise UsageError("tile and halo cannot be negative")
-    numbers = (
-        p.pred_iou_thresh,
-        p.stability_score_thresh,
-        p.stability_score_offset,
-        p.mask_threshold,
-        p.box_nms_thresh,
-        p.crop_nms_thresh,
-    )
-    if not all(math.isfinite(v) for v in (*numbers, p.crop_overlap_ratio)):
-        raise UsageError("thresholds must be finite numbers")
 
 
 def _fits(candidates: Candidates | ScaledCandidates, pixels: npt.NDArray[np.uint8]) -> bool:

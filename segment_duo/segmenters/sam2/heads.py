@@ -56,7 +56,7 @@ class FrameFeatures:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class ObjectLogits:
     """B objects on a frame.
 
     Attributes:
@@ -100,7 +100,7 @@ class Heads:
         return FrameFeatures(maps[-1], tuple(maps[:-1]), positions[-1][:, 0], pixels.shape[0], pixels.shape[1])
 
     @quickly
-    def prompted(self, frame: FrameFeatures, coordinates: Tensor, labels: Tensor) -> Outcome:
+    def prompted(self, frame: FrameFeatures, coordinates: Tensor, labels: Tensor) -> ObjectLogits:
         """Objects by their points alone: (B, N, 2) in model-input pixels, (B, N)."""
         conditioned = frame.coarse + self.model.no_mem_embed.view(1, -1, 1, 1)
         return self._decode(frame, conditioned.expand(len(labels), -1, -1, -1), coordinates, labels, first=True)
@@ -108,7 +108,7 @@ class Heads:
     @quickly
     def corrected(
         self, frame: FrameFeatures, conditioned: Tensor, coordinates: Tensor, labels: Tensor, found: Tensor
-    ) -> Outcome:
+    ) -> ObjectLogits:
         """Objects by points on frames they were followed to.
 
         Args:
@@ -119,7 +119,7 @@ class Heads:
         return self._decode(frame, self._as_map(conditioned), coordinates, labels, refined, first=False)
 
     @quickly
-    def followed(self, frame: FrameFeatures, conditioned: Tensor) -> Outcome:
+    def followed(self, frame: FrameFeatures, conditioned: Tensor) -> ObjectLogits:
         """Objects without prompts, by the features (B, T, C) that the memory attention made for each."""
         model, decoder = self.model, self.model.sam_mask_decoder
         count = len(conditioned)
@@ -144,7 +144,7 @@ class Heads:
         return self._outcome(masks[rows, best].float(), token, scores)
 
     @quickly
-    def given(self, frame: FrameFeatures, masks: Tensor) -> Outcome:
+    def given(self, frame: FrameFeatures, masks: Tensor) -> ObjectLogits:
         """Objects whose masks are known: bool (B, H, W)."""
         model = self.model
         side = model.image_size
@@ -154,10 +154,10 @@ class Heads:
             sized = (sized >= 0.5).float()
         coarse = frame.coarse.expand(len(masks), -1, -1, -1)
         found = model._use_mask_as_output(coarse, frame.repeated(len(masks)), sized)
-        return Outcome(found[3][:, 0], found[5], found[6][:, 0])
+        return ObjectLogits(found[3][:, 0], found[5], found[6][:, 0])
 
     @quickly
-    def remember(self, frame: FrameFeatures, outcome: Outcome, *, prompted: bool) -> Tensor:
+    def remember(self, frame: FrameFeatures, outcome: ObjectLogits, *, prompted: bool) -> Tensor:
         """Memory features bfloat16 (B, T, M), rounded as stock stores them. ``prompted``: users' masks are remembered as they look, not as sure as
         they are."""
         encoder = self.model.memory_encoder
@@ -181,7 +181,7 @@ class Heads:
         fused = encoder.mask_downsampler(masks).add_(own)
         return encoder.out_proj(encoder.fuser(fused))  # type: ignore[no-any-return]
 
-    def _outcome(self, low_res: Tensor, token: Tensor, scores: Tensor) -> Outcome:
+    def _outcome(self, low_res: Tensor, token: Tensor, scores: Tensor) -> ObjectLogits:
         """The end of ``_forward_sam_heads``: what is not seen has no mask and another pointer."""
         model = self.model
         pointers = model.obj_ptr_proj(token)
@@ -190,7 +190,7 @@ class Heads:
             low_res = torch.where(seen[:, None], low_res, NO_OBJ_SCORE)
             share = scores.sigmoid() if model.soft_no_obj_ptr else seen.float()
             pointers = (share * pointers if model.fixed_no_obj_ptr else pointers) + (1 - share) * model.no_obj_ptr
-        return Outcome(low_res, pointers, scores[:, 0])
+        return ObjectLogits(low_res, pointers, scores[:, 0])
 
     def _as_map(self, tokens: Tensor) -> Tensor:
         side = self.model.sam_image_embedding_size
@@ -205,7 +205,7 @@ class Heads:
         found: Tensor | None = None,
         *,
         first: bool,
-    ) -> Outcome:
+    ) -> ObjectLogits:
         model = self.model
         points = {"point_coords": coordinates, "point_labels": labels}
         decoded = model._forward_sam_heads(
@@ -215,4 +215,4 @@ class Heads:
             high_res_features=frame.repeated(len(conditioned)),
             multimask_output=model._use_multimask(first, points),
         )
-        return Outcome(decoded[3][:, 0], decoded[5], decoded[6][:, 0])
+        return ObjectLogits(decoded[3][:, 0], decoded[5], decoded[6][:, 0])

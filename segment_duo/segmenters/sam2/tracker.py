@@ -21,7 +21,7 @@ from segment_duo.errors import PromptError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.asking import OnProgress, no_progress, unchecked
 from segment_duo.segmenters.sam2.conditioning import MemoryConditioner, SharedFrame, pooled
-from segment_duo.segmenters.sam2.heads import FrameFeatures, Heads, Outcome
+from segment_duo.segmenters.sam2.heads import FrameFeatures, Heads, ObjectLogits
 from segment_duo.segmenters.sam2.memory import Memory, ObjectMemory, Reach, Seen
 from segment_duo.segmenters.sam2.predictor import Predictor
 from segment_duo.segmenters.sam2.prompting import MASK_THRESHOLD
@@ -209,7 +209,7 @@ class _Step:
         return torch.from_numpy(full).to(self._tracker.predictor.device)
 
     def _keep(
-        self, ids: Sequence[int], outcome: Outcome, *, prompted: bool, masks: Sequence[CroppedMask] | None = None
+        self, ids: Sequence[int], outcome: ObjectLogits, *, prompted: bool, masks: Sequence[CroppedMask] | None = None
     ) -> None:
         """Make the answers, and remember. ``masks``: those that are known already."""
         self._remember(ids, outcome, self._conditioned if prompted else self._followed, prompted=prompted)
@@ -222,7 +222,7 @@ class _Step:
         for number, mask, score in zip(ids, masks, outcome.scores.tolist(), strict=True):
             self._masks[number] = TrackedObject(number, mask, score)
 
-    def _remember(self, ids: Sequence[int], outcome: Outcome, into: dict[int, Memory], *, prompted: bool) -> None:
+    def _remember(self, ids: Sequence[int], outcome: ObjectLogits, into: dict[int, Memory], *, prompted: bool) -> None:
         features = self._heads.remember(self._frame, outcome, prompted=prompted)
         if self._tracker.fast and not prompted:
             features = pooled(features)

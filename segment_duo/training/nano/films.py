@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class DrawnFilm:
     """Frames (T, H, W), uint16 truth labels of the same shape (0 ground, else the particle's id), and what happened.
 
     ``splits``: (frame, parent, child): from this frame on the child lies where a part of the parent was; ``merges``: (frame, ended, into).
@@ -61,7 +61,7 @@ GROWTH_LOOK = Look(
 )  # fmt: skip
 
 
-def growth(seed: int = 4, size: Size = (256, 256), frames: int = 12, count: int = 11) -> Film:
+def growth(seed: int = 4, size: Size = (256, 256), frames: int = 12, count: int = 11) -> DrawnFilm:
     """A few particles that grow to half again their size while the stage drifts a little; one appears in the middle. Nothing touches."""
     rng = np.random.default_rng(seed)
     particles = _placed(rng, size, count, radii=(8.5, 12.5), margin=1.55, room=4.0)
@@ -82,7 +82,7 @@ def swarm(
     *,
     events: int = 10,
     drawn: bool = True,
-) -> Film:
+) -> DrawnFilm:
     """Many particles that diffuse and drift: some split in two, some stick together, some are unseen for a frame or two.
 
     Args:
@@ -214,7 +214,7 @@ def _filmed(
     splits: int = 0,
     merges: int = 0,
     drawn: bool = True,
-) -> Film:
+) -> DrawnFilm:
     stage = _Stage(rng, size, particles, drift, jitter)
     when = {int(frame): "split" for frame in np.linspace(4, frames - 6, splits)} if splits else {}
     later = {int(frame) + 1: "merge" for frame in np.linspace(5, frames - 6, merges)} if merges else {}
@@ -233,7 +233,7 @@ def _filmed(
         if drawn:
             out.append(_photo(rng, truth, look, textures, noise, levels))
     pictures = np.stack(out) if drawn else np.zeros((frames, 0, 0), np.uint8)
-    return Film(pictures, np.stack(labels), tuple(stage.splits), tuple(stage.merges))
+    return DrawnFilm(pictures, np.stack(labels), tuple(stage.splits), tuple(stage.merges))
 
 
 def _drawn(particles: list[_Particle], size: Size) -> Labels:

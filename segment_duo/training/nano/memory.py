@@ -49,7 +49,7 @@ VISIBLE = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Followed:
+class TrackedClip:
     """A clip and the objects to follow.
 
     ``frames`` uint8 (T, S, S, 3); ``targets`` (T, B, 1, S / 4, S / 4) coverages; ``masks`` bool (B, S, S) on the first frame; ``clicks`` (B, 2);
@@ -63,7 +63,7 @@ class Followed:
     seen: Tensor
 
 
-def choose(rng: np.random.Generator, clip: Clip, most: int) -> Followed | None:
+def choose(rng: np.random.Generator, clip: Clip, most: int) -> TrackedClip | None:
     """Up to ``most`` objects of the first frame, not tiny, not half of the picture, those that vanish rather than others; None: there are none."""
     first = clip.labels[0]
     areas = np.bincount(first.ravel())
@@ -79,7 +79,7 @@ def choose(rng: np.random.Generator, clip: Clip, most: int) -> Followed | None:
     targets = [coverage(np.stack([labels == label for label in chosen])) for labels in clip.labels]
     seen = [[int((labels == label).sum()) >= VISIBLE for label in chosen] for labels in clip.labels]
     clicks = [first_click(rng, mask, depth, 0.7) for mask in masks]
-    return Followed(clip.frames, torch.stack(targets), np.stack(masks), torch.tensor(clicks), torch.tensor(seen))
+    return TrackedClip(clip.frames, torch.stack(targets), np.stack(masks), torch.tensor(clicks), torch.tensor(seen))
 
 
 def begin(model: Any) -> None:
@@ -119,7 +119,12 @@ def settle(model: Any, embedding: Tensor, positions: Tensor) -> None:
 
 
 def follow(
-    model: Any, probe: nn.Module, task: Followed, rng: np.random.Generator, by_truth: float = 0.0, balance: float = 0.0
+    model: Any,
+    probe: nn.Module,
+    task: TrackedClip,
+    rng: np.random.Generator,
+    by_truth: float = 0.0,
+    balance: float = 0.0,
 ) -> tuple[Tensor, dict[str, float]]:
     """Track a clip; the mean loss of its followed frames, and figures.
 
@@ -178,7 +183,7 @@ def follow(
 
 
 def _prompted(
-    model: Any, features: Features, task: Followed, rng: np.random.Generator
+    model: Any, features: Features, task: TrackedClip, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The first frame: logits (B, 1, h, w), pointers (B, C), occlusion logits (B, 1). A click that finds something else is taken for the mask."""
     count = len(task.clicks)
@@ -249,7 +254,7 @@ def _open_feed(diet: ClipDiet, seed: int) -> None:
     _feeding.update(source=diet.source(), rng=np.random.default_rng(seed))
 
 
-def _feed(frames: int, objects: int) -> Followed:
+def _feed(frames: int, objects: int) -> TrackedClip:
     while True:
         task = choose(_feeding["rng"], _feeding["source"](_feeding["rng"], frames), objects)
         if task is not None:

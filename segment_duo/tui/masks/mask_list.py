@@ -26,13 +26,13 @@ class MaskList(ScrollView, can_focus=True):
     """Masks in document order. The current one is the cursor; it is the document's, not the widget's."""
 
     BINDINGS = bindings("masks")
-    COMPONENT_CLASSES = {"mask-list--current", "mask-list--ticked", "mask-list--dim"}  # noqa: RUF012 - Textual's convention
+    COMPONENT_CLASSES = {"mask-list--current", "mask-list--selected", "mask-list--dim"}  # noqa: RUF012 - Textual's convention
     DEFAULT_CSS = """
     MaskList { scrollbar-size-vertical: 1; scrollbar-background: $surface; scrollbar-color: $border; }
     MaskList { height: 1fr; background: $surface; border-title-color: $text-muted; border-title-align: left; border-top: solid $border; }
     MaskList:focus { border-top: solid $primary; border-title-color: $primary; }
     MaskList .mask-list--current { background: $primary 25%; }
-    MaskList .mask-list--ticked { color: $success; }
+    MaskList .mask-list--selected { color: $success; }
     MaskList .mask-list--dim { color: $secondary; }
     """
 
@@ -47,7 +47,7 @@ class MaskList(ScrollView, can_focus=True):
     def __init__(self) -> None:
         super().__init__(id="masks")
         self._masks: tuple[Mask, ...] = ()
-        self._ticked: frozenset[int] = frozenset()
+        self._selected: frozenset[int] = frozenset()
         self._current: int | None = None
         self._verdicts: Mapping[int, bool] = {}
         self._inks: dict[str, tuple[int, int, int]] = {}
@@ -58,7 +58,7 @@ class MaskList(ScrollView, can_focus=True):
     def show(
         self,
         masks: tuple[Mask, ...],
-        ticked: frozenset[int],
+        selected: frozenset[int],
         current: int | None,
         title: str,
         verdicts: Mapping[int, bool],
@@ -68,14 +68,14 @@ class MaskList(ScrollView, can_focus=True):
     ) -> None:
         """``inks``: label -> RGB, as pairs. ``by_id``: each id in its object's colour."""
         # A step of a stroke changes nothing here. Masks are compared by identity first, so a thousand cost little.
-        wanted = (masks, ticked, current, title, dict(verdicts), inks, by_id)
+        wanted = (masks, selected, current, title, dict(verdicts), inks, by_id)
         if wanted == self._shown:
             return
         self._shown = wanted
         self.border_title = title
         self._inks, self._by_id = dict(inks), by_id
         moved = current != self._current
-        self._masks, self._ticked, self._current, self._verdicts = masks, ticked, current, verdicts
+        self._masks, self._selected, self._current, self._verdicts = masks, selected, current, verdicts
         self.virtual_size = Size(0, len(masks) + 1)  # the heading stays at the top
         if moved:
             row = self._row_of(current)
@@ -98,14 +98,14 @@ class MaskList(ScrollView, can_focus=True):
         if row >= len(self._masks):
             return Strip.blank(width, self.rich_style)
         mask = self._masks[row]
-        ticked = mask.id in self._ticked
+        selected = mask.id in self._selected
         style = self.rich_style
         if mask.id == self._current:
             style += self.get_component_rich_style("mask-list--current")
         line = Text(style=style, no_wrap=True)
         line.append(
-            " ▣ " if ticked else " □ ",
-            Style(color=self.get_component_rich_style("mask-list--ticked").color) if ticked else "",
+            " ▣ " if selected else " □ ",
+            Style(color=self.get_component_rich_style("mask-list--selected").color) if selected else "",
         )
         verdict = self._verdicts.get(mask.id)
         own = Style(color=Color.from_rgb(*colour_of(mask, self._inks))) if self._by_id else ""

@@ -11,7 +11,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from segment_duo.text import safe
-from segment_duo.tui.ports import ListedSet
+from segment_duo.tui.ports import ListedSetPort
 from segment_duo.tui.screens.dialog import Dialog, line
 from segment_duo.tui.wording import counted, middle_cut
 
@@ -25,7 +25,7 @@ class VersionPicker(Dialog[str]):
     VersionPicker OptionList:focus { border: none; }
     """
 
-    def __init__(self, found: Sequence[ListedSet], current: str | None) -> None:
+    def __init__(self, found: Sequence[ListedSetPort], current: str | None) -> None:
         super().__init__("Saved versions", "Enter loads · Esc goes back")
         self._found = sorted(found, key=lambda item: (item.version.modified, item.version.number), reverse=True)
         self._current = current
@@ -44,7 +44,7 @@ class VersionPicker(Dialog[str]):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._found[event.option_index].version.name)
 
-    def _option(self, item: ListedSet) -> Option:
+    def _option(self, item: ListedSetPort) -> Option:
         version = item.version
         when = datetime.datetime.fromtimestamp(version.modified).strftime("%Y-%m-%d %H:%M")
         text = Text(f"{middle_cut(safe(version.name), 12):<13}{when}  ", no_wrap=True)

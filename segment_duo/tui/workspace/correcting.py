@@ -14,7 +14,7 @@ from segment_duo.errors import SegduoError
 from segment_duo.masks import edit
 from segment_duo.masks.rle import area, bounding_box, empty
 from segment_duo.tui.canvas.picture_view import PictureView
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.state import Document
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
@@ -265,7 +265,7 @@ class Correcting:
 
     def action_merge(self) -> None:
         """One mask of the selected ones; it keeps the id and the label of the current one, or else of the first."""
-        chosen = [mask for mask in self.doc.masks if mask.id in self.doc.ticked]
+        chosen = [mask for mask in self.doc.masks if mask.id in self.doc.selected]
         if len(chosen) < 2:
             self.desk.say("Select two or more masks to merge: t, or Space in the list.", "warning")
             return
@@ -281,7 +281,7 @@ class Correcting:
     def action_subtract(self) -> None:
         """Cut the selected masks out of the current one."""
         mask = self.doc.mask(self.doc.current)
-        others = [other for other in self.doc.masks if other.id in self.doc.ticked and other is not mask]
+        others = [other for other in self.doc.masks if other.id in self.doc.selected and other is not mask]
         if mask is None or not others:
             self.desk.say("Select what to cut out, then go to the mask to cut it out of (n), then /.", "warning")
             return
@@ -345,7 +345,7 @@ class Correcting:
             self.leave()
             return
 
-        def work(_: Job) -> list[Rle]:
+        def work(_: Errand) -> list[Rle]:
             return edit.split_by_watershed(mask.rle, neck=neck)
 
         def done(parts: list[Rle]) -> None:
@@ -357,7 +357,7 @@ class Correcting:
             self.desk.say(f"Mask {mask.id} in {counted(len(parts), 'part')}: {take}{more}, Escape leaves it whole.")
             self._show()
 
-        self.desk.jobs.start("split", work, done, what="Splitting the mask")
+        self.desk.errands.start("split", work, done, what="Splitting the mask")
 
     def _take_split(self) -> None:
         if self._split is None:
@@ -375,7 +375,7 @@ class Correcting:
 
     def _each(self, step: str, change: Callable[[Mask], list[Rle]]) -> None:
         """Change the selected masks, or else the current one."""
-        ids = self.doc.ticked or ({self.doc.current} if self.doc.current is not None else set())
+        ids = self.doc.selected or ({self.doc.current} if self.doc.current is not None else set())
         chosen = [mask for mask in self.doc.masks if mask.id in ids]
         if not chosen:
             self.desk.say("No mask is the current one and none is selected.")
@@ -412,7 +412,7 @@ class Correcting:
             self.desk.show_document()
             self.desk.report(error)
 
-        self.desk.jobs.start("correct", lambda _: work(), done, what="Correcting the masks", failed=failed)
+        self.desk.errands.start("correct", lambda _: work(), done, what="Correcting the masks", failed=failed)
 
     def _differs(self, result: Result) -> bool:
         (mask_id,), children = result

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
+from segment_duo.boxes import middle
 from segment_duo.errors import SegduoError
 from segment_duo.lengths import describe_nm
 from segment_duo.masks.classes import classes_of, colours, counts
@@ -22,14 +23,14 @@ from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.canvas import Canvas
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.closer import part_in_view, side_text
+from segment_duo.tui.errands import Errands
 from segment_duo.tui.explorer.explorer import Explorer
-from segment_duo.tui.jobs import Jobs
 from segment_duo.tui.journal import Journal
 from segment_duo.tui.listing import ORDERS
 from segment_duo.tui.loupe.loupe import Loupe
 from segment_duo.tui.masks.class_list import ClassList
 from segment_duo.tui.masks.mask_list import MaskList
-from segment_duo.tui.ports import ChosenModel, FilmPort, OpenImage, SessionPort
+from segment_duo.tui.ports import ChosenModel, FilmPort, OpenImagePort, SessionPort
 from segment_duo.tui.screens.dialog import Answer, Dialog
 from segment_duo.tui.state import Document
 from segment_duo.tui.status.lines import HeaderLine, MessageLine, StatusLine, Tone, short_path
@@ -69,7 +70,7 @@ class Desk:
         self.session = session
         self.journal = journal
         self.doc = Document()
-        self.image: OpenImage | None = None
+        self.image: OpenImagePort | None = None
         self.pyramid: Pyramid | None = None
         self.engine_text = "engine: not asked yet"
         self.engine_lock = threading.Lock()
@@ -100,7 +101,7 @@ class Desk:
         self._hit_crops = MaskCrops(64 * 2**20)
         self.classes = classes_of(getattr(getattr(session, "config", None), "classes", {}))
         self._inks = tuple(colours(self.classes).items())
-        self.jobs = Jobs(screen, self.report)
+        self.errands = Errands(screen, self.report)
         self.canvas = Canvas(terminal)
         self.explorer = Explorer()
         self.mask_list = MaskList()
@@ -112,7 +113,7 @@ class Desk:
 
     def leave(self) -> None:
         """End the program, at once."""
-        self.jobs.stop_all()
+        self.errands.stop_all()
         self.journal.close()
         self.screen.app.exit()
 
@@ -155,7 +156,7 @@ class Desk:
         self.picture.show_overlay(
             Overlay(
                 masks=self._drawn() if self.overlay_on else (),
-                ticked=doc.ticked | {mask.id for mask in self.live if mask.id < -1},
+                selected=doc.selected | {mask.id for mask in self.live if mask.id < -1},
                 current=doc.current,
                 candidate=candidate.mask if candidate and self.overlay_on else None,
                 points=doc.present.points,
@@ -167,7 +168,7 @@ class Desk:
             self.cut_from or doc.corner or self.measure_from,
         )
         self.mask_list.show(
-            doc.shown, doc.ticked, doc.current, self._list_title(), doc.verdicts, self._inks,
+            doc.shown, doc.selected, doc.current, self._list_title(), doc.verdicts, self._inks,
             by_id=self.film is not None,
         )  # fmt: skip
         self._show_classes()
@@ -188,7 +189,7 @@ class Desk:
     @property
     def following(self) -> bool:
         """Whether a run goes on, which has been told what the masks are: they must not be edited meanwhile."""
-        return self.jobs.busy("track")
+        return self.errands.busy("track")
 
     def _show_classes(self) -> None:
         """Labels change with the masks only; a thousand are not counted at every key."""
@@ -212,8 +213,8 @@ class Desk:
         doc = self.doc
         count = f"{len(doc.shown)} of {len(doc.masks)}" if doc.filter else f"{len(doc.masks)}"
         parts = [f"masks {count}"]
-        if doc.ticked:
-            parts.append(f"{len(doc.ticked)} selected")
+        if doc.selected:
+            parts.append(f"{len(doc.selected)} selected")
         accepted, rejected, _ = doc.judged()
         if accepted or rejected:
             parts.append(f"{accepted}✓ {rejected}✗")
@@ -232,8 +233,8 @@ class Desk:
 
     def go_to(self, mask: Mask) -> None:
         """Bring the cross-hair, and so the keys, to a mask: to its middle, or else to a pixel of it near the middle."""
-        x, y, width, height = mask.bbox
-        at = (round(x + (width - 1) / 2), round(y + (height - 1) / 2))
+        x, y = middle(mask.bbox)
+        at = (round(x), round(y))
         if not self._covers(mask, *at):
             at = self._nearest(mask, *at)
         if self.picture.move_cross_hair(*at):
@@ -333,7 +334,7 @@ class Desk:
         return bool(0 <= row < bits.shape[0] and 0 <= column < bits.shape[1] and bits[row, column])
 
 
-def _value(image: OpenImage, x: int, y: int) -> str:
+def _value(image: OpenImagePort, x: int, y: int) -> str:
     value = image.data.original[y, x]
     if getattr(value, "ndim", 0):
         return "/".join(f"{float(each):g}" for each in value[:3])

@@ -62,9 +62,9 @@ class Drafts:
                 f"The draft cannot be written ({error.message}). Save often, or elsewhere: Ctrl+S.", "warning"
             )
 
-        self.desk.jobs.start(
+        self.desk.errands.start(
             "journal",
-            lambda job: self.desk.journal.write(draft, job.superseded),
+            lambda errand: self.desk.journal.write(draft, errand.superseded),
             lambda _: then(),
             what="Writing the journal",
             failed=failed,
@@ -74,7 +74,7 @@ class Drafts:
         if self._draft_timer is not None:
             self._draft_timer.stop()
             self._draft_timer = None
-        self.desk.jobs.stop("journal")
+        self.desk.errands.stop("journal")
         if self.desk.image is not None:
             with contextlib.suppress(OSError):
                 self.desk.journal.forget(self.desk.image.ref)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from segment_duo.boxes import ends
 from segment_duo.errors import Cancelled, SegduoError
 from segment_duo.parameters import AutoParameters
 from segment_duo.results import ROUTINE_NOTE
@@ -12,7 +13,7 @@ from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.closer import side_text
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.listing import SizeFilter
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import ChosenModel
@@ -64,8 +65,8 @@ class Editing:
         """What the model is shown for a prompt with these points: it holds the earlier ones and the mask that is corrected as well."""
         mask = self.doc.refining
         if mask is not None:
-            x, y, width, height = mask.bbox
-            points = (*points, (x, y), (x + width - 1, y + height - 1))
+            left, top, right, bottom = ends(mask.bbox)
+            points = (*points, (left, top), (right, bottom))
         return self.desk.part_in_view(*points, *((point.x, point.y) for point in self.doc.present.points))
 
     def action_corner(self) -> None:
@@ -87,7 +88,7 @@ class Editing:
 
     def unask(self) -> None:
         """No mask is wanted any more."""
-        self.desk.jobs.stop("predict")
+        self.desk.errands.stop("predict")
         self._accept_when_ready = False
 
     def drop(self) -> None:
@@ -104,12 +105,12 @@ class Editing:
         takes_masks = self.desk.model is not None and Capability.MASK_INPUT in self.desk.model.capabilities
         prompt, image, part = self.doc.prompt(as_mask=takes_masks), self.desk.image, self.doc.present.part
         if prompt is None or image is None:
-            self.desk.jobs.stop("predict")
+            self.desk.errands.stop("predict")
             return
 
-        def work(job: Job) -> list[PredictedObject]:
+        def work(errand: Errand) -> list[PredictedObject]:
             with self.desk.engine_lock:
-                if job.superseded():
+                if errand.superseded():
                     raise Cancelled("superseded")
                 return self.desk.session.predict(image, [prompt], multimask_output=multimask, part=part)
 
@@ -130,7 +131,7 @@ class Editing:
 
         closer = f" It looks at {side_text(part)} around the view." if part is not None else ""
         self.desk.say(f"Asking the engine for the mask …{closer}")
-        self.desk.jobs.start("predict", work, done, what="Making the mask", failed=failed)
+        self.desk.errands.start("predict", work, done, what="Making the mask", failed=failed)
 
     def _say_candidate(self) -> None:
         candidate = self.doc.candidate
@@ -162,7 +163,7 @@ class Editing:
                 self.desk.say("Space adds to the mask, x takes away; Escape leaves it as it is.")
             return
         if self.doc.candidate is None:
-            if self.desk.jobs.busy("predict"):
+            if self.desk.errands.busy("predict"):
                 self._accept_when_ready = True
             else:
                 self._accept_when_ready = True
@@ -207,13 +208,13 @@ class Editing:
         self.desk.show_document()
 
     def delete(self) -> None:
-        if not self.doc.ticked:
+        if not self.doc.selected:
             self.desk.say(
                 "Nothing is selected. Space in the list (or t) selects the current mask, A all; then d deletes.",
                 "warning",
             )
             return
-        count = self.doc.delete(self.doc.ticked)
+        count = self.doc.delete(self.doc.selected)
         self.desk.say(f"{counted(count, 'mask')} deleted; u brings {'them' if count > 1 else 'it'} back.")
         self.edited()
 
@@ -271,7 +272,7 @@ class Editing:
         if not self.desk.need_image():
             return
 
-        def load(_: Job) -> dict[str, AutoParameters]:
+        def load(_: Errand) -> dict[str, AutoParameters]:
             return {name: self.desk.session.auto_defaults(name) for name in PRESETS}
 
         def ask(presets: dict[str, AutoParameters]) -> None:
@@ -287,7 +288,7 @@ class Editing:
             )
             self.desk.ask(dialog, self._run_auto)
 
-        self.desk.jobs.start("presets", load, ask, what="Reading the model's presets")
+        self.desk.errands.start("presets", load, ask, what="Reading the model's presets")
 
     def _run_auto(self, choice: AutoChoice | None) -> None:
         image = self.desk.image
@@ -304,7 +305,7 @@ class Editing:
             if "event" in latest and dialog.is_attached:
                 dialog.progress(latest["event"], latest["masks"])
 
-        def work(job: Job) -> AutoResult:
+        def work(errand: Errand) -> AutoResult:
             with self.desk.engine_lock:
                 return self.desk.session.auto(
                     image,
@@ -312,7 +313,7 @@ class Editing:
                     preset=choice.preset,
                     part=choice.part,
                     on_event=on_event,
-                    cancelled=job.superseded,
+                    cancelled=errand.superseded,
                 )
 
         def close() -> None:
@@ -332,12 +333,12 @@ class Editing:
         def closed(finished: bool | None) -> None:
             if not finished:
                 timer.stop()
-                self.desk.jobs.stop("auto")
+                self.desk.errands.stop("auto")
                 self.desk.say("Cancelled; nothing was changed.")
 
         timer = self.desk.every(0.15, show_progress)
         self.desk.ask(dialog, closed)
-        self.desk.jobs.start("auto", work, done, what="Finding all objects", failed=failed)
+        self.desk.errands.start("auto", work, done, what="Finding all objects", failed=failed)
 
     def _take_generated(self, choice: AutoChoice, result: AutoResult) -> None:
         if not result.masks:

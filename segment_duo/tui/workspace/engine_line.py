@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import SegduoError
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.ports import ChosenModel
 from segment_duo.tui.workspace.desk import Desk
 
@@ -31,9 +31,9 @@ class EngineLine:
         if image is None:
             return
 
-        def work(job: Job) -> Any:
+        def work(errand: Errand) -> Any:
             with self.desk.engine_lock:
-                return None if job.superseded() else self.desk.session.embed(image)
+                return None if errand.superseded() else self.desk.session.embed(image)
 
         def done(_: Any) -> None:
             self.says("ready")
@@ -44,7 +44,7 @@ class EngineLine:
             self.desk.report(error)
 
         self.says("looking at the image …")
-        self.desk.jobs.start("embed", work, done, what="Preparing the image", failed=failed)
+        self.desk.errands.start("embed", work, done, what="Preparing the image", failed=failed)
 
     def says(self, state: str) -> None:
         self._state = state
@@ -57,14 +57,14 @@ class EngineLine:
             self.show()
             self.desk.show_cross_hair()
 
-        self.desk.jobs.start("model", lambda _: self.desk.session.model, done, what="Choosing the model")
+        self.desk.errands.start("model", lambda _: self.desk.session.model, done, what="Choosing the model")
 
     def ask_status(self) -> None:
-        if self.desk.jobs.busy("status") or not self.desk.engine_lock.acquire(blocking=False):
+        if self.desk.errands.busy("status") or not self.desk.engine_lock.acquire(blocking=False):
             return
         self.desk.engine_lock.release()
 
-        def work(_: Job) -> EngineStatus | None:
+        def work(_: Errand) -> EngineStatus | None:
             with self.desk.engine_lock:
                 return self.desk.session.engine_status()
 
@@ -78,7 +78,7 @@ class EngineLine:
         def failed(_: SegduoError) -> None:
             self.says("not answering")
 
-        self.desk.jobs.start("status", work, done, what="Asking the engine", failed=failed)
+        self.desk.errands.start("status", work, done, what="Asking the engine", failed=failed)
 
     def show(self) -> None:
         parts = [self._model_name, self._device, f"engine {self._state}"]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from segment_duo.errors import NotFound, SegduoError
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.journal import Draft
-from segment_duo.tui.ports import ListedSet, LoadedSet, OpenImage
+from segment_duo.tui.ports import ListedSetPort, LoadedSetPort, OpenImagePort
 from segment_duo.tui.screens.versions import VersionPicker
 from segment_duo.tui.state import Document
 from segment_duo.tui.wording import counted
@@ -54,11 +54,11 @@ class Files:
         self._banner: Literal["auto", "off"] = "auto"
 
     def open_target(self, target: str) -> None:
-        def work(_: Job) -> ImageRef:
+        def work(_: Errand) -> ImageRef:
             return self.desk.session.reference(target)
 
         self._unless_unsaved(
-            lambda: self.desk.jobs.start("open", work, self.open_image, what="Opening"), "open another image"
+            lambda: self.desk.errands.start("open", work, self.open_image, what="Opening"), "open another image"
         )
 
     def open_image(
@@ -83,14 +83,14 @@ class Files:
         if draft is not None:
             page = draft.page
 
-        def work(_: Job) -> tuple[OpenImage, Any]:
+        def work(_: Errand) -> tuple[OpenImagePort, Any]:
             from segment_duo.images.view import Pyramid
 
             with self.desk.store_lock:
                 image = self.desk.session.open_image(ref, page=page, banner=banner)
             return image, Pyramid(image.data.pixels)
 
-        def done(result: tuple[OpenImage, Any]) -> None:
+        def done(result: tuple[OpenImagePort, Any]) -> None:
             self.desk.image, self.desk.pyramid = result
             self._banner = banner
             if not keep:
@@ -121,10 +121,10 @@ class Files:
             self.frames.opened(self.desk.image, load, as_page=as_page_only)
 
         self.desk.say(f"Reading {ref.name} …")
-        self.desk.jobs.stop("load")
-        self.desk.jobs.stop("ahead")
-        self.desk.jobs.stop("predict")
-        self.desk.jobs.start("open", work, done, what="Opening the image")
+        self.desk.errands.stop("load")
+        self.desk.errands.stop("ahead")
+        self.desk.errands.stop("predict")
+        self.desk.errands.start("open", work, done, what="Opening the image")
 
     def _bring_back(self, draft: Draft) -> None:
         """Unsaved work on top of the version it was begun with, so that undo leads back to that."""
@@ -143,12 +143,12 @@ class Files:
             if self.desk.doc.pointing:
                 self._ask_for_mask()
 
-        def work(_: Job) -> LoadedSet | None:
+        def work(_: Errand) -> LoadedSetPort | None:
             with self.desk.store_lock, contextlib.suppress(SegduoError):
                 return self.desk.session.sets.load(image.ref, draft.version, image.data.facts)
             return None
 
-        def done(loaded: LoadedSet | None) -> None:
+        def done(loaded: LoadedSetPort | None) -> None:
             if loaded is not None:
                 self.desk.doc.loaded(fitting(loaded.mask_set.masks, image)[0], loaded.version.name)
             restore()
@@ -156,7 +156,7 @@ class Files:
         if draft.version is None:
             restore()
         else:
-            self.desk.jobs.start("load", work, done, what="Loading the version", failed=lambda _: restore())
+            self.desk.errands.start("load", work, done, what="Loading the version", failed=lambda _: restore())
 
     def _make_room(self) -> None:
         """On a small screen the picture needs the explorer's place; o brings it back."""
@@ -216,13 +216,13 @@ class Files:
         if image is None:
             return
 
-        def work(_: Job) -> LoadedSet:
+        def work(_: Errand) -> LoadedSetPort:
             with self.desk.store_lock:
                 with contextlib.suppress(SegduoError):
                     self.desk.known_versions = {found.name for found in self.desk.session.sets.versions(image.ref)}
                 return self.desk.session.sets.load(image.ref, name, image.data.facts)
 
-        def done(loaded: LoadedSet) -> None:
+        def done(loaded: LoadedSetPort) -> None:
             if name is None and (self.desk.doc.unsaved or self.desk.doc.pointing):
                 return  # the user was quicker; v loads it
             masks, misfits = fitting(loaded.mask_set.masks, image)
@@ -233,7 +233,7 @@ class Files:
             if loaded.notice:
                 text += f" Note: {loaded.notice}."
             self.desk.say(f"{text} v shows the other versions.", "warning" if misfits or loaded.notice else "info")
-            self.desk.jobs.stop("predict")
+            self.desk.errands.stop("predict")
             self.desk.show_document()
             self.drafts.forget()
 
@@ -241,7 +241,7 @@ class Files:
             if name is not None or not isinstance(error, NotFound):
                 self.desk.report(error)
 
-        self.desk.jobs.start("load", work, done, what="Loading the version", failed=failed)
+        self.desk.errands.start("load", work, done, what="Loading the version", failed=failed)
 
     def action_versions(self) -> None:
         image = self.desk.image
@@ -250,7 +250,7 @@ class Files:
 
         file = dataclasses.replace(image.ref, frame=None) if self.desk.film is not None else image.ref
 
-        def work(_: Job) -> Sequence[ListedSet]:
+        def work(_: Errand) -> Sequence[ListedSetPort]:
             with self.desk.store_lock:
                 return self.desk.session.sets.listed(file, image.data.facts)
 
@@ -262,7 +262,7 @@ class Files:
             else:
                 self.open_image(file, page=image.data.facts.page, version=name, as_page=True)
 
-        def done(found: Sequence[ListedSet]) -> None:
+        def done(found: Sequence[ListedSetPort]) -> None:
             self.desk.known_versions = {item.version.name for item in found}
             of_frames = {item.version.name: item.peek is not None and item.peek.frames is not None for item in found}
 
@@ -272,10 +272,10 @@ class Files:
 
             self.desk.ask(VersionPicker(found, self.desk.doc.version), take)
 
-        self.desk.jobs.start("versions", work, done, what="Listing the versions")
+        self.desk.errands.start("versions", work, done, what="Listing the versions")
 
 
-def fitting(masks: tuple[Mask, ...], image: OpenImage) -> tuple[tuple[Mask, ...], int]:
+def fitting(masks: tuple[Mask, ...], image: OpenImagePort) -> tuple[tuple[Mask, ...], int]:
     """The masks that have the image's uncut size, and how many have not."""
     facts = image.data.facts
     good = tuple(mask for mask in masks if (mask.rle.width, mask.rle.height) == (facts.width, facts.height))

@@ -10,8 +10,8 @@ from typing import Any
 
 from segment_duo.errors import InputError, SegduoError
 from segment_duo.paths import current_folder
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.explorer.explorer import Item
-from segment_duo.tui.jobs import Job
 from segment_duo.tui.screens.ask import TypeLine
 from segment_duo.tui.status.lines import short_path
 from segment_duo.tui.wording import counted
@@ -38,7 +38,7 @@ class Folders:
     def start_at(self, text: str) -> None:
         """Open what was named on the command line: a folder or an image."""
 
-        def work(_: Job) -> tuple[str, bool]:
+        def work(_: Errand) -> tuple[str, bool]:
             ref = self.desk.session.reference(text)
             return str(ref), is_folder(ref)
 
@@ -50,7 +50,7 @@ class Folders:
                 self.show_folder(parent_of(target), at=target)
                 self._open(target)
 
-        self.desk.jobs.start("start", work, done, what="Opening")
+        self.desk.errands.start("start", work, done, what="Opening")
 
     def show_folder(self, target: str, *, at: str = "", focus: bool = False) -> None:
         """List a folder in the explorer; "" lists the places."""
@@ -58,7 +58,7 @@ class Folders:
             self._show_places()
             return
 
-        def work(_: Job) -> tuple[Item, ...]:
+        def work(_: Errand) -> tuple[Item, ...]:
             if target == QUEUE:
                 with self.desk.store_lock:
                     return self._queued()
@@ -89,13 +89,13 @@ class Folders:
         if focus:
             self.desk.explorer.remove_class("-hidden")
             self.desk.explorer.list.focus()
-        self.desk.jobs.start("folder", work, done, what="Reading the folder", failed=failed)
+        self.desk.errands.start("folder", work, done, what="Reading the folder", failed=failed)
 
     def start_queue(self, refs: Sequence[ImageRef]) -> None:
         """List these images and open the first that is not done."""
         self.queue = tuple(refs)
 
-        def work(_: Job) -> tuple[Item, ...]:
+        def work(_: Errand) -> tuple[Item, ...]:
             with self.desk.store_lock:
                 return self._queued()
 
@@ -104,7 +104,7 @@ class Folders:
             self.show_folder(QUEUE, at=first.target)
             self._open(first.target)
 
-        self.desk.jobs.start("start", work, done, what="Reading the queue")
+        self.desk.errands.start("start", work, done, what="Reading the queue")
 
     def _queued(self) -> tuple[Item, ...]:
         """The queue's lines. A folder that cannot be looked into has no marks; opening its images will tell why."""

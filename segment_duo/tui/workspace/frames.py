@@ -13,11 +13,11 @@ from typing import Any
 from textual.timer import Timer
 
 from segment_duo.errors import SegduoError
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.journal import Draft
-from segment_duo.tui.ports import FilmPort, OpenImage
+from segment_duo.tui.ports import FilmPort, OpenImagePort
 from segment_duo.tui.screens.ask import Choose, TypeLine
-from segment_duo.tui.timeline import Timeline, Tracks, numbered
+from segment_duo.tui.timeline import SavedTracks, Timeline, numbered
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.engine_line import EngineLine
@@ -47,7 +47,7 @@ class Frames:
 
     # A stack or film is opened, and left
 
-    def opened(self, image: OpenImage, otherwise: Then, *, as_page: bool = False) -> None:
+    def opened(self, image: OpenImagePort, otherwise: Then, *, as_page: bool = False) -> None:
         """An image was opened as a file of its own: show its newest set if that is one of frames, else do what is done with other images.
 
         ``as_page``: do that in any case.
@@ -65,7 +65,7 @@ class Frames:
             otherwise()
             return
 
-        def work(_: Job) -> tuple[FilmPort, Tracks] | None:
+        def work(_: Errand) -> tuple[FilmPort, SavedTracks] | None:
             with self.desk.store_lock:
                 film = films(image.ref)
                 version = film.newest()
@@ -74,7 +74,7 @@ class Frames:
                     return None
                 return film, film.load(version)
 
-        def done(found: tuple[FilmPort, Tracks] | None) -> None:
+        def done(found: tuple[FilmPort, SavedTracks] | None) -> None:
             if found is None:
                 otherwise()
                 return
@@ -86,7 +86,7 @@ class Frames:
             otherwise()
             self.desk.report(error)
 
-        self.desk.jobs.start("film", work, done, what="Opening the frames", failed=failed)
+        self.desk.errands.start("film", work, done, what="Opening the frames", failed=failed)
 
     def enter(self, then: Then, *, carry: bool = False) -> None:
         """Go from the page that is open to its frames, then do something. Masks that are not saved come along as objects; ``carry``: all do."""
@@ -97,7 +97,7 @@ class Frames:
         if self.desk.film is not None:
             then()
             return
-        if self.desk.jobs.busy("film"):
+        if self.desk.errands.busy("film"):
             self.desk.say("The frames are being opened …")
             return
         if self.desk.doc.pointing:
@@ -105,7 +105,7 @@ class Frames:
             return
         doc, at = self.desk.doc, timeline.frame
 
-        def work(_: Job) -> tuple[FilmPort, int]:
+        def work(_: Errand) -> tuple[FilmPort, int]:
             with self.desk.store_lock:
                 film = films(image.ref)
                 return film, at if image.ref.frame is not None else film.frame_of(image.data.facts.page)
@@ -115,13 +115,13 @@ class Frames:
             brought = doc.masks if carry or doc.unsaved else ()
             self._begin(film, frame, None, {frame: numbered(brought, 1)} if brought else {}, then=then)
 
-        self.desk.jobs.start("film", work, done, what="Opening the frames")
+        self.desk.errands.start("film", work, done, what="Opening the frames")
 
     def _begin(
         self,
         film: FilmPort,
         frame: int,
-        tracks: Tracks | None,
+        tracks: SavedTracks | None,
         brought: dict[int, tuple[Mask, ...]] | None = None,
         saved: dict[int, tuple[Mask, ...]] | None = None,
         then: Then = lambda: None,
@@ -138,9 +138,9 @@ class Frames:
         self.stop()
         film, self.desk.film, self.desk.timeline = self.desk.film, None, None
         for group in ("film", "frame", "track"):
-            if group == "track" and self.desk.jobs.busy(group):
+            if group == "track" and self.desk.errands.busy(group):
                 film = None  # the run still reads it
-            self.desk.jobs.stop(group)
+            self.desk.errands.stop(group)
         if film is not None:
             film.close()
         self.desk.show_frames()
@@ -152,7 +152,7 @@ class Frames:
             return
         brought = dict(draft.frames)
 
-        def work(_: Job) -> tuple[FilmPort, Tracks | None, dict[int, tuple[Mask, ...]]]:
+        def work(_: Errand) -> tuple[FilmPort, SavedTracks | None, dict[int, tuple[Mask, ...]]]:
             with self.desk.store_lock:
                 film, tracks = films(image.ref), None
                 if draft.version is not None:
@@ -160,12 +160,12 @@ class Frames:
                         tracks = film.load(draft.version)
                 return film, tracks, {frame: film.masks(frame) for frame in brought}
 
-        def done(found: tuple[FilmPort, Tracks | None, dict[int, tuple[Mask, ...]]]) -> None:
+        def done(found: tuple[FilmPort, SavedTracks | None, dict[int, tuple[Mask, ...]]]) -> None:
             film, tracks, saved = found
             self._begin(film, min(brought), tracks, brought, saved)
             self.desk.say("Your unsaved work is back; s saves it, F7 follows its objects, u takes it back.", "good")
 
-        self.desk.jobs.start("film", work, done, what="Opening the frames")
+        self.desk.errands.start("film", work, done, what="Opening the frames")
 
     # From frame to frame
 
@@ -237,7 +237,7 @@ class Frames:
 
     def _tick(self) -> None:
         timeline = self.desk.timeline
-        if timeline is None or self.desk.jobs.busy("frame"):
+        if timeline is None or self.desk.errands.busy("frame"):
             return
         target = timeline.target(1)
         if target is None:
@@ -253,18 +253,18 @@ class Frames:
         timeline.wanted = frame
         desk.show_frames()
 
-        def work(_: Job) -> tuple[OpenImage, Any, tuple[Mask, ...]]:
+        def work(_: Errand) -> tuple[OpenImagePort, Any, tuple[Mask, ...]]:
             from segment_duo.images.view import Pyramid
 
             with desk.store_lock:
                 image, masks = film.image(frame), film.masks(frame)
             return image, Pyramid(image.data.pixels), masks
 
-        def done(found: tuple[OpenImage, Any, tuple[Mask, ...]]) -> None:
+        def done(found: tuple[OpenImagePort, Any, tuple[Mask, ...]]) -> None:
             if self._rest is not None:
                 self._rest.stop()
             self._unask()
-            desk.jobs.stop("embed")
+            desk.errands.stop("embed")
             desk.image, desk.pyramid, masks = found
             desk.cut_from = None
             desk.doc = timeline.arrive(frame, masks)
@@ -279,13 +279,13 @@ class Frames:
             desk.show_frames()
             desk.report(error)
 
-        desk.jobs.start("frame", work, done, what="Reading the frame", failed=failed)
+        desk.errands.start("frame", work, done, what="Reading the frame", failed=failed)
 
     def _settle(self) -> None:
         """Have the engine look at this frame if one stays on it."""
         if self._rest is not None:
             self._rest.stop()
-        if not (self.playing or self.desk.jobs.busy("track")):
+        if not (self.playing or self.desk.errands.busy("track")):
             self._rest = self.desk.later(REST_SECONDS, self._engine.embed)
 
     # Its sets
@@ -298,17 +298,17 @@ class Frames:
             if film is None:
                 return
 
-            def work(_: Job) -> Tracks:
+            def work(_: Errand) -> SavedTracks:
                 with self.desk.store_lock:
                     return film.load(version)
 
-            def done(tracks: Tracks) -> None:
+            def done(tracks: SavedTracks) -> None:
                 timeline = self.desk.timeline
                 if timeline is not None:
                     timeline.loaded(tracks)
                     self.show(timeline.wanted if at is None else at, then)
 
-            self.desk.jobs.start("film", work, done, what="Loading the version")
+            self.desk.errands.start("film", work, done, what="Loading the version")
 
         self.enter(read)
 
@@ -323,11 +323,11 @@ class Frames:
         if (
             film is None
             or timeline is None
-            or not any(one in lives and lives[one] != (timeline.frame,) * 2 for one in doc.ticked)
+            or not any(one in lives and lives[one] != (timeline.frame,) * 2 for one in doc.selected)
         ):
             here()
             return
-        gone, frame = doc.ticked, timeline.frame
+        gone, frame = doc.selected, timeline.frame
 
         def answered(answer: str | None) -> None:
             if answer == "here":
@@ -345,7 +345,7 @@ class Frames:
     def _save_without(self, film: FilmPort, timeline: Timeline, gone: frozenset[int], since: int) -> None:
         changes, onto = timeline.changes(), timeline.version
 
-        def work(_: Job) -> str:
+        def work(_: Errand) -> str:
             with self.desk.store_lock:
                 return film.save(changes, onto=onto, gone=gone, since=since).saved.version.name
 
@@ -353,7 +353,7 @@ class Frames:
             text = f"{counted(len(gone), 'object')} deleted from frame {since} on, in version {version}; v loads the one before."
             self.load(version, lambda: self.desk.say(text, "good"))
 
-        self.desk.jobs.start("save", work, done, what="Saving")
+        self.desk.errands.start("save", work, done, what="Saving")
 
     def say_loaded(self) -> None:
         timeline = self.desk.timeline
@@ -380,7 +380,7 @@ class Frames:
         return True
 
 
-def frame_count(image: OpenImage) -> int:
+def frame_count(image: OpenImagePort) -> int:
     """How many frames the file of an image has, as far as the image tells."""
     facts = image.data.facts
     return facts.frames.count if facts.frames is not None else facts.pages

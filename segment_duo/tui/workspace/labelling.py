@@ -21,7 +21,7 @@ class Labelling:
     def _meant(self) -> frozenset[int]:
         """The selected masks, or else the current one."""
         doc = self.desk.doc
-        return doc.ticked or frozenset({doc.current} if doc.current is not None else ())
+        return doc.selected or frozenset({doc.current} if doc.current is not None else ())
 
     def action_classify(self, key: str) -> None:
         """Give the class with this number key; to masks that all have it already: take it off."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from segment_duo.errors import InputError, SegduoError
-from segment_duo.tui.jobs import Job
-from segment_duo.tui.ports import Saved, SessionPort
+from segment_duo.tui.errands import Errand
+from segment_duo.tui.ports import SavedPort, SessionPort
 from segment_duo.tui.screens.ask import Choose, TypeLine
 from segment_duo.tui.status.lines import short_path
-from segment_duo.tui.timeline import Tracks
+from segment_duo.tui.timeline import SavedTracks
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.drafts import Drafts
@@ -106,7 +106,7 @@ class Saving:
                 check(str(Path(text.strip()).expanduser()))
 
         def check(folder: str) -> None:
-            def work(_: Job) -> SessionPort:
+            def work(_: Errand) -> SessionPort:
                 session = elsewhere(folder)
                 session.sets.check_out()
                 check_writable(session.reference(folder))
@@ -115,7 +115,7 @@ class Saving:
             def failed(error: SegduoError) -> None:
                 ask(folder, f"{error.message.rstrip('.')}. Choose another folder.")
 
-            self.desk.jobs.start(
+            self.desk.errands.start(
                 "elsewhere",
                 work,
                 lambda session: self.save(then=then, session=session),
@@ -139,11 +139,11 @@ class Saving:
             self._save_frames(suffix, then, session)
             return
         image, masks, parent = self.desk.image, self.desk.doc.masks, self.desk.doc.version
-        if not self.desk.need_image() or image is None or self.desk.jobs.busy("save"):
+        if not self.desk.need_image() or image is None or self.desk.errands.busy("save"):
             return
         used = session or self.desk.session
 
-        def work(_: Job) -> tuple[Saved, set[str]]:
+        def work(_: Errand) -> tuple[SavedPort, set[str]]:
             with self.desk.store_lock:
                 others: set[str] = set()
                 if session is None and self.desk.known_versions is not None:
@@ -153,7 +153,7 @@ class Saving:
                         self.desk.known_versions = names
                 return used.save(image, masks, operation="tui", suffix=suffix, parent=parent), others
 
-        def done(result: tuple[Saved, set[str]]) -> None:
+        def done(result: tuple[SavedPort, set[str]]) -> None:
             saved, others = result
             if saved.version is not None and session is None:
                 self.desk.known_versions = (self.desk.known_versions or set()) | {saved.version.name}
@@ -170,7 +170,7 @@ class Saving:
                 then()
 
         self.desk.say("Saving …")
-        self.desk.jobs.start("save", work, done, what="Saving", failed=lambda error: self._say_failed(error, then))
+        self.desk.errands.start("save", work, done, what="Saving", failed=lambda error: self._say_failed(error, then))
 
     def _say_failed(self, error: SegduoError, then: Then | None) -> None:
         hint = error.hint or "The masks are kept here."
@@ -182,16 +182,16 @@ class Saving:
     def _save_frames(self, suffix: str, then: Then | None, session: SessionPort | None) -> None:
         """Save what was changed on any frame, and all else of the version it was changed from, as a new version."""
         film, timeline = self.desk.film, self.desk.timeline
-        if film is None or timeline is None or self.desk.jobs.busy("save"):
+        if film is None or timeline is None or self.desk.errands.busy("save"):
             return
         changes, onto = timeline.changes(), timeline.version
 
-        def work(_: Job) -> tuple[str, Tracks | None]:
+        def work(_: Errand) -> tuple[str, SavedTracks | None]:
             with self.desk.store_lock:
                 saved = film.save(changes, onto=onto, suffix=suffix, into=session).saved
                 return saved.path, film.load(saved.version.name) if session is None else None
 
-        def done(result: tuple[str, Tracks | None]) -> None:
+        def done(result: tuple[str, SavedTracks | None]) -> None:
             path, tracks = result
             if tracks is not None and self.desk.timeline is timeline:
                 timeline.saved_as(tracks, changes)
@@ -206,9 +206,9 @@ class Saving:
                 then()
 
         self.desk.say("Saving …")
-        self.desk.jobs.start("save", work, done, what="Saving", failed=lambda error: self._say_failed(error, then))
+        self.desk.errands.start("save", work, done, what="Saving", failed=lambda error: self._say_failed(error, then))
 
-    def _say_saved(self, saved: Saved, count: int, others: set[str]) -> None:
+    def _say_saved(self, saved: SavedPort, count: int, others: set[str]) -> None:
         if saved.spooled is not None:
             self.desk.say("Drops is away: kept on this machine. The next save delivers it.", "warning")
             return

@@ -15,8 +15,8 @@ from segment_duo.terminal.graphics import Terminal
 from segment_duo.tui.canvas.frame_bar import FrameBar
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.done import DoneMarks
+from segment_duo.tui.errands import ErrandFinished
 from segment_duo.tui.explorer.explorer import FolderList
-from segment_duo.tui.jobs import JobFinished
 from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.keys import bindings
 from segment_duo.tui.masks.mask_list import MaskList
@@ -187,8 +187,8 @@ class Workspace(Screen[None]):
 
     # What the panes say
 
-    def on_job_finished(self, message: JobFinished) -> None:
-        self.desk.jobs.finish(message)
+    def on_errand_finished(self, message: ErrandFinished) -> None:
+        self.desk.errands.finish(message)
 
     def on_told(self, message: Told) -> None:
         if not (self.desk.ahead and message.text.startswith(f"{self.desk.ahead}: ")):

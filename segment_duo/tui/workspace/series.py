@@ -10,7 +10,7 @@ from textual.timer import Timer
 
 from segment_duo.errors import Cancelled, StoreError
 from segment_duo.tui.done import DoneMarks
-from segment_duo.tui.jobs import Job
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.workspace.desk import Desk
 
 AHEAD_PAUSE = 1.0
@@ -59,7 +59,7 @@ class Series:
         item = next((item for item in images.items if item.target == target), None)
         now = images.marks.get(target, item.saved if item else False)
 
-        def work(_: Job) -> dict[str, bool]:
+        def work(_: Errand) -> dict[str, bool]:
             try:
                 self._marks.write(target, not now)
             except OSError as error:
@@ -74,7 +74,7 @@ class Series:
             self.desk.say(f"{image.ref.name} is marked {'not done' if now else 'done'}; C changes it.{more}")
             self.desk.show_header()
 
-        self.desk.jobs.start("done", work, done, what="Marking the image")
+        self.desk.errands.start("done", work, done, what="Marking the image")
 
     def _go(self, by: int, *, undone: bool) -> None:
         self.walking = True
@@ -100,7 +100,7 @@ class Series:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        self.desk.jobs.stop("ahead")
+        self.desk.errands.stop("ahead")
         self.desk.ahead = ""
 
     def _prepare(self) -> None:
@@ -109,15 +109,15 @@ class Series:
             return
         desk = self.desk
 
-        def work(job: Job) -> Any:
+        def work(errand: Errand) -> Any:
             with desk.store_lock:
-                if job.superseded():
+                if errand.superseded():
                     raise Cancelled("superseded")
                 image = desk.session.open_image(desk.session.reference(target))
             with desk.engine_lock:
-                if job.superseded():
+                if errand.superseded():
                     raise Cancelled("superseded")
                 return desk.session.embed(image)
 
         desk.ahead = target
-        desk.jobs.start("ahead", work, lambda _: None, what="Preparing the next image", failed=lambda _: None)
+        desk.errands.start("ahead", work, lambda _: None, what="Preparing the next image", failed=lambda _: None)

@@ -17,8 +17,8 @@ from textual.timer import Timer
 from segment_duo.errors import Cancelled, SegduoError
 from segment_duo.results import ROUTINE_NOTE
 from segment_duo.segmenters.base import Capability
-from segment_duo.tui.jobs import Job
-from segment_duo.tui.ports import Direction
+from segment_duo.segmenters.tracking import Direction
+from segment_duo.tui.errands import Errand
 from segment_duo.tui.screens.ask import Choose
 from segment_duo.tui.status.lines import short_path
 from segment_duo.tui.wording import counted
@@ -100,8 +100,8 @@ class Tracking:
             frames = sorted({frame for _, frame, _ in asked})
             on = f"frame{'s' if len(frames) > 1 else ''} {', '.join(map(str, frames[:6]))}{' …' if len(frames) > 6 else ''}"
             return asked, f"{counted(len({one for one, *_ in asked}), 'object')} as pointed at on {on}"
-        masks = [mask for mask in doc.masks if mask.id in doc.ticked] or list(doc.masks)
-        chosen = "selected " if doc.ticked else ""
+        masks = [mask for mask in doc.masks if mask.id in doc.selected] or list(doc.masks)
+        chosen = "selected " if doc.selected else ""
         objects = tuple((mask.id, timeline.frame, mask) for mask in masks if mask.area)
         return (
             objects,
@@ -116,11 +116,11 @@ class Tracking:
         # A run is told of new shapes only; what was deleted or labelled goes into a version of its own first.
         before = timeline.changes() if timeline.otherwise_changed() else {}
 
-        def work(job: Job) -> Followed:
+        def work(errand: Errand) -> Followed:
             version = film.save(before, onto=onto).saved.version.name if before else onto
             with self.desk.engine_lock:
                 return film.follow(
-                    objects, direction, onto=version, on_frame=self._arrived.append, cancelled=job.superseded, enough=self._enough.is_set
+                    objects, direction, onto=version, on_frame=self._arrived.append, cancelled=errand.superseded, enough=self._enough.is_set
                 )  # fmt: skip
 
         self._run(work, "Following objects", links=False)
@@ -132,17 +132,17 @@ class Tracking:
         # What is linked begins anew: what was done by hand is kept in a version of its own.
         changes, onto = timeline.changes(), timeline.version
 
-        def work(job: Job) -> Followed:
+        def work(errand: Errand) -> Followed:
             if changes:
                 film.save(changes, onto=onto)
             with self.desk.engine_lock:
                 return film.link(
-                    on_frame=self._arrived.append, cancelled=lambda: job.superseded() or self._enough.is_set()
+                    on_frame=self._arrived.append, cancelled=lambda: errand.superseded() or self._enough.is_set()
                 )
 
         self._run(work, "Linking masks", links=True)
 
-    def _run(self, work: Callable[[Job], Followed], what: str, *, links: bool) -> None:
+    def _run(self, work: Callable[[Errand], Followed], what: str, *, links: bool) -> None:
         timeline = self.desk.timeline
         if timeline is None:
             return
@@ -150,8 +150,8 @@ class Tracking:
         self._enough.clear()
         self._arrived.clear()
         self._began, self._watching, self._links = timeline.frame, True, links
-        self.desk.jobs.stop("embed")
-        self.desk.jobs.start("track", work, self._done, what=what, failed=self._failed)
+        self.desk.errands.stop("embed")
+        self.desk.errands.start("track", work, self._done, what=what, failed=self._failed)
         self._timer = self.desk.every(LOOK_SECONDS, self._look)
         self._engine.says("following objects")
         self.desk.doing = "starting …"
@@ -181,7 +181,7 @@ class Tracking:
         if latest is None:
             return
         self.desk.doing = f"{latest.done} of {latest.total} frames done"
-        if self._watching and not self.desk.jobs.busy("frame"):
+        if self._watching and not self.desk.errands.busy("frame"):
             self._frames.show(latest.frame)
         elif changed:
             self.desk.show_document()

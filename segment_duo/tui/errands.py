@@ -17,7 +17,7 @@ from segment_duo.errors import Cancelled, SegduoError
 Failure = Callable[[SegduoError], None]
 
 
-class Job:
+class Errand:
     """One piece of work. ``superseded`` is what long work asks whether anybody still wants it."""
 
     def __init__(self, group: str, what: str, done: Callable[[Any], None], failed: Failure | None) -> None:
@@ -34,65 +34,65 @@ class Job:
         return self._stopped.is_set()
 
 
-class JobFinished(Message):
-    """Posted to the owner; it passes the message on to :meth:`Jobs.finish`."""
+class ErrandFinished(Message):
+    """Posted to the owner; it passes the message on to :meth:`Errands.finish`."""
 
     bubble = False
 
-    def __init__(self, job: Job, result: Any, error: BaseException | None) -> None:
+    def __init__(self, errand: Errand, result: Any, error: BaseException | None) -> None:
         super().__init__()
-        self.job = job
+        self.errand = errand
         self.result = result
         self.error = error
 
 
-class Jobs:
+class Errands:
     """The running work of one widget.
 
     Args:
-        owner: gets a :class:`JobFinished` for each job.
-        report: is told of failures that the job has no own handler for.
+        owner: gets a :class:`ErrandFinished` for each errand.
+        report: is told of failures that the errand has no own handler for.
     """
 
     def __init__(self, owner: MessagePump, report: Failure) -> None:
         self._owner = owner
         self._report = report
-        self._running: dict[str, Job] = {}
+        self._running: dict[str, Errand] = {}
 
     def start(
         self,
         group: str,
-        work: Callable[[Job], Any],
+        work: Callable[[Errand], Any],
         done: Callable[[Any], None],
         *,
         what: str,
         failed: Failure | None = None,
-    ) -> Job:
-        """Run ``work`` in a thread; an earlier job of the group is superseded, its result ignored.
+    ) -> Errand:
+        """Run ``work`` in a thread; an earlier errand of the group is superseded, its result ignored.
 
         Args:
-            work: gets its job; raises :class:`Cancelled` to end without a word.
+            work: gets its errand; raises :class:`Cancelled` to end without a word.
             done: called with the result, on the UI's thread.
             what: the activity, for messages about unexpected failures ("Reading the folder").
             failed: called instead of the general report.
         """
         self.stop(group)
-        job = Job(group, what, done, failed)
-        self._running[group] = job
+        errand = Errand(group, what, done, failed)
+        self._running[group] = errand
 
         def run() -> None:
             try:
-                self._owner.post_message(JobFinished(job, work(job), None))
+                self._owner.post_message(ErrandFinished(errand, work(errand), None))
             except BaseException as error:  # a thread's failure must reach the user, whatever it is
-                self._owner.post_message(JobFinished(job, None, error))
+                self._owner.post_message(ErrandFinished(errand, None, error))
 
         threading.Thread(target=run, name=f"segduo-{group}", daemon=True).start()
-        return job
+        return errand
 
     def stop(self, group: str) -> None:
-        job = self._running.pop(group, None)
-        if job is not None:
-            job.stop()
+        errand = self._running.pop(group, None)
+        if errand is not None:
+            errand.stop()
 
     def stop_all(self) -> None:
         for group in list(self._running):
@@ -101,22 +101,22 @@ class Jobs:
     def busy(self, group: str) -> bool:
         return group in self._running
 
-    def finish(self, message: JobFinished) -> None:
-        """Take over a result, unless the job was superseded."""
-        job = message.job
-        if self._running.get(job.group) is not job:
+    def finish(self, message: ErrandFinished) -> None:
+        """Take over a result, unless the errand was superseded."""
+        errand = message.errand
+        if self._running.get(errand.group) is not errand:
             return
-        del self._running[job.group]
+        del self._running[errand.group]
         if message.error is None:
-            job.done(message.result)
+            errand.done(message.result)
             return
         error = message.error
         if not isinstance(error, SegduoError):
             reason = error.strerror if isinstance(error, OSError) else None
             error = SegduoError(
-                f"{job.what} failed: {reason or f'{type(error).__name__}: {error}'}", "Your work is kept."
+                f"{errand.what} failed: {reason or f'{type(error).__name__}: {error}'}", "Your work is kept."
             )
-        if job.failed is not None:
-            job.failed(error)
+        if errand.failed is not None:
+            errand.failed(error)
         elif not isinstance(error, Cancelled):
             self._report(error)
