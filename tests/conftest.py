@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from .cli_shell import shell
-from .engine_fixtures import home, real_engine, remembering, scripted
+from .engine_fixtures import forgetful, home, real_engine, scripted
 
-__all__ = ["REPOSITORY", "empty_home", "home", "real_engine", "remembering", "scripted", "shared_dir", "shell"]
+__all__ = ["REPOSITORY", "empty_home", "forgetful", "home", "real_engine", "scripted", "shared_dir", "shell"]
 
 # The same examples on every run: a failure on one machine can be looked at on another.
 hypothesis.settings.register_profile("segduo", derandomize=True, deadline=None)

@@ -34,6 +34,7 @@ from segment_duo.errors import SegduoError
 from segment_duo.models import known, registry
 from segment_duo.models.choice import ModelChoice
 from segment_duo.paths import Paths
+from segment_duo.segmenters.sam2.catalogue import UNTRAINED_MEMORY
 from tests.scripted_engine import ScriptedCompute
 
 
@@ -140,21 +141,20 @@ def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         made.kill()
 
 
-def write_remembering(models: Path) -> str:
-    """A model that may follow objects, in a folder of models: nano without the line that says that its memory is untrained. Its id."""
-    folder = models / "remembering"
+def write_forgetful(models: Path) -> str:
+    """A model that follows no objects, in a folder of models: nano with the line that says that its memory is untrained. Its id."""
+    folder = models / "forgetful"
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        lines = (known.NANO_DIR / "nano.yaml").read_text().splitlines()
-        (folder / "model.yaml").write_text("\n".join(line for line in lines if line != "memory: untrained") + "\n")
+        (folder / "model.yaml").write_text(f"{UNTRAINED_MEMORY}\n" + (known.NANO_DIR / "nano.yaml").read_text())
         shutil.copy(known.NANO_DIR / "nano.pt", folder / "model.pt")
-    return "remembering"
+    return "forgetful"
 
 
 @pytest.fixture
-def remembering(real_engine: Home) -> str:
+def forgetful(real_engine: Home) -> str:
     """The id of such a model, that the shared engine knows."""
-    return write_remembering(real_engine.paths.models_dir)
+    return write_forgetful(real_engine.paths.models_dir)
 
 
 class ScriptedEngine:

@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.segmenters.sam2 import build
 from segment_duo.segmenters.sam2.config_file import read_config
-from segment_duo.segmenters.sam2.heads import Heads
 from segment_duo.segmenters.sam2.predictor import model_input
 
 from .engine_stock import NANO
@@ -58,7 +57,6 @@ def write_micro(folder: Path) -> Path:
         ("image_size: 512", "image_size: 128"),
         ("feat_sizes: [32, 32]", "feat_sizes: [8, 8]"),
         ("num_layers: 1\n\n  memory_encoder", "num_layers: 2\n\n  memory_encoder"),
-        ("memory: untrained\n", ""),
     ):
         assert old in text
         text = text.replace(old, new)
@@ -135,19 +133,12 @@ def quiet() -> Iterator[None]:
 
 
 def small_film_model(name: str, config: str) -> tuple[SAM2Base, str]:
-    """A model to measure with, and its config: nano whose untrained memory attention gives what its decoder expects, or one with random weights."""
+    """A model to measure with, and its config: nano, or one with random weights."""
     if name != "nano":
         torch.manual_seed(3)
         return build.build_model(config), config
     config = str(NANO / config)
-    model = build.build_model(config, NANO / "nano.pt")
-    with torch.inference_mode():
-        frame = Heads(model).encode(film(1)[0])
-        tokens = frame.tokens + model.no_mem_embed[0]
-    with torch.no_grad():
-        model.memory_attention.norm.weight.copy_(tokens.std(0))
-        model.memory_attention.norm.bias.copy_(tokens.mean(0))
-    return model, config
+    return build.build_model(config, NANO / "nano.pt"), config
 
 
 class LazyFilm(Sequence["npt.NDArray[np.uint8]"]):

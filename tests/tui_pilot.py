@@ -46,7 +46,7 @@ class Ui:
     def work(self) -> Desk:
         return self.screen.desk
 
-    async def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 180) -> None:
         limit = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < limit, f"never happened; the last message: {self.work.message.text!r}"

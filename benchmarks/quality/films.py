@@ -3,6 +3,9 @@
 Held-out films of the project's own generator, seeds 1000 to 1019: in turn particles that grow, and a swarm of which some split and some stick
 together. Each object of the first frame gets one click there, in its middle, and is followed with the model's memory to the end; J&F by
 ``segment_duo.tracking.scores``. Objects that come later are no part of the truth. One line of JSON a film, and one of all.
+
+``--over FOLDER --names FILE``: clips of 8 frames over these labelled pictures instead (:mod:`segment_duo.training.nano.clips`): a camera that pans,
+turns and zooms, copies of objects that move over the picture, vanish and come back. Objects of fewer than 40 pixels there are not clicked.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from segment_duo.paths import Paths
 from segment_duo.segmenters.base import PromptArrays, Segmenter
 from segment_duo.segmenters.tracking import ObjectPrompt, TrackedObject, TrackStep
 from segment_duo.tracking.scores import SequenceScore, SequenceScorer
+from segment_duo.training.nano.clips import clips_of
 from segment_duo.training.nano.films import DrawnFilm, growth, swarm
+from segment_duo.training.nano.memory import SMALLEST
+from segment_duo.training.nano.real import RealPictures
 
 FIRST_SEED = 1000
 Labels = npt.NDArray[np.int32]
@@ -38,6 +44,20 @@ def held_out(count: int, first: int = FIRST_SEED) -> Iterator[tuple[str, DrawnFi
             yield f"swarm {seed}", swarm(seed, (384, 384), 20, 14, events=2)
         else:
             yield f"growth {seed}", growth(seed)
+
+
+def over_pictures(
+    folder: Path, names: set[str], count: int, first: int = FIRST_SEED
+) -> Iterator[tuple[str, DrawnFilm]]:
+    """Clips over labelled pictures, and what they are called."""
+    others = {path.name.removesuffix("_labels.png") for path in folder.glob("*_labels.png")} - names
+    draw = clips_of(None, RealPictures([folder], others), 1.0)
+    for seed in range(first, first + count):
+        clip = draw(np.random.default_rng(seed), 8)
+        large = np.flatnonzero(np.bincount(clip.labels[0].ravel()) >= SMALLEST)
+        if large[large > 0].size:
+            kept = np.where(np.isin(clip.labels, large), clip.labels, 0)
+            yield f"clip {seed}", DrawnFilm(clip.frames, kept.astype(np.uint16))
 
 
 def followed(segmenter: Segmenter, film: DrawnFilm, *, fast: bool = False) -> Iterator[Labels]:
@@ -77,11 +97,18 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="follow as `segduo track --fast` does")
     parser.add_argument("--films", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--over", type=Path, metavar="FOLDER", help="clips over these labelled pictures")
+    parser.add_argument("--names", type=Path, metavar="FILE", help="of the pictures to take, one a line")
     options = parser.parse_args()
     choice = resolve_model(Config(), Paths.default(), options.model)
     segmenter = load_segmenter(choice, options.checkpoint)
     rows = []
-    for name, film in held_out(options.films, options.first_seed):
+    films = (
+        over_pictures(options.over, set(options.names.read_text().split()), options.films, options.first_seed)
+        if options.over
+        else held_out(options.films, options.first_seed)
+    )
+    for name, film in films:
         began = time.perf_counter()
         result = score(segmenter, film, fast=options.fast)
         rows.append(result)

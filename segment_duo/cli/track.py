@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 LINK_PANEL = "Linking"
 
+LOOK_EVERY = 10
+"""Frames between two looks for new objects, where nobody says."""
+
 
 def register(app: typer.Typer, *, panel: str) -> None:
     app.command("track", rich_help_panel=panel)(track)
@@ -59,14 +62,14 @@ def track(
         typer.Option("--auto", help="Follow everything that automatic masks find on the first frame, and new objects."),
     ] = False,
     look_every: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--look-every",
             min=0,
             metavar="N",
-            help="With --auto: look for new objects every so many frames, going forward; 0 for never.",
+            help="With --auto: follow by memory, and look for new objects every so many frames (10), going forward; 0 for never.",
         ),
-    ] = 10,
+    ] = None,
     link: Annotated[
         bool,
         typer.Option(
@@ -118,11 +121,12 @@ def track(
     Each frame is on the disk before the next begins: after Ctrl-C, a crash or a power loss the same command goes on where it was.
 
     --auto follows what automatic masks find on the first frame; every tenth frame (--look-every) objects that are not followed yet come in.
+    With small models (nano) it links instead, unless --look-every is given: they take what appears beside an object for a part of it.
 
     --fast also follows approximately: what is remembered of frames is pooled. The set says so.
 
     --link makes automatic masks of each frame and links them by overlap and motion; gaps are closed, splits and merges told. --auto with a model
-    that cannot follow objects, as nano, does the same, and says so. Points, boxes and masks of a saved set need a model that can.
+    that cannot follow objects does the same, and says so. Points, boxes and masks of a saved set need a model that can.
 
     A file for --points is CSV with a heading: frame,object,x,y,label or frame,object,x0,y0,x1,y1.
 
@@ -157,13 +161,14 @@ def track(
         raise UsageError("--auto and --onto contradict each other", "Corrections are -p, --box or --points.")
     with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
         follows = Capability.TRACK in session.model.capabilities
+        links = link or not (prompts.any or (follows and (look_every is not None or not session.model.is_small)))
         if prompts.any:
             session.model.require(Capability.TRACK)
         opened = reading.open(session, sequence)
         run = _Run(session, opened, suffix, restart, resume, tables, as_json)
         try:
             wanted = parameters.onto(session.auto_defaults(preset))
-            if link or not (follows or prompts.any):
+            if links:
                 request = LinkRequest(
                     parameters=wanted,
                     preset=preset,
@@ -171,12 +176,14 @@ def track(
                     overlaps=keep_overlaps,
                     link=LinkParameters(max_gap=max_gap, max_distance=max_distance or 0.0, drift=drift),
                 )
-                run.link(request, _by_links(session, told=link))
+                run.link(request, [] if link else _by_links(session, follows=follows))
                 return
             first = opened.numbers[0]
             asked = prompts.request(session, default_frame=first)
             if auto:
-                found = AutomaticObjects(wanted, preset, look_every, conditions, keep_overlaps)
+                found = AutomaticObjects(
+                    wanted, preset, LOOK_EVERY if look_every is None else look_every, conditions, keep_overlaps
+                )
                 asked = dataclasses.replace(asked, automatic=found)
             if wanted.fast:
                 note(FAST_NOTICE)
@@ -185,11 +192,13 @@ def track(
             opened.frames.close()
 
 
-def _by_links(session: Session, *, told: bool) -> list[str]:
+def _by_links(session: Session, *, follows: bool) -> list[str]:
     """What is said when masks are linked though nobody asked for it."""
-    if told:
-        return []
-    said = f"{session.model.id} cannot follow objects by itself: the masks of each frame are linked (--link)"
+    said = (
+        f"{session.model.id} is small: the masks of each frame are linked (--link); --look-every {LOOK_EVERY} follows objects by its memory"
+        if follows
+        else f"{session.model.id} cannot follow objects by itself: the masks of each frame are linked (--link)"
+    )
     note(said)
     return [said]
 

@@ -51,6 +51,11 @@ class ModelChoice:
         """Its id without options."""
         return self.id.partition(":")[0]
 
+    @property
+    def is_small(self) -> bool:
+        """Its input is smaller than SAM 2's: nano, and models trained from it."""
+        return 0 < self.input_size < SAM_INPUT
+
     def require(self, *wanted: Capability) -> None:
         """Refuse what the model cannot, before anything is computed.
 

@@ -26,7 +26,7 @@ from segment_duo.segmenters.sam2.tracker import Sam2Tracker
 from segment_duo.segmenters.tracking import ObjectPrompt, TrackedFrame, TrackStep
 from segment_duo.session import Session
 from segment_duo.types import ImageData
-from tests.engine_fixtures import Home, wait_for
+from tests.engine_fixtures import Home, wait_for, write_forgetful
 from tests.stock_video import Film, attentive, centre, film, whole, write_micro
 
 SHAPE = (120, 160)
@@ -184,9 +184,10 @@ def test_what_is_not_on_the_frames_is_refused(session: Session) -> None:
 
 
 def test_a_model_whose_memory_is_untrained_says_what_to_do(home: Home) -> None:
-    nano = Session(load_config({"model": "nano", "in_process": True}, paths=home.paths), home.paths)
+    model = write_forgetful(home.paths.models_dir)
+    forgetful = Session(load_config({"model": model, "in_process": True}, paths=home.paths), home.paths)
     with pytest.raises(UsageError, match="follows no objects") as refused:
-        nano.track(Pictures(film(2)), [click(1, 0)])
+        forgetful.track(Pictures(film(2)), [click(1, 0)])
     assert "segduo track --link" in refused.value.hint
 
 

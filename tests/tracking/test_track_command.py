@@ -103,11 +103,11 @@ def test_folders_and_patterns(shell: Shell) -> None:
     assert (shell.folder / "masks/frames.pkl").is_file()
 
 
-def test_what_cannot_be_is_refused_before_anything_is_computed(shell: Shell) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_computed(shell: Shell, forgetful: str) -> None:
     stack(shell, 3)
     for arguments, code, said in (
         (("film.tif",), 2, "nothing says what to follow"),
-        (("film.tif", "-p", "20,30"), 2, "follows no objects"),
+        (("film.tif", "-m", forgetful, "-p", "20,30"), 2, "follows no objects"),
         (("film.tif", "--link", "-p", "20,30"), 2, "not prompts"),
         (("film.tif", *WATERSHED, "--frames", "9"), 2, "no frame 9"),
         (("film.tif", *WATERSHED, "--frame-time", "fast"), 2, "is not a time"),
@@ -119,12 +119,23 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(shell: Shell) -> 
     assert not list((shell.folder / "masks").glob("*.pkl"))
 
 
-def test_auto_with_a_model_that_follows_nothing_links_and_says_so(shell: Shell) -> None:
+def test_auto_with_a_model_that_follows_nothing_links_and_says_so(shell: Shell, forgetful: str) -> None:
     stack(shell, 2)
-    done = shell.run("track", "film.tif", "--auto", "--points-per-side", "6", "--no-tables", "--json").ok()
-    assert "nano cannot follow objects by itself" in done.stderr
+    done = shell.run(
+        "track", "film.tif", "-m", forgetful, "--auto", "--points-per-side", "6", "--no-tables", "--json"
+    ).ok()
+    assert "forgetful cannot follow objects by itself" in done.stderr
     assert done.json["method"] == "link"
-    assert any("nano cannot follow" in one for one in done.json["notes"])
+    assert any("forgetful cannot follow" in one for one in done.json["notes"])
+
+
+def test_auto_with_a_small_model_links_unless_it_is_asked_to_look_for_new_objects(shell: Shell) -> None:
+    stack(shell, 2)
+    command = ("track", "film.tif", "--auto", "--points-per-side", "6", "--no-tables", "--json")
+    linked = shell.run(*command).ok()
+    assert "nano is small: the masks of each frame are linked" in linked.stderr
+    assert linked.json["method"] == "link"
+    assert shell.run(*command, "--look-every", "0").ok().json["method"] == "memory"
 
 
 def test_killed_at_any_moment_it_goes_on_and_nothing_is_lost_or_twice(shell: Shell) -> None:

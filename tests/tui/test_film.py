@@ -24,8 +24,8 @@ def mask(number: int, x: float, y: float, radius: float = 8) -> Mask:
 
 
 @pytest.fixture
-def session(real_engine: Home, remembering: str) -> Session:
-    return Session(Resolved(real_engine.config.model_copy(update={"model": remembering}), {}), real_engine.paths)
+def session(real_engine: Home) -> Session:
+    return Session(Resolved(real_engine.config.model_copy(update={"model": "nano"}), {}), real_engine.paths)
 
 
 @pytest.fixture

@@ -281,11 +281,11 @@ async def test_a_run_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> N
 
 async def test_a_model_without_memory_says_so_and_links(tmp_path: Path) -> None:
     async with film(tmp_path) as ui:
-        ui.work.model = type(ui.session.model)()  # nano, as long as its memory is untrained
+        ui.work.model = type(ui.session.model)(id="forgetful")
         await ui.press("f7")
         await ui.dialog(Choose)
         text = " ".join(ui.text().split())
-        assert "nano has no memory to follow objects by" in text
+        assert "forgetful has no memory to follow objects by" in text
         assert "Forward" not in text
         await ui.answered("enter")
         await ui.run_over()

@@ -9,7 +9,6 @@ import pytest
 
 from segment_duo.masks.formats.sequence import SequenceSet
 from segment_duo.models import known
-from tests.engine_fixtures import write_remembering
 from tests.tracking.films import growing, write_stack
 from tests.tui.test_real import Terminal, terminal
 
@@ -29,10 +28,9 @@ def go_to(terminal: Terminal, x: int, y: int) -> None:
 
 
 def test_follow_correct_and_open_again(terminal: Terminal, tmp_path: Path) -> None:
-    write_remembering(tmp_path / "home" / "data" / "models")
     pictures, _ = growing(4)
     film = write_stack(tmp_path / "images" / "film.tif", pictures)
-    terminal.start("tui", str(film), "--model", "remembering")
+    terminal.start("tui", str(film), "--model", "nano")
     terminal.until("engine ready")
     terminal.until("frame 0 of 0–3 ")  # the bar, while the page is still a page
     terminal.press(".")
@@ -76,7 +74,7 @@ def test_follow_correct_and_open_again(terminal: Terminal, tmp_path: Path) -> No
         assert [mask.id for mask in second.frame(1).masks] == [1]
         assert 2 in {mask.id for mask in second.frame(2).masks}
 
-    terminal.start("tui", str(film), "--model", "remembering")
+    terminal.start("tui", str(film), "--model", "nano")
     terminal.until("Version 1: 2 objects on ")
     terminal.press(".", ".")
     terminal.until("frame 2 of 0–3  1 s │")

@@ -46,16 +46,17 @@ class _Mover:
     mirrored: bool
 
 
-def clips_of(pool: Pool, real: RealPictures | None, share: float) -> Clips:
-    """Clips over scenes of ``pool``, and over real pictures with probability ``share``."""
+def clips_of(pool: Pool | None, real: RealPictures | None, share: float) -> Clips:
+    """Clips over scenes of ``pool``, and over real pictures with probability ``share``; without a pool over these alone."""
 
     def draw(rng: np.random.Generator, frames: int) -> Clip:
-        if real is not None and rng.random() < share:
+        if real is not None and (pool is None or rng.random() < share):
             picture = real.pick(rng)
             scale = float(np.exp(rng.uniform(np.log(0.7), np.log(3.0))))
             grey, labels, _ = window(rng, picture, (SIDE, SIDE), scale)
             others = real.pick(rng) if rng.random() < 0.3 else picture
         else:
+            assert pool is not None
             image, labels = pool.draw(rng)
             grey = image.astype(np.float32) / 255.0
             others = Picture("", image, labels, labels == 0, np.zeros((0, 2)))
