@@ -182,7 +182,7 @@ async def in_the_terminal(world: World, seed: int) -> None:
                 await ui.press("a")
                 await ui.until(lambda: ui.app.screen is not ui.screen)
                 await ui.press("enter")
-                await ui.until(lambda: ui.app.screen is ui.screen and not ui.work.jobs.busy("auto"))
+                await ui.until(lambda: ui.app.screen is ui.screen and not ui.work.errands.busy("auto"))
                 found = [mask for mask in ui.work.doc.masks if mask.origin and mask.origin.operation == "auto"]
                 edits = [mask for mask in found if mask.origin and mask.origin.edits]
                 assert not edits
@@ -198,7 +198,7 @@ async def in_the_terminal(world: World, seed: int) -> None:
                 masks.append("point nano")
             elif step == "save" and masks:
                 await ui.press("s")
-                await ui.until(lambda: not ui.work.jobs.busy("save") and not ui.work.doc.unsaved)
+                await ui.until(lambda: not ui.work.errands.busy("save") and not ui.work.doc.unsaved)
                 version = ui.work.doc.version
                 assert version is not None
                 world.truth[image, version] = list(masks)
