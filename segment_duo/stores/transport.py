@@ -290,6 +290,9 @@ def _receive(response: requests.Response, max_bytes: int | None) -> Answer:
     except ProtocolError:
         of = f" of {announced}" if announced is not None else ""
         raise NoAnswer(f"broke off its answer after {len(body)}{of} bytes") from None
+    if not body and announced is None and "transfer-encoding" not in headers:
+        # A connection that closes within the headers looks like an answer without a length and without a body.
+        raise NoAnswer("broke off its answer before its length was told")
     if not encoded and announced is not None and len(body) != announced:
         raise NoAnswer(f"broke off its answer after {len(body)} of {announced} bytes")
     return Answer(200, headers, bytes(body), announced, cut=False)

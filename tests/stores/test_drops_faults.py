@@ -124,6 +124,16 @@ def test_an_answer_announced_shorter_than_the_file_is_not_taken_for_the_file(
     assert store.read("/labdaq/a.tif") == IMAGE
 
 
+@pytest.mark.parametrize("at", [17, 30, 60])
+def test_a_connection_that_closes_within_the_headers_is_no_empty_file(proxy: FaultProxy, at: int) -> None:
+    store = open_store(proxy)
+    proxy.always = Fault("close", at)
+    with pytest.raises(DropsUnavailable, match="broke off its answer"):
+        store.read("/labdaq/a.tif")
+    proxy.always = Fault()
+    assert store.read("/labdaq/a.tif") == IMAGE
+
+
 # Any faults, any call -----------------------------------------------------------------------------------------------------
 
 faults = st.builds(Fault, st.sampled_from(KINDS), st.integers(0, 1200), st.sampled_from([0.003, 0.02]))
