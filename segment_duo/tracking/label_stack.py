@@ -74,9 +74,11 @@ class LabelStack:
 
         try:
             self._tiff: Any = self._open.enter_context(tifffile.TiffFile(place))
+            # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
+            count = len(self._tiff.pages)
             series = self._tiff.series[0]
             shape = tuple(n for n in series.shape if n != 1) or (1, 1)
-            self._contiguous = series.dataoffset is not None and len(self._tiff.pages) == 1 and len(shape) == 3
+            self._contiguous = series.dataoffset is not None and count == 1 and len(shape) == 3
         except FileNotFoundError:
             raise NotFound(f"no such file or folder: '{place}'") from None
         except OSError as error:

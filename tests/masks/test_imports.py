@@ -608,3 +608,21 @@ def test_words_in_odd_places_are_left_out(capfd: pytest.CaptureFixture[str]) -> 
     with pytest.raises(MaskFileError, match="a ROI of the kind unknown has no area"):
         read(bytes(data), "a.roi")
     assert capfd.readouterr().err == "", "remarks of the ROI library"
+
+
+def test_pages_that_lead_back_to_themselves_are_not_followed_for_ever() -> None:
+    """The second page of a label image names itself as the next one."""
+    stored = io.BytesIO()
+    labels = np.zeros((HEIGHT, WIDTH), np.uint16)
+    labels[2:5, 3:7] = 1
+    with tifffile.TiffWriter(stored) as writer:
+        for page in (labels, labels[::2]):
+            writer.write(page, metadata=None, contiguous=False, compression="zlib")
+    data = bytearray(stored.getvalue())
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as tiff:
+        second = tiff.pages[1].offset
+    entries = int.from_bytes(data[second : second + 2], "little")
+    after = second + 2 + 12 * entries
+    assert data[after : after + 4] == bytes(4)
+    data[after : after + 4] = second.to_bytes(4, "little")
+    assert [mask.area for mask in read(bytes(data), "labels.tif").masks] == [12]

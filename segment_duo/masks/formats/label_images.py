@@ -216,9 +216,11 @@ def _read_tiff(data: bytes, height: int, width: int, page: int | None, pages: in
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
+        count = len(tiff.pages)
         series = tiff.series[0]
         shape = tuple(n for n in series.shape if n != 1)
-        if page is not None and len(tiff.pages) == pages and shape == (pages, height, width):
+        if page is not None and count == pages and shape == (pages, height, width):
             return np.asarray(tiff.pages[page].asarray()).reshape(height, width)
         # Sizes first: a small file can claim any size.
         if shape != tuple(n for n in (height, width) if n != 1):
