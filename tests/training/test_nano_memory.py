@@ -129,11 +129,13 @@ def test_the_memory_begins_as_one_that_changes_little(training: MemoryTraining, 
 
 def test_a_run_goes_on_where_it_stopped_and_keeps_what_images_need(pool: Path, tmp_path: Path) -> None:
     recipe = MemoryRecipe(clips=1, followed=4)
-    first = MemoryTraining(tmp_path, recipe, time.time(), NANO_CHECKPOINT)
+    first = MemoryTraining(tmp_path, recipe, time.time(), NANO_CHECKPOINT, afresh=True)
+    assert first.begins
     first.train(ClipDiet(pool))
     again = MemoryTraining(tmp_path, recipe, time.time(), NANO_CHECKPOINT)
     assert again.step == first.step >= 1
-    assert not again.fresh
+    assert again.afresh
+    assert not again.begins
 
     export_memory(tmp_path, tmp_path / "nano.pt")
     before = torch.load(NANO_CHECKPOINT, weights_only=True)["model"]
@@ -142,3 +144,15 @@ def test_a_run_goes_on_where_it_stopped_and_keeps_what_images_need(pool: Path, t
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(MEMORY) or "pred_obj_score_head" in name for name in changed)
+
+
+def test_the_memory_of_the_base_is_gone_on_from_past_its_first_lessons(pool: Path, tmp_path: Path) -> None:
+    run = MemoryTraining(
+        tmp_path, MemoryRecipe(clips=1, followed=4, lr=0.0, matrix_lr=0.0), time.time(), NANO_CHECKPOINT
+    )
+    run.train(ClipDiet(pool))
+    export_memory(tmp_path, tmp_path / "nano.pt")
+    before = torch.load(NANO_CHECKPOINT, weights_only=True)["model"]
+    after = torch.load(tmp_path / "nano.pt", weights_only=True)["model"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (run._lesson(0.0), run._lesson(0.9)) == (0.6, 0.9)

@@ -1,6 +1,6 @@
 """Train nano's memory on clips: memory attention, memory encoder, object pointers, occlusion score. What an image needs stays as it is.
 
-    python -m segment_duo.training.nano memory RUN --until +60 --base nano.pt --real emps --without NAMES      (resumes if RUN holds memory.pt)
+    python -m segment_duo.training.nano memory RUN --until +60 --base nano.pt --real emps --without NAMES      (--afresh: from nothing)
     python -m segment_duo.training.nano export-memory RUN nano.pt
 
 The image encoder, the prompt encoder and the mask decoder are frozen, so clicks and automatic masks stay the same to the last bit. The decoder
@@ -277,7 +277,7 @@ class MemoryRecipe:
 class MemoryTraining:
     """A resumable run in a folder: ``memory.pt`` holds all weights, the averages of those that are trained, the optimizers and the progress."""
 
-    def __init__(self, folder: Path, recipe: MemoryRecipe, until: float, base: Path) -> None:
+    def __init__(self, folder: Path, recipe: MemoryRecipe, until: float, base: Path, *, afresh: bool = False) -> None:
         self.folder, self.recipe, self.until = folder, recipe, until
         torch.manual_seed(0)
         self.model: Any = build_model(CONFIG).eval()
@@ -291,16 +291,17 @@ class MemoryTraining:
         self.optimizers = Optimizers(
             [*self.trained.values(), *self.probe.parameters()], recipe.lr, recipe.matrix_lr, recipe.weight_decay
         )
-        self.step, self.spent = 0, 0.0
-        self.fresh = not (folder / "memory.pt").exists()
-        if not self.fresh:
+        self.step, self.spent, self.afresh = 0, 0.0, afresh
+        self.average = {n: p.detach().clone() for n, p in self.trained.items()}
+        resumed = (folder / "memory.pt").exists()
+        self.begins = afresh and not resumed
+        if resumed:
             saved = torch.load(folder / "memory.pt", weights_only=True)
             self.model.load_state_dict(saved["model"])
             self.probe.load_state_dict(saved["probe"])
             self.optimizers.load_state_dict(saved["optimizers"])
             self.average, self.step, self.spent = saved["average"], saved["step"], saved["spent"]
-        else:
-            self.average = {}
+            self.afresh = saved["afresh"]
 
     def save(self) -> None:
         temporary = self.folder / "memory.pt.tmp"
@@ -312,6 +313,7 @@ class MemoryTraining:
                 "average": self.average,
                 "step": self.step,
                 "spent": self.spent,
+                "afresh": self.afresh,
             },
             temporary,
         )
@@ -322,30 +324,31 @@ class MemoryTraining:
         seed = self.step + 1
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
-        if self.fresh:
+        if self.begins:
             self._begin(diet, rng)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_feed, (diet, seed)) as feed:
             began, before = time.time(), self.spent
             total = before + max(1.0, self.until - began)
-            waiting = [feed.submit(_feed, *self._size(rng, 0.0)) for _ in range(2 * self.recipe.clips)]
+            waiting = [feed.submit(_feed, *self._size(rng, self._lesson(0.0))) for _ in range(2 * self.recipe.clips)]
             sums: dict[str, list[float]] = {}
             last = began
             while self.spent < total:
                 progress = self.spent / total
+                lesson = self._lesson(progress)
                 ramp = min(1.0, (self.step + 1) / self.recipe.ramp)
                 self.optimizers.rate(ramp * max(0.01, 0.5 * (1 + math.cos(math.pi * progress))))
                 self.model.memory_attention.train()
                 for _ in range(self.recipe.clips):
                     task = waiting.pop(0).result()
-                    waiting.append(feed.submit(_feed, *self._size(rng, progress)))
+                    waiting.append(feed.submit(_feed, *self._size(rng, lesson)))
                     with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
                         loss, stats = follow(
                             self.model,
                             self.probe,
                             task,
                             rng,
-                            by_truth=max(0.2, 1 - 3 * progress),
-                            balance=max(0.0, 0.9 - 3 * progress),
+                            by_truth=max(0.2, 1 - 3 * lesson),
+                            balance=max(0.0, 0.9 - 3 * lesson),
                         )
                     (loss / self.recipe.clips).backward()  # type: ignore[no-untyped-call]
                     for key, value in {**stats, "loss": float(loss.detach())}.items():
@@ -380,6 +383,10 @@ class MemoryTraining:
         settle(self.model, embedding, positions)
         self.average = {n: p.detach().clone() for n, p in self.trained.items()}
 
+    def _lesson(self, progress: float) -> float:
+        """How far the lessons are, 0 to 1: a memory that is trained already is not taught its first ones again."""
+        return progress if self.afresh else max(progress, 0.6)
+
     def _size(self, rng: np.random.Generator, progress: float) -> tuple[int, int]:
         """Frames and objects of a clip: longer ones as the run goes on."""
         choices = [2, 3, 3, 4] if progress < 0.3 else [2, 3, 4, 6] if progress < 0.6 else [3, 4, 6, 8]
@@ -393,14 +400,14 @@ class MemoryTraining:
             self.average[name].lerp_(parameter, 1 - keep)
 
 
-def train_memory(folder: Path, until: float, base: Path, diet: ClipDiet, rate: float) -> None:
-    """One process with one thread."""
+def train_memory(folder: Path, until: float, base: Path, diet: ClipDiet, rate: float, *, afresh: bool = False) -> None:
+    """One process with one thread. ``afresh``: forget the base's memory."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = MemoryRecipe()
     recipe = MemoryRecipe(lr=recipe.lr * rate, matrix_lr=recipe.matrix_lr * rate)
     with training_attention():
-        MemoryTraining(folder, recipe, until, base).train(diet)
+        MemoryTraining(folder, recipe, until, base, afresh=afresh).train(diet)
 
 
 def export_memory(folder: Path, target: Path) -> None:

@@ -339,6 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     films.add_argument("folder", type=Path)
     films.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
     films.add_argument("--base", type=Path, required=True, help="checkpoint whose image weights are kept")
+    films.add_argument("--afresh", action="store_true", help="begin the memory anew; else the base's is gone on from")
     films.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates")
     films.add_argument("--real", type=Path, action="append", default=[], metavar="FOLDER", help="labelled pictures")
     films.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
@@ -363,7 +364,7 @@ def main() -> None:
             spawn(train, (options,), nprocs=options.processes)  # type: ignore[no-untyped-call]
     elif options.command == "memory":
         diet = ClipDiet(options.folder / "pool", tuple(options.real), _names(options.without), options.share)
-        train_memory(options.folder, options.until, options.base, diet, options.rate)
+        train_memory(options.folder, options.until, options.base, diet, options.rate, afresh=options.afresh)
     elif options.command == "export-memory":
         export_memory(options.folder, options.target)
     else:
