@@ -157,6 +157,8 @@ def track(
             "nothing says what to follow",
             "Add --auto for everything, --link for many objects, or -p x,y for one; -p x,y,label,object@frame for more.",
         )
+    if look_every is not None and (link or not auto):
+        raise UsageError("--look-every is for --auto by memory", "Leave it out, or give --auto without --link.")
     if auto and prompts.onto is not None:
         raise UsageError("--auto and --onto contradict each other", "Corrections are -p, --box or --points.")
     with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:

@@ -154,7 +154,7 @@ def _nano(paths: Paths) -> KnownModel:
     if not (checkpoint.is_file() and config.is_file()):
         return KnownModel(NANO, "built in (its files are missing)", "damaged", str(config), checkpoint, 0)
     return KnownModel(
-        NANO, "built in, small, trained on synthetic micrographs", "packaged", str(config), checkpoint,
+        NANO, "built in, small, trained on drawn and real micrographs", "packaged", str(config), checkpoint,
         checkpoint.stat().st_size, file_sha256(checkpoint, paths), licence="Apache-2.0", input_size=_input_size(config),
         capabilities=_capabilities(config),
     )  # fmt: skip

@@ -109,6 +109,8 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(shell: Shell, for
         (("film.tif",), 2, "nothing says what to follow"),
         (("film.tif", "-m", forgetful, "-p", "20,30"), 2, "follows no objects"),
         (("film.tif", "--link", "-p", "20,30"), 2, "not prompts"),
+        (("film.tif", "--link", "--look-every", "3"), 2, "for --auto by memory"),
+        (("film.tif", "-p", "20,30", "--look-every", "3"), 2, "for --auto by memory"),
         (("film.tif", *WATERSHED, "--frames", "9"), 2, "no frame 9"),
         (("film.tif", *WATERSHED, "--frame-time", "fast"), 2, "is not a time"),
         (("film.tif", *WATERSHED, "--resume"), 7, "broken off"),

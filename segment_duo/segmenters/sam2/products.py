@@ -117,7 +117,7 @@ class _Quick(TorchFunctionMode):
         if not kwargs and args and isinstance(args[0], Tensor) and _suits(args[0]):
             if func is F.linear:
                 return linear(*args)
-            if func is F.conv2d and args[0].dim() == 4 and not isinstance(args[4], str):
+            if func is F.conv2d and len(args) == 7 and args[0].dim() == 4 and not isinstance(args[4], str):
                 # With one thread and one image torch has a slower way for kernels of 1 x 1.
                 x, weight, bias, stride, padding, dilation, groups = args
                 return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)

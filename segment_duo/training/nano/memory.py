@@ -263,6 +263,8 @@ def _feed(frames: int, objects: int) -> TrackedClip:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecipe:
+    """Numbers of a run: highest learning rates of AdamW and Muon, steps over which they rise, how long weights are averaged."""
+
     lr: float = 6e-4
     matrix_lr: float = 1.2e-3
     weight_decay: float = 0.02
