@@ -23,8 +23,6 @@ from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.engine_line import EngineLine
 from segment_duo.types import Mask
 
-JUMP = 10
-"""Frames that a jump passes over."""
 PLAY_SECONDS = 0.15
 REST_SECONDS = 0.8
 """On a frame, before the engine looks at it: going through a film must not embed it."""
