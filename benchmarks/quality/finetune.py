@@ -9,7 +9,7 @@ cores in dim shells, a whole particle being the core with its shell. Both are pl
 model that was never told marks the core.
 
 Scores are those of ``segment_duo.training.validation``: IoU after one and three clicks on at most 32 objects a picture; precision and recall at IoU
-0.5 and F1 at 0.75 of automatic masks, with at most ``--points`` points a side.
+0.5 and F1 at 0.75 of automatic masks as ``auto`` makes them, with at most ``--points`` points a side.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from segment_duo.training.forward import Features, encode, normalize
 from segment_duo.training.nano.batches import object_depth
 from segment_duo.training.nano.scenes import HELD_OUT_SEED, Look, Scene, generate
 from segment_duo.training.options import BaseModel, FineTuneOptions, TrainingProgress
-from segment_duo.training.validation import Checked, Scores, at_thresholds, click_scores, find_all
+from segment_duo.training.validation import Checked, Scores, click_scores, measure
 from segment_duo.training.views import LabelledPicture, View
 
 REAL: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -142,7 +142,7 @@ def evaluate(
 
     one, three = click_scores(model, checked, features, 16)
     own = {name: float({**stock_thresholds(), **defaults}[name]) for name in THRESHOLDS}
-    result = at_thresholds([find_all(model, c, defaults, points=points) for c in checked], own)
+    result = measure(model, checked, defaults, [own], points=points)[0]
     return Scores(one, three, result.precision, result.recall, result.f75, own)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from segment_duo.masks.cropped import CroppedMask, common_pixels
 from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun, OnProgress, no_progress
 from segment_duo.segmenters.sam2.scales import is_scaled
@@ -165,6 +166,7 @@ class Found:
         overlaps: IoU of each mask with each object of the picture, (m, n).
         counted: (n,) bool, the objects kept apart.
         inside: (m,) bool, masks that count: all, or those whose middle lies in the strip.
+        nested: of each mask those it shares more than the model's ``containment_thresh`` of the smaller one's pixels with, (m,) sets.
     """
 
     predicted_iou: npt.NDArray[np.float32]
@@ -173,6 +175,7 @@ class Found:
     overlaps: npt.NDArray[np.float32]
     counted: npt.NDArray[np.bool_]
     inside: npt.NDArray[np.bool_]
+    nested: Sequence[frozenset[int]]
 
 
 def find_all(
@@ -183,8 +186,9 @@ def find_all(
     points: int = POINTS,
 ) -> Found:
     """All masks that the model's prompts give in one picture seen whole, by the engine's own generator; at most ``points`` prompts a side."""
-    parameters = {**defaults, **LOOSE, "scale": "whole"}
-    return _found(_generate(model, checked, parameters, points, on_progress).masks, checked)
+    parameters = {**defaults, **LOOSE, "scale": "whole", "containment_thresh": 1.0}
+    limit = float(defaults.get("containment_thresh", 1.0))
+    return _found(_generate(model, checked, parameters, points, on_progress).masks, checked, limit)
 
 
 def measure(
@@ -233,7 +237,8 @@ def _generate(
     return generator.generate(checked.picture.image, on_progress=on_progress or no_progress, candidates=candidates)
 
 
-def _found(records: Sequence[Mask], checked: Checked) -> Found:
+def _found(records: Sequence[Mask], checked: Checked, limit: float = 1.0) -> Found:
+    """``limit``: the containment threshold that is yet to be applied; 1 for none."""
     masks = [
         (m, o)
         for m, o in ((m, ObjectMask.of_rle(m.rle)) for m in records)
@@ -255,7 +260,23 @@ def _found(records: Sequence[Mask], checked: Checked) -> Found:
         overlap_matrix([o for _, o in masks], checked.picture),
         counted,
         inside,
+        nested_pairs([CroppedMask(o.pixels, o.left, o.top) for _, o in masks], limit),
     )
+
+
+def nested_pairs(masks: Sequence[CroppedMask], limit: float) -> list[frozenset[int]]:
+    """Of each mask the numbers of those that it shares more than ``limit`` of the smaller one's pixels with."""
+    pairs: list[set[int]] = [set() for _ in masks]
+    if limit < 1 and masks:
+        x0, y0, x1, y1 = np.array([m.window for m in masks], np.int64).T
+        areas = [m.area for m in masks]
+        for i, mask in enumerate(masks):
+            near = (x0[:i] < x1[i]) & (x1[:i] > x0[i]) & (y0[:i] < y1[i]) & (y1[:i] > y0[i])
+            for j in np.flatnonzero(near).tolist():
+                if common_pixels(mask, masks[j]) > limit * min(areas[i], areas[j]):
+                    pairs[i].add(j)
+                    pairs[j].add(i)
+    return [frozenset(pair) for pair in pairs]
 
 
 def overlap_matrix(masks: Sequence[ObjectMask], picture: LabelledPicture) -> npt.NDArray[np.float32]:
@@ -292,7 +313,7 @@ class AutomaticResult:
 
 
 def at_thresholds(found: Sequence[Found], thresholds: Mapping[str, float]) -> AutomaticResult:
-    """Precision and recall with these thresholds, at which box NMS runs as in the generator."""
+    """Precision and recall with these thresholds; box NMS runs, and nested masks are dropped, as in the generator."""
     from segment_duo.segmenters.sam2.nms import suppress
 
     kept = objects = 0
@@ -307,7 +328,7 @@ def at_thresholds(found: Sequence[Found], thresholds: Mapping[str, float]) -> Au
             torch.from_numpy(f.predicted_iou[passing]),
             float(thresholds["box_nms_thresh"]),
         )
-        chosen = passing[order]
+        chosen = _without_nested(f, passing[order])
         chosen = chosen[f.inside[chosen]]
         # A mask that marks an object used in training says nothing about what was kept apart.
         overlaps = f.overlaps[chosen]
@@ -320,6 +341,15 @@ def at_thresholds(found: Sequence[Found], thresholds: Mapping[str, float]) -> Au
     precision, recall = (hits[0.5] / kept if kept else 0.0), (hits[0.5] / objects if objects else 0.0)
     f75 = _f1(hits[0.75] / kept if kept else 0.0, hits[0.75] / objects if objects else 0.0)
     return AutomaticResult(precision, recall, f75, dict(thresholds))
+
+
+def _without_nested(found: Found, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """``chosen`` (k,), the best first, without masks that are nested with a better one of them."""
+    kept: set[int] = set()
+    for i in chosen.tolist():
+        if found.nested[i].isdisjoint(kept):
+            kept.add(i)
+    return chosen[[i in kept for i in chosen.tolist()]] if len(kept) < len(chosen) else chosen
 
 
 def _matched(overlaps: npt.NDArray[np.float32], limit: float) -> int:

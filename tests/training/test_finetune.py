@@ -209,10 +209,11 @@ def test_overlaps_are_those_of_whole_masks() -> None:
     np.testing.assert_allclose(overlap_matrix(objects, one), expected, rtol=1e-6)
 
 
-def test_what_the_checks_count_is_what_the_generator_gives(nano) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("containment", [1.0, 0.3])
+def test_what_the_checks_count_is_what_the_generator_gives(nano, containment: float) -> None:  # type: ignore[no-untyped-def]
     """Thresholds applied to what was let through give the masks that ``auto`` gives with them."""
     one = picture(5)
-    defaults = {"points_per_side": 8}
+    defaults = {"points_per_side": 8, "containment_thresh": containment}
     found = find_all(nano, Checked(one, np.arange(len(one.objects))), defaults)
     for thresholds in (OWN, {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.6, "box_nms_thresh": 0.5}):
         run = AutomaticMaskGenerator(Predictor(nano), AutoParameters(**defaults, **thresholds)).generate(one.image)
@@ -257,7 +258,8 @@ def found_masks(scores: list[float], real: list[float], stability: list[float] |
     boxes = np.stack([left, 0 * left, left + 50, 0 * left + 50], axis=1)
     stable = np.array(stability or [0.9] * n, np.float32)
     overlaps = np.diag(np.array(real, np.float32))
-    return Found(np.array(scores, np.float32), stable, boxes, overlaps, np.ones(n, bool), np.ones(n, bool))
+    apart = [frozenset[int]()] * n
+    return Found(np.array(scores, np.float32), stable, boxes, overlaps, np.ones(n, bool), np.ones(n, bool), apart)
 
 
 def test_thresholds_are_chosen_that_tell_good_masks_from_bad() -> None:
@@ -267,6 +269,16 @@ def test_thresholds_are_chosen_that_tell_good_masks_from_bad() -> None:
     best = choose_thresholds([found], own, OWN)
     assert (best.precision, best.recall) == (1.0, 0.5)
     assert 0.3 <= best.thresholds["pred_iou_thresh"] <= 0.4
+
+
+def test_a_mask_in_a_better_one_counts_only_where_the_better_one_fails_a_threshold() -> None:
+    found = found_masks([0.9, 0.6, 0.8], [0.8, 0.8, 0.8], stability=[0.5, 0.9, 0.9])
+    found = replace(found, nested=[frozenset({1}), frozenset({0}), frozenset()])
+    assert at_thresholds([found], {**OWN, "stability_score_thresh": 0.4}).recall == pytest.approx(2 / 3)
+    both = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, "box_nms_thresh": 0.7}
+    assert at_thresholds([found], both).recall == pytest.approx(2 / 3)  # the better one is not there
+    alone = at_thresholds([replace(found, nested=[frozenset[int]()] * 3)], {**both, "stability_score_thresh": 0.4})
+    assert alone.recall == 1.0
 
 
 def test_thresholds_stay_where_little_is_to_be_gained() -> None:
