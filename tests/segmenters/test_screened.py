@@ -180,6 +180,20 @@ def test_the_reassociated_decoder_computes_the_same_function(refining: bool) -> 
 
 
 @pytest.mark.parametrize("reassociate", [False, True])
+def test_a_click_gives_the_same_mask_every_time(reassociate: bool) -> None:
+    """What the prompts of an image share must not change: a single prompt has its very shape."""
+    exact, other = small_predictor(), Predictor(small_model(), reassociate=reassociate)
+    embedding = exact.embed(picture(200, 260))
+    asked = PromptArrays(np.array([[60, 90.0]], np.float32), np.array([1]))
+    first, second, third = (other.predict(embedding, [asked])[0] for _ in range(3))
+    stock = exact.predict(embedding, [asked])[0]
+    for a, b, c, d in zip(first, second, third, stock, strict=True):
+        assert np.array_equal(a.low_res, b.low_res)
+        assert np.array_equal(a.low_res, c.low_res)
+        assert np.allclose(a.low_res, d.low_res, atol=1e-3)
+
+
+@pytest.mark.parametrize("reassociate", [False, True])
 def test_the_decoder_runs_in_half_precision(reassociate: bool) -> None:
     """By autocast, as on an accelerator, and with image tokens in bfloat16, as on a CPU: close to exact, and not exact."""
     exact = small_predictor()

@@ -86,14 +86,21 @@ class ReassociatedDecoder(PromptDecoder):
             attended = _tokens_from_image(attention, queries + tokens, keys + image.position, keys)
         queries = self._rest(first, queries, attended)
         placed = (keys + image.position).expand(batch, -1, -1)
-        keys = first.norm4(_image_from_tokens(first.cross_attn_image_to_token, keys, placed, queries + tokens, queries))
+        add = torch.baddbmm if shared else torch.Tensor.baddbmm_
+        keys = first.norm4(
+            _image_from_tokens(
+                first.cross_attn_image_to_token, keys.expand(batch, -1, -1), placed, queries + tokens, queries, add
+            )
+        )
         asked = queries + tokens
         queries = second.norm1(queries + second.self_attn(q=asked, k=asked, v=queries))
         placed = keys + image.position
         attended = _tokens_from_image(second.cross_attn_token_to_image, queries + tokens, placed, keys)
         queries = self._rest(second, queries, attended)
         keys = second.norm4(
-            _image_from_tokens(second.cross_attn_image_to_token, keys, placed, queries + tokens, queries)
+            _image_from_tokens(
+                second.cross_attn_image_to_token, keys, placed, queries + tokens, queries, torch.Tensor.baddbmm_
+            )
         )
         final = self.transformer.final_attn_token_to_image
         attended = _tokens_from_image(final, queries + tokens, keys + image.position, keys)
@@ -166,10 +173,17 @@ def _tokens_from_image(attention: Any, asking: Tensor, placed: Tensor, keys: Ten
     return joined
 
 
-def _image_from_tokens(attention: Any, keys: Tensor, placed: Tensor, offered: Tensor, values: Tensor) -> Tensor:
+def _image_from_tokens(
+    attention: Any,
+    keys: Tensor,
+    placed: Tensor,
+    offered: Tensor,
+    values: Tensor,
+    add: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
     """``keys`` plus attention of the image (B, T, C) to tokens (B, N, C), output projection included: (B, T, C).
 
-    Overwrites ``keys`` unless all prompts share them (1, T, C).
+    ``add``: ``torch.baddbmm``, or ``Tensor.baddbmm_`` to overwrite ``keys``. Keys that prompts share must not be: a batch of one has their very shape.
     """
     heads = attention.num_heads
     b, n, c = offered.shape
@@ -186,9 +200,7 @@ def _image_from_tokens(attention: Any, keys: Tensor, placed: Tensor, offered: Te
     carried = torch.einsum("bhnd,chd->bhnc", v, attention.out_proj.weight.view(c, heads, d)).reshape(b, heads * n, c)
     # The shares of each head sum to 1, so a bias on what is carried arrives as a bias on the sum, without a pass over the image tokens.
     carried = (carried + attention.out_proj.bias / heads).to(computed)
-    if keys.shape[0] == b:
-        return keys.baddbmm_(shares.transpose(1, 2), carried)
-    return torch.baddbmm(keys.expand(b, -1, -1), shares.transpose(1, 2), carried)
+    return add(keys, shares.transpose(1, 2), carried)
 
 
 def _as_linear(layer: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
