@@ -80,6 +80,7 @@ def point(
     *,
     box: Sequence[float] | npt.NDArray[Any] | None = None,
     multimask_output: bool | None = None,
+    scale: Literal["whole", "closer"] | None = None,
     model: str | None = None,
     device: str | None = None,
     pixel_size_nm: float | tuple[float, float] | None = None,
@@ -95,6 +96,8 @@ def point(
         point_labels: (N,), 1 include, 0 exclude; all include by default.
         box: x0, y0, x1, y1.
         multimask_output: True gives three candidates, best first; False one; None the best of three for a single point, else one.
+        scale: show the model the ``whole`` image only, or also the part around the prompt, ``closer``; None: closer for models with a small
+            input, as nano.
 
     Raises:
         PromptError: a prompt is not on the image, or there is none.
@@ -109,8 +112,7 @@ def point(
     prompt = Prompt(points=points, box=None if box is None else Box(*(float(value) for value in box)))
     session = _session(model, device)
     opened = _open(session, image, pixel_size_nm, banner, page, frame)
-    session.embed(opened)
-    (found,) = session.predict(opened, [prompt], multimask_output=multimask_output)
+    (found,) = session.predict_at_scale(opened, [prompt], scale, multimask_output=multimask_output)
     kept = found.candidates if multimask_output else found.candidates[:1]
     masks = tuple(dataclasses.replace(one.mask, id=number) for number, one in enumerate(kept))
     return Masks(masks, opened, session, operation="point")

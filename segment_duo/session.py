@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.closer import Scale, look_closer
 from segment_duo.engine.link import EngineLink
 from segment_duo.errors import InputError, ModelError, NotFound
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
@@ -234,6 +235,28 @@ class Session:
             dataclasses.replace(item, candidates=tuple(ours(candidate, prompt) for candidate in item.candidates))
             for item, prompt in zip(found, prompts, strict=True)
         ]
+
+    def predict_at_scale(
+        self,
+        image: OpenImage,
+        prompts: Sequence[Prompt],
+        scale: Scale | None = None,
+        *,
+        multimask_output: bool | None = None,
+    ) -> list[PredictedObject]:
+        """As :meth:`predict`; with ``closer`` the model also looks at parts of the image around each prompt, and the better mask counts.
+
+        The mask's origin names the part that it is from. ``scale`` None: ``closer`` for models whose input is smaller than SAM 2's.
+        """
+        facts = image.data.facts
+        check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
+
+        def predict(asked: Sequence[Prompt], part: Box | None) -> list[PredictedObject]:
+            return self.predict(image, asked, multimask_output=multimask_output, part=part)
+
+        if scale == "whole" or (scale is None and not self.model.is_small):
+            return predict(prompts, None)
+        return look_closer(predict, prompts, facts.width, facts.cut_height, self.model.input_size)
 
     def auto_defaults(self, preset: str = "default") -> AutoParameters:
         """The parameters of a preset for this session's model; see :mod:`segment_duo.segmenters.presets`."""

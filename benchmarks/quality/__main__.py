@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.quality.at_scale import ScaledClicks
 from benchmarks.quality.scoring import Labelled, score
 from segment_duo.config import Config
 from segment_duo.models.choice import ModelChoice
@@ -111,6 +112,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="at most so many images of a folder")
     parser.add_argument("--held-out", type=int, default=0, metavar="N")
     parser.add_argument("--coins", action="store_true")
+    parser.add_argument(
+        "--scale", choices=["whole", "closer"], help="click as `segduo point --scale` does, by a whole session"
+    )
     parser.add_argument("--no-clicks", action="store_true")
     parser.add_argument("--no-auto", action="store_true")
     options = parser.parse_args()
@@ -119,6 +123,7 @@ def main() -> None:
     choice = resolve_model(Config(), Paths.default(), options.model)
     segmenter = load_segmenter(choice, options.checkpoint)
     clicks = Capability.POINTS in choice.capabilities and not options.no_clicks
+    scaled = ScaledClicks(options.model, options.scale) if options.scale and clicks else None
     chosen = {name: float(value) for name, value in (pair.split("=") for pair in options.set)}
     parameters = None if options.no_auto else AutoParameters(**{**choice.auto_defaults, **chosen})
     sets: list[tuple[str, Iterator[Labelled]]] = [
@@ -137,6 +142,7 @@ def main() -> None:
             clicks,
             lambda line: print(line, file=sys.stderr),
             options.most,
+            scaled,
         )
         row = {"set": name, "model": choice.id, **result.row(), "seconds": round(time.perf_counter() - start, 1)}
         print(json.dumps(row), flush=True)

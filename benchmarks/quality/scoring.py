@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ import numpy.typing as npt
 from segment_duo.masks.rle import decode
 from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import Embedding, PromptArrays, Segmenter
+
+if TYPE_CHECKING:
+    from benchmarks.quality.at_scale import ScaledClicks
 
 IGNORE = 65535
 GROUP = 32  # prompts decoded together; bounds memory
@@ -235,8 +239,10 @@ def score(
     clicks: bool = True,
     report: Callable[[str], None] = lambda _line: None,
     most: int | None = None,
+    scaled: ScaledClicks | None = None,
 ) -> Scores:
-    """Score a model on images; ``parameters`` None leaves the automatic masks out; ``most`` bounds the objects of an image that are clicked."""
+    """Score a model on images; ``parameters`` None leaves the automatic masks out; ``most`` bounds the clicked objects of an image; ``scaled``
+    clicks in their place."""
     ious: list[npt.NDArray[np.float64]] = []
     predictions: list[npt.NDArray[np.float64]] = []
     automatic = None if parameters is None else AutomaticScore()
@@ -245,7 +251,9 @@ def score(
         count += 1
         objects += len(image.objects)
         if clicks:
-            reached, predicted = click_ious(segmenter, image, most=most)
+            reached, predicted = (
+                scaled.click_ious(image, most=most) if scaled else click_ious(segmenter, image, most=most)
+            )
             ious.append(reached)
             predictions.append(predicted)
         if automatic is not None and parameters is not None:

@@ -26,6 +26,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import image_record, note, waiting
 from segment_duo.cli.saving import deliver_waiting, finish_saved
+from segment_duo.closer import Scale
 from segment_duo.errors import InputError, PromptError, UsageError
 from segment_duo.prompts import check_asks, parse_box, parse_point, parse_prompts
 from segment_duo.types import Mask, Prompt
@@ -62,6 +63,14 @@ def point(
     multimask_output: Annotated[
         bool | None,
         typer.Option("--multimask/--no-multimask", help="Keep all three candidates / ask for one mask only."),
+    ] = None,
+    scale: Annotated[
+        Scale | None,
+        typer.Option(
+            "--scale",
+            help="Show the model the whole picture only, or also the part around the prompt, closer.",
+            show_default="closer for models with a small input, as nano",
+        ),
     ] = None,
     append: Annotated[
         bool,
@@ -125,7 +134,7 @@ def point(
             loaded = _set_before(session, opened, onto)
             before, parent = loaded.mask_set.masks, loaded.version.name
             suffix = series_of(session, opened.ref, loaded) if suffix is None else suffix
-        found = session.predict(opened, prompts, multimask_output=multimask_output)
+        found = session.predict_at_scale(opened, prompts, scale, multimask_output=multimask_output)
         made = [
             dataclasses.replace(candidate.mask, label=label, id=-1)
             for item in found

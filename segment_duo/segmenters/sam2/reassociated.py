@@ -183,7 +183,7 @@ def _image_from_tokens(
 ) -> Tensor:
     """``keys`` plus attention of the image (B, T, C) to tokens (B, N, C), output projection included: (B, T, C).
 
-    ``add``: ``torch.baddbmm``, or ``Tensor.baddbmm_`` to overwrite ``keys``. Keys that prompts share must not be: a batch of one has their very shape.
+    ``add``: ``torch.baddbmm``, or ``Tensor.baddbmm_`` to overwrite ``keys``. Not keys that prompts share: a batch of one has their very shape.
     """
     heads = attention.num_heads
     b, n, c = offered.shape
