@@ -1,7 +1,7 @@
 """Looking closer: a prompt's own part of the picture, where the model sees it larger than in the whole.
 
-    the whole picture, or a window wide enough ──> mask ──> the same prompt in a closer window ──> mask ──> closer still, if it is small
-                                                                   the one with the higher predicted IoU stays
+    the whole picture, or a window wide enough ──> mask ──if it is small──> the same prompt in a window that suits its size ──> mask
+                                                                            the one with the higher predicted IoU stays
 
 Every model shrinks an image to a fixed number of pixels a side; what is 20 pixels wide in a picture of 10,000 is one pixel then. Windows lie on
 a coarse raster, so that prompts near each other share one, and with it its embedding. Pure arithmetic around a function that predicts.
@@ -27,14 +27,13 @@ Predict: TypeAlias = Callable[[Sequence[Prompt], Box | None], list[PredictedObje
 RASTER = 4
 """Parts lie on multiples of their side divided by this."""
 
-CLOSER = 0.75
-"""Side of the first closer window, as a share of the model's input."""
-
-CLOSEST = (0.3, 0.5)
-"""Sides of the windows for small masks, the smallest first, as shares of the model's input."""
+SIDES = (0.3, 0.5, 0.75)
+"""Sides of the closer windows as shares of the model's input, the smallest first. Looking at the widest for every mask costs three times as much and
+gains nothing (nano, one click on 96 objects of pictures of 1,024 and 1,536 pixels: IoU 0.776 and 0.774)."""
 
 SMALL = 0.2
-"""A window suits a mask whose size (root of its area) is at most this share of its side."""
+"""A window suits a mask whose size (root of its area) is at most this share of its side. On EMPS validation pictures (107 objects, nano) 0.15 to 0.25
+give a mean IoU of 0.78 after one click, 0.4 gives 0.77, the whole picture alone 0.763."""
 
 LARGE = 0.4
 """A mask of more than this share of a window's side is cut by it, or lacks surroundings."""
@@ -64,9 +63,8 @@ def look_closer(
         waiting = [look for look in waiting if not look.fits]
         side *= 2
     _answer(predict, waiting, [None] * len(waiting), better=False)
-    for sides in ((CLOSER,), CLOSEST) if input_size else ():
-        closer = [(look, part) for look in looks if (part := look.closer([s * input_size for s in sides])) is not None]
-        _answer(predict, [look for look, _ in closer], [part for _, part in closer], better=True)
+    closer = [(look, part) for look in looks if (part := look.closer(input_size)) is not None]
+    _answer(predict, [look for look, _ in closer], [part for _, part in closer], better=True)
     return [look.found for look in looks]
 
 
@@ -105,10 +103,9 @@ class _Look:
         middle = (min(self.xs) + max(self.xs)) / 2, (min(self.ys) + max(self.ys)) / 2
         return part_around(middle, side, self.width, self.height, list(zip(self.xs, self.ys, strict=True)))
 
-    def closer(self, sides: Sequence[float]) -> Box | None:
-        """The window to look at next: the first of these that suits the mask, if it is closer than what was seen."""
-        limit = SMALL if len(sides) > 1 else LARGE
-        side = next((side for side in sides if self.size <= limit * side), None)
+    def closer(self, input_size: int) -> Box | None:
+        """The window that suits the mask; None if the mask is too large for any."""
+        side = next((share * input_size for share in SIDES if self.size <= SMALL * share * input_size), None)
         return None if side is None else self.part(side)
 
     def take(self, found: PredictedObject, part: Box | None, *, better: bool) -> None:

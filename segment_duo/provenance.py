@@ -74,6 +74,12 @@ def point_origin(
     return Origin("point", model, parameters, __version__)
 
 
+def part_of(mask: Mask) -> Box | None:
+    """The part of the image that the model saw when it made this mask from points and a box; None for all of it."""
+    corners = None if mask.origin is None else mask.origin.parameters.get("part")
+    return None if corners is None else Box(*corners)
+
+
 def imported(masks: Iterable[Mask], file: str, form: str) -> tuple[Mask, ...]:
     """Masks read from a file; those that bring an origin of their own (a set of this program) keep it."""
     origin = Origin("import", None, {"file": file, "format": form}, __version__)

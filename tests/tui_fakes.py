@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from segment_duo.closer import Scale
 from segment_duo.config import ClassSettings
 from segment_duo.engine.protocol import AutoEvent
 from segment_duo.engine.reports import EngineStatus
 from segment_duo.errors import Cancelled, NotFound
 from segment_duo.masks.rle import bounding_box, encode
 from segment_duo.parameters import AutoParameters
+from segment_duo.provenance import point_origin
 from segment_duo.results import AutoResult, Candidate, PredictedObject
 from segment_duo.tui.ports import SessionPort
 from segment_duo.types import (
@@ -29,6 +31,7 @@ from segment_duo.types import (
     ImageRef,
     Mask,
     MaskSet,
+    ModelIdentity,
     PixelSize,
     Prompt,
     Provenance,
@@ -104,6 +107,9 @@ class FakeSaved:
     spooled: Path | None = None
 
 
+NANO = ModelIdentity("nano", "0" * 64)
+
+
 @dataclass
 class FakeSession:
     """``images``: path -> grey pixels. ``banners``: path -> rows. ``failures``: method name -> error to raise."""
@@ -116,6 +122,7 @@ class FakeSession:
     slow: dict[str, float] = field(default_factory=dict)
     spool: bool = False
     parts: list[Box | None] = field(default_factory=list)
+    closer: Box | None = None
     pages: int = 1
     more_listed: list[FakeListed] = field(default_factory=list)
     gate: threading.Event | None = None
@@ -208,6 +215,29 @@ class FakeSession:
                     for i, radius in enumerate(radii)
                 ),
             )
+        ]
+
+    def predict_at_scale(
+        self,
+        image: FakeImage,
+        prompts: Sequence[Prompt],
+        scale: Scale | None = None,
+        *,
+        multimask_output: bool | None = None,
+    ) -> list[PredictedObject]:
+        """Looks at ``self.closer`` if the session was told one, and at all of the image else."""
+        part = self.closer if scale is None else None
+        found = self.predict(image, prompts, multimask_output=multimask_output, part=part)
+        origin = point_origin(NANO, prompts[0], multimask_output, part)
+        return [
+            dataclasses.replace(
+                answer,
+                candidates=tuple(
+                    dataclasses.replace(one, mask=dataclasses.replace(one.mask, origin=origin))
+                    for one in answer.candidates
+                ),
+            )
+            for answer in found
         ]
 
     def auto(

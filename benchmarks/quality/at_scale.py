@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from segment_duo.closer import Scale
 from segment_duo.config import load_config
 from segment_duo.masks.rle import decode
 from segment_duo.paths import Paths
+from segment_duo.provenance import part_of
 from segment_duo.results import Candidate
 from segment_duo.session import OpenImage, Session
 from segment_duo.types import Box, Point, Prompt
@@ -57,7 +58,7 @@ class ScaledClicks:
         prompts = [Prompt(points=(Point(*map(float, deepest(truth)), 1),)) for truth in objects]
         found = self.session.predict_at_scale(opened, prompts, self.scale)
         best = [answer.best for answer in found]
-        parts = [_part(candidate) for candidate in best]
+        parts = [part_of(candidate.mask) for candidate in best]
         for k in range(rounds):
             for i, candidate in enumerate(best):
                 mask = decode(candidate.mask.rle)
@@ -82,12 +83,6 @@ class ScaledClicks:
             assert not any(answer.mask_input_lost for answer in answers)
             out |= {i: answer.best for i, answer in zip(group, answers, strict=True)}
         return [out[i] for i in range(len(prompts))]
-
-
-def _part(candidate: Candidate) -> Box | None:
-    origin = candidate.mask.origin
-    corners: Any = None if origin is None else origin.parameters.get("part")
-    return None if corners is None else Box(*corners)
 
 
 def _holds(part: Box | None, point: Point) -> bool:

@@ -23,6 +23,7 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
+    from segment_duo.closer import Scale
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
@@ -126,6 +127,9 @@ class SessionPort(Protocol):
         multimask_output: bool | None = None,
         preview_max_side: int | None = None,
         part: Box | None = None,
+    ) -> list[PredictedObject]: ...
+    def predict_at_scale(
+        self, image: Any, prompts: Sequence[Prompt], scale: Scale | None = None, *, multimask_output: bool | None = None
     ) -> list[PredictedObject]: ...
     def auto(
         self,

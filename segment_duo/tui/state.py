@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from segment_duo.boxes import ends
 from segment_duo.masks.part import holds
-from segment_duo.provenance import edited
+from segment_duo.provenance import edited, part_of
 from segment_duo.tui.listing import ORDERS, SizeFilter, sort_key
 from segment_duo.tui.snapshot import Logits, Snapshot
 from segment_duo.tui.wording import counted
@@ -376,8 +376,10 @@ class Document:
     # Candidates of the present prompt
 
     def offer(self, candidates: Sequence[Candidate]) -> None:
-        """Show what the engine answered for the present prompt."""
+        """Show what the engine answered for the present prompt; from now on it belongs to the part of the image that the answer is from."""
         self.candidates, self.candidate_index = tuple(candidates), 0
+        if candidates and self.present.part is None:
+            self.present = replace(self.present, part=part_of(candidates[0].mask))
 
     def next_candidate(self) -> bool:
         """Show the next candidate; False when there is only one."""

@@ -113,6 +113,26 @@ async def test_prompts_and_automatic_masks_go_to_the_part_in_view(tmp_path: Path
         assert session.parts[-1] is not None
 
 
+async def test_the_part_that_a_first_click_was_answered_from_is_gone_on_with(tmp_path: Path) -> None:
+    session = pictures()
+    session.images[PARTICLES] = micrograph(2000, 2000)
+    session.closer = Box(896, 896, 1279, 1279)
+    async with running(tmp_path, session) as ui:
+        await ui.until(lambda: ui.work.model)
+        ui.work.picture.move_cross_hair(1000, 1000)
+        await ui.press("space")
+        await ui.until(lambda: ui.work.doc.candidate)
+        assert "model sees 384" in ui.work.status.text
+        ui.work.picture.move_cross_hair(1020, 1000)
+        await ui.press("x")
+        await ui.until(lambda: len(session.parts) == 2 and ui.work.doc.candidate)
+        assert session.parts == [session.closer] * 2
+        assert session.calls[-1][1][0].mask_input == "logits-22"
+        await ui.press("escape", "Y", "space")
+        await ui.until(lambda: len(session.parts) == 3 and ui.work.doc.candidate)
+        assert session.parts[-1] is None
+
+
 async def test_a_mask_without_logits_is_itself_the_prompt(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
         await ui.until(lambda: ui.work.model)

@@ -25,6 +25,7 @@ from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import Box, Point
 
 if TYPE_CHECKING:
+    from segment_duo.closer import Scale
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.results import AutoResult, PredictedObject
 
@@ -112,7 +113,11 @@ class Editing:
             with self.desk.engine_lock:
                 if errand.superseded():
                     raise Cancelled("superseded")
-                return self.desk.session.predict(image, [prompt], multimask_output=multimask, part=part)
+                session = self.desk.session
+                if part is None and prompt.mask_input is None and prompt.mask is None:
+                    scale: Scale | None = None if self.desk.looks_closer else "whole"
+                    return session.predict_at_scale(image, [prompt], scale, multimask_output=multimask)
+                return session.predict(image, [prompt], multimask_output=multimask, part=part)
 
         def done(objects: list[PredictedObject]) -> None:
             self.doc.offer(objects[0].candidates if objects else ())
