@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from segment_duo.errors import UsageError
 from segment_duo.types import Box
@@ -41,14 +41,18 @@ WHAT = "What to look for"
 LARGE = "Large images and speed"
 
 
+Scale: TypeAlias = Literal["whole", "both", "all"]
+"""How a picture is shown to the model; see :mod:`segment_duo.segmenters.sam2.scales`."""
+
+
 @dataclass(frozen=True, slots=True)
 class AutoParameters:
     """Parameters of automatic mask generation, with the names and defaults of ``SAM2AutomaticMaskGenerator`` (sam2 1.1.0).
 
     ``min_mask_region_area`` (pixels) removes holes and specks from the final masks on the CPU. ``region`` (XYXY) restricts the point grid;
     ``tile`` and ``halo`` (pixels) cut a large image into overlapping tiles; ``scale`` ``both`` adds windows of native size to the whole
-    picture (only where it is clearly larger than the model's input, and without tiles, crops and grids); ``containment_thresh`` below 1
-    drops masks that lie in better ones; ``exact`` asks for stock's very bits, else points are screened
+    picture (only where it is clearly larger than the model's input), ``all`` a look from farther away too (neither with tiles, crops and grids);
+    ``containment_thresh`` below 1 drops masks that lie in better ones; ``exact`` asks for stock's very bits, else points are screened
     (``segmenters/sam2/screened.py``); ``fast`` screens and allows announced approximations. 0 for ``points_per_batch`` lets the engine
     choose by pixels and free memory, which does not change any result.
 
@@ -112,9 +116,10 @@ class AutoParameters:
     use_m2m: bool = _parameter(False, "Refine each mask once with itself as prompt.", shown="off", group=GRID)
     multimask_output: bool = _parameter(True, "Three candidates a point, or one.", shown="three", group=GRID)
     region: Box | None = _parameter(None, "Prompt only inside this box.", group=GRID)  # noqa: RUF009 - makes a field
-    scale: Literal["whole", "both"] = _parameter(
+    scale: Scale = _parameter(  # noqa: RUF009 - makes a field
         "whole",
-        "See the picture whole, or also in windows of the model's input size where it is larger: small objects need that.",
+        "See the picture whole; both: also in windows of the model's input size where it is larger, for small objects; "
+        "all: also from farther away, for large ones.",
         shown="the model's own, else whole",
         group=LARGE,
     )

@@ -44,7 +44,7 @@ from segment_duo.training.validation import (
     click_scores,
     find_all,
     measure,
-    works_at_both_scales,
+    works_at_several_scales,
 )
 from segment_duo.training.views import LabelledPicture, coverages
 
@@ -292,7 +292,7 @@ class FineTuning:
         def tell(_unit: str, done: int, total: int) -> None:
             self._tell("validate", done, total)
 
-        scaled = works_at_both_scales(self.model, self.checked, self.defaults)
+        scaled = works_at_several_scales(self.model, self.checked, self.defaults)
         if fixed and scaled:
             return measure(self.model, self.checked, self.defaults, [start], tell)[0]
         found = [find_all(self.model, one, self.defaults, tell) for one in self.checked]

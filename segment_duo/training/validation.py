@@ -199,7 +199,7 @@ def measure(
     on_progress: OnProgress | None = None,
     points: int = POINTS,
 ) -> list[AutomaticResult]:
-    """What the generator gives with each choice of thresholds, run as ``auto`` runs it, at both scales too; decoded once."""
+    """What the generator gives with each choice of thresholds, run as ``auto`` runs it, at several scales too; decoded once."""
     order = sorted(range(len(choices)), key=lambda i: choices[i]["pred_iou_thresh"])
     found: dict[int, list[Found]] = {i: [] for i in order}
     for one in checked:
@@ -211,8 +211,8 @@ def measure(
     return [replace(at_thresholds(found[i], EVERYTHING), thresholds=dict(choices[i])) for i in range(len(choices))]
 
 
-def works_at_both_scales(model: SAM2Base, checked: Sequence[Checked], defaults: Mapping[str, Any]) -> bool:
-    """Whether ``auto`` adds native windows for a picture: merging depends on thresholds, so that they cannot be applied afterwards."""
+def works_at_several_scales(model: SAM2Base, checked: Sequence[Checked], defaults: Mapping[str, Any]) -> bool:
+    """Whether ``auto`` sees a picture at several scales: merging depends on thresholds, so that they cannot be applied afterwards."""
     parameters, side = AutoParameters(**defaults), int(model.image_size)
     sizes = [one.picture.image.shape for one in checked]
     return any(is_scaled(parameters, size[0], size[1], side) for size in sizes)

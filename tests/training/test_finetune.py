@@ -39,7 +39,7 @@ from segment_duo.training.validation import (
     find_all,
     measure,
     overlap_matrix,
-    works_at_both_scales,
+    works_at_several_scales,
 )
 from segment_duo.training.views import LabelledPicture, ObjectMask, View, Window, coverages, draw_window, shade, whole
 from tests.cli_shell import Shell
@@ -238,9 +238,9 @@ def test_a_picture_larger_than_the_input_is_checked_at_both_scales(nano) -> None
     one = picture(4, (400, 660))
     checked = [Checked(one, np.arange(len(one.objects)))]
     defaults = {"points_per_side": 8, "scale": "both"}
-    assert works_at_both_scales(nano, checked, defaults)
-    assert not works_at_both_scales(nano, checked, {})
-    assert not works_at_both_scales(nano, [Checked(picture(5), np.arange(1))], defaults)
+    assert works_at_several_scales(nano, checked, defaults)
+    assert not works_at_several_scales(nano, checked, {})
+    assert not works_at_several_scales(nano, [Checked(picture(5), np.arange(1))], defaults)
     strict = {**OWN, "pred_iou_thresh": 0.7}
     results = measure(nano, checked, defaults, [strict, OWN])
     assert [r.thresholds for r in results] == [strict, OWN]

@@ -3,24 +3,24 @@
     grid points --decoder, 64 at a time--> predicted IoU filter --up-scale survivors--> low-res logits, cut out   = Candidates
     Candidates --stability, box (their rectangle only)--> filters --NMS per crop, NMS across crops--> RLE of what is left
 
-Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, two scales in ``scales``; judging points
+Cancelling and progress are per chunk of prompts. Tiles are put together in ``tiles``, several scales in ``scales``; judging points
 cheaply first is in ``screened``, adaptive prompting in ``adaptive``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 
 from segment_duo.errors import UsageError
-from segment_duo.parameters import AutoParameters
+from segment_duo.parameters import AutoParameters, Scale
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
 from segment_duo.segmenters.sam2.grid import GridRun
-from segment_duo.segmenters.sam2.scales import ScaledCandidates, generate_at_both_scales, is_scaled
+from segment_duo.segmenters.sam2.scales import ScaledCandidates, generate_at_scales, is_scaled
 from segment_duo.segmenters.sam2.tiles import generate_tiled
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class AutomaticMaskGenerator:
         )
         fitting = candidates if candidates is not None and _fits(candidates, pixels) else None
         if is_scaled(self.parameters, run.height, run.width, self.predictor.image_size):
-            return generate_at_both_scales(run, fitting if isinstance(fitting, ScaledCandidates) else None)
+            return generate_at_scales(run, fitting if isinstance(fitting, ScaledCandidates) else None)
         known = fitting if isinstance(fitting, Candidates) and fitting.answers(self.parameters) else None
         if self.parameters.tile:
             return generate_tiled(run, known)
@@ -103,8 +103,8 @@ def check_parameters(p: AutoParameters) -> None:
         raise UsageError(f"point_grids must hold one grid for each of the {p.crop_n_layers + 1} crop layers")
     if p.tile and p.crop_n_layers:
         raise UsageError("tile and crop_n_layers exclude each other", "Tiles are crops already; leave one of them out.")
-    if p.scale not in {"whole", "both"}:
-        raise UsageError(f"scale is whole or both, not '{p.scale}'")
+    if p.scale not in get_args(Scale):
+        raise UsageError(f"scale is whole, both or all, not '{p.scale}'")
     if p.tile < 0 or p.halo < 0:
         raise UsageError("tile and halo cannot be negative")
 

@@ -1,10 +1,10 @@
-"""A picture at two scales: shrunk whole, for large objects, and in windows of native size, for small ones; merged into one set.
+"""A picture at several scales: shrunk whole, in windows of native size for small objects, and from farther away for large ones; merged into one set.
 
 A model squeezes every picture to its input size. An object of 20 pixels in a picture of 2,000 is then 5 pixels wide for a model of 512, and
-touching ones become one mask. Windows as large as the model's input show it at its own size, but cut what is larger than they are. So both are done,
-and of masks that lie in each other the one with the higher predicted IoU stays; where they are about equal the native one, whose border
-is finer. So a pile that the whole picture took for one object gives way to what fills it, and pieces of an object too large for a window
-give way to the object.
+touching ones become one mask. Windows as large as the model's input show it at its own size, but cut what is larger than they are; and what fills
+the frame is better seen in a wider one (``farther``). So all are done, and of masks that lie in each other the one with the higher predicted
+IoU stays; where they are about equal the native one, whose border is finer, and for a large object the one from farther away. So a pile that the
+whole picture took for one object gives way to what fills it, and pieces of an object too large for a window or for the frame give way to the object.
 Nothing is cut at a seam: a native mask that ends at its window's edge is joined or dropped by the tiles' own rules.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from segment_duo.parameters import AutoParameters
 from segment_duo.segmenters.base import AutomaticRun
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
+from segment_duo.segmenters.sam2.farther import brought_back, farther
 from segment_duo.segmenters.sam2.grid import GridRun
 from segment_duo.segmenters.sam2.nested import without_nested
 from segment_duo.segmenters.sam2.segments import Segment
@@ -38,13 +39,20 @@ NESTED = 0.5
 FINER = 0.05
 """What a native mask is ahead by in predicted IoU."""
 
+FULLER = 0.05
+"""What a mask from farther away is ahead by in predicted IoU."""
+
+LARGE = 0.15
+"""Size (root of the area) as a share of the picture's longer side from which masks from farther away count."""
+
 
 @dataclass(eq=False, slots=True)
 class ScaledCandidates:
-    """Candidates of both passes, for the next run with other thresholds."""
+    """Candidates of all passes, for the next run with other thresholds."""
 
     whole: Candidates
-    native: Candidates
+    native: Candidates | None
+    far: Candidates | None
     scale: str
 
     @property
@@ -57,63 +65,69 @@ class ScaledCandidates:
 
     @property
     def nbytes(self) -> int:
-        return self.whole.nbytes + self.native.nbytes
+        return sum(one.nbytes for one in (self.whole, self.native, self.far) if one is not None)
 
 
 def is_scaled(parameters: AutoParameters, height: int, width: int, input_size: int) -> bool:
-    """Whether a run works at both scales: asked for, not in tiles or crops already, and the picture is clearly larger than the model's input."""
+    """Whether a run works at several scales: asked for, not in tiles, crops or points of the user's, and another scale shows more."""
     if parameters.scale == "whole" or parameters.tile or parameters.crop_n_layers or parameters.point_grids is not None:
         return False
+    return parameters.scale == "all" or _has_windows(height, width, input_size)
+
+
+def _has_windows(height: int, width: int, input_size: int) -> bool:
     return max(height, width) > FROM * input_size
 
 
-def generate_at_both_scales(run: GridRun, known: ScaledCandidates | None) -> AutomaticRun:
-    """Segment the whole picture and its native windows, and merge.
+def generate_at_scales(run: GridRun, known: ScaledCandidates | None) -> AutomaticRun:
+    """Segment the whole picture, its native windows where it is larger than the input, and with ``scale`` ``all`` from farther away; merge.
 
     Args:
-        run: of parameters with ``scale`` ``both``.
         known: candidates of an earlier run.
     """
-    size = run.predictor.image_size
-    p = run.parameters
-    core = round(CORE_SHARE * size)
-    native = replace(
-        p,
-        scale="whole",
-        tile=core,
-        halo=(size - core) // 2,
-        points_per_side=max(1, round(GRID_SHARE * p.points_per_side)),
-    )
+    p, size = run.parameters, run.predictor.image_size
     first = run.with_parameters(replace(p, scale="whole"))
-    second = run.with_parameters(native)
-    usable = known if known is not None and answers(known, first.parameters, native) else None
-    found = usable.whole if usable is not None else first.decode_all()
-    large = first.select(found)
-    small, kept, windows = tiled_segments(second, usable.native if usable is not None else None)
-    segments = merge_scales(large, small, min(p.containment_thresh, NESTED))
-    run.absorb(first, second)
-    run.notes.append(
-        f"segmented whole and in {windows} windows of native size ({size} pixels); stock sam2 sees the whole picture only"
-    )
-    together = None if kept is None else ScaledCandidates(found, kept, p.scale)
-    if together is not None and together.nbytes > MAX_BYTES:
-        together = None
-    return run.result(run.records(segments), together, reused=usable is not None)
+    usable = known if known is not None and known.scale == p.scale and known.whole.answers(first.parameters) else None
+    found = ScaledCandidates(usable.whole if usable else first.decode_all(), None, None, p.scale)
+    whole, parts, complete = first.select(found.whole), [first], True
+    native: list[Segment] = []
+    far: list[Segment] = []
+    if _has_windows(run.height, run.width, size):
+        second = run.with_parameters(_native(p, size))
+        native, found.native, windows = tiled_segments(second, usable.native if usable else None)
+        complete = found.native is not None
+        parts.append(second)
+        run.notes.append(
+            f"segmented whole and in {windows} windows of native size ({size} pixels); stock sam2 sees the whole picture only"
+        )
+    if p.scale == "all":
+        third, frame = farther(run)
+        found.far = usable.far if usable and usable.far else third.decode_all()
+        far = brought_back(third.select(found.far), frame, run, LARGE * max(run.height, run.width))
+        parts.append(third)
+        run.notes.append("segmented from farther away too, in a frame twice as wide; stock sam2 sees the picture alone")
+    segments = merge_scales(whole, native, min(p.containment_thresh, NESTED), far)
+    run.absorb(*parts)
+    kept = found if complete and found.nbytes <= MAX_BYTES else None
+    return run.result(run.records(segments), kept, reused=usable is not None)
 
 
-def answers(known: ScaledCandidates, whole: AutoParameters, native: AutoParameters) -> bool:
-    """Whether candidates of an earlier run answer this one."""
-    return known.whole.answers(whole) and known.native.answers(native)
+def _native(p: AutoParameters, size: int) -> AutoParameters:
+    core = round(CORE_SHARE * size)
+    points = max(1, round(GRID_SHARE * p.points_per_side))
+    return replace(p, scale="whole", tile=core, halo=(size - core) // 2, points_per_side=points)
 
 
-def merge_scales(whole: Sequence[Segment], native: Sequence[Segment], limit: float) -> list[Segment]:
-    """One set of both passes, those of the whole picture first.
+def merge_scales(
+    whole: Sequence[Segment], native: Sequence[Segment], limit: float, far: Sequence[Segment] = ()
+) -> list[Segment]:
+    """One set of all passes, those of the whole picture first.
 
     Args:
-        whole, native: segments in image coordinates.
+        whole, native, far: segments in image coordinates.
         limit: as for :func:`~segment_duo.segmenters.sam2.nested.without_nested`.
     """
-    together = [*whole, *native]
-    ranks = np.array([s.predicted_iou for s in together])
-    ranks[len(whole) :] += FINER
+    ahead = [*[0.0] * len(whole), *[FINER] * len(native), *[FULLER] * len(far)]
+    together = [*whole, *native, *far]
+    ranks = np.array([s.predicted_iou for s in together]) + np.array(ahead)
     return without_nested(together, limit, ranks)

@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, ProgressBar, Select
 
-from segment_duo.parameters import AutoParameters
+from segment_duo.parameters import AutoParameters, Scale
 from segment_duo.text import safe
 from segment_duo.tui.screens.dialog import Dialog, line
 from segment_duo.tui.state import Addition
@@ -35,6 +35,7 @@ ADDITIONS: Mapping[Addition, str] = {
 SCALES: Mapping[str, str] = {
     "whole": "one scale: the picture as a whole",
     "both": "both scales: also windows of the model's own size",
+    "all": "all scales: those, and from farther away for large objects",
 }
 PLACES: Mapping[str, str] = {
     "box": "in the box that is drawn",
@@ -206,7 +207,7 @@ class AutoDialog(Dialog[AutoChoice]):
             where = str(select.value)
         for words in self.query("#text").results(Input):
             values["text"] = words.value.strip() or None
-        scale = cast(Literal["whole", "both"], self.query_one("#scale", Select).value)
+        scale = cast(Scale, self.query_one("#scale", Select).value)
         region = self._places["box"] if where == "box" else None
         parameters = replace(self._presets[preset], **values, scale=scale, region=region)  # type: ignore[arg-type]
         addition: Addition = "add"
