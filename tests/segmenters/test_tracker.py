@@ -40,8 +40,9 @@ Found = dict[int, dict[int, TrackedObject]]
 """Frame, object id, what was found."""
 Logits = Mapping[int, Mapping[int, "npt.NDArray[np.float32]"]]
 
-ROUNDING = 2e-5
-"""Logits (up to some tenths here) may differ by so much: batches, blocks of attention and the order of two matrix products round differently."""
+ROUNDING = 1e-4
+"""Logits (up to some tenths here) may differ by so much: batches, blocks of attention and the order of two matrix products round differently.
+With AVX-512 they stayed below 2e-5, with AVX2 2.2e-5 was seen."""
 
 
 @pytest.fixture(scope="module")

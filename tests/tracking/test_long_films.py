@@ -8,6 +8,6 @@ from benchmarks.tracking.long import measure
 
 
 def test_a_film_followed_by_memory_survives_kills(tmp_path: Path) -> None:
-    result = measure("memory", tmp_path, frames=30, kills=3, size=64, seed=1)
+    result = measure("memory", tmp_path, frames=12, kills=3, size=64, seed=1)
     assert result.kills
     assert (result.lost, result.twice) == (0, 0)
