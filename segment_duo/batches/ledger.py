@@ -1,7 +1,8 @@
-"""What one task of a batch asks before an image and writes after it.
+"""What one task of a batch asks before an image (or a sequence) and writes after it.
 
 Every image ends up in a manifest once: what an earlier task finished is left out; the one image it had in hand when it was killed is looked
-at (was its set saved after all?), and given up when two processes died over it.
+at (was its set saved after all?), and given up when two processes died over it. A sequence is an image here, but for its length: a task that is
+told to stop leaves it with the frames that are done, and only a process that died before the first new frame counts as a death.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,7 @@ from segment_duo.batches.history import TRIES, History, read_history
 from segment_duo.batches.manifest import Ended, Manifest, Record
 from segment_duo.batches.shards import Shard
 from segment_duo.batches.stopping import Stopping
-from segment_duo.errors import ProcessDied
-from segment_duo.provenance import parameters_record
+from segment_duo.errors import Cancelled, ProcessDied, SegduoError
 from segment_duo.session import Session
 from segment_duo.types import ImageRef, ModelIdentity
 
@@ -35,26 +36,20 @@ _JOB = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:
-    """Which batch this is: two commands are of one batch when all of this is the same."""
+    """Which batch this is: two commands are of one batch when all of this is the same. ``asked``: with which parameters, JSON values."""
 
     command: str
     model: ModelIdentity
-    request: Request
+    asked: Mapping[str, Any]
     out: str
 
     def record(self) -> dict[str, Any]:
         """JSON values."""
-        asked = self.request
-        size = asked.pixel_size
         return {
             "command": self.command,
             "model": self.model.id,
             "model_sha256": self.model.weights_sha256,
-            "parameters": parameters_record(asked.parameters) if asked.parameters else None,
-            "page": asked.page,
-            "banner": asked.banner,
-            "pixel_size": [size.x_nm, size.y_nm] if size else None,
-            "suffix": asked.suffix,
+            **self.asked,
             "out": self.out,
         }
 
@@ -112,15 +107,53 @@ class Ledger:
         if dead is not None:
             outcome = Outcome(ref, "failed", error=dead)
         else:
-            self.begin(ref)
-            try:
+            with self._in_hand(ref):
                 outcome = segment_one(ref, request, session=session, watch=watch, since=self.since(ref))
-            except BaseException:
-                if self._manifest is not None:
-                    self._manifest.drop(str(ref))
-                raise
         self.note(Record.of(outcome, automatic=request.parameters is not None))
         return outcome
+
+    def sequence(self, ref: ImageRef, work: Callable[[float | None, Callable[[], None]], Record]) -> None:
+        """Do one sequence in this process and note it.
+
+        Args:
+            work: given when an earlier task began it (as :meth:`since`), and what to call once a frame was done.
+
+        Raises:
+            StoppedEarly: a signal came; the frames that are done stay.
+            SegduoError: what ``work`` raised, noted.
+        """
+        failure: SegduoError | None = self.dead(ref)
+        if failure is None:
+            with self._in_hand(ref) as got_on:
+                try:
+                    record = work(self.since(ref), got_on)
+                except Cancelled:
+                    self.stopping.check()
+                    raise
+                except SegduoError as error:
+                    failure = error
+        if failure is not None:
+            self.note(Record.failed(str(ref), failure))
+            raise failure
+        self.note(record)
+
+    @contextmanager
+    def _in_hand(self, ref: ImageRef) -> Iterator[Callable[[], None]]:
+        """Inside, this task works on it; yields what to call when a death from then on is not to be held against it."""
+        counts = self._manifest is not None
+        self.begin(ref)
+
+        def drop() -> None:
+            nonlocal counts
+            if counts and self._manifest is not None:
+                self._manifest.drop(str(ref))
+            counts = False
+
+        try:
+            yield drop
+        except BaseException:
+            drop()
+            raise
 
     def begin(self, ref: ImageRef, *, sent: bool = False) -> None:
         if self._manifest is not None:
@@ -140,7 +173,7 @@ def died(image: str) -> ProcessDied:
     """The error of an image that killed two processes."""
     return ProcessDied(
         f"{image}: the process that worked on it died, {TRIES} times",
-        "Too little memory for this image, or a file that no reader survives? Try it alone: segduo auto IMAGE",
+        "Too little memory for this image, or a file that no reader survives? Try it alone, without --manifest.",
     )
 
 

@@ -3,7 +3,7 @@
     {"manifest": 1, "batch": "...", "command": "auto", "shard": "3/8", ...}     first: which batch and task
     {"begun": "/data/a.tif", "time": 1764180000.1}                               before an image (``sent``: to a cluster)
     {"image": "/data/a.tif", "outcome": "done", "set": "/data/masks/a.pkl", ...} after it
-    {"dropped": "/data/b.tif"}                                                   begun, and given up on purpose (Ctrl-C)
+    {"dropped": "/data/b.tif"}                                                   begun, but not to be held against it: Ctrl-C, or a frame done
     {"ended": "done", "time": ...}                                               last, unless the process was killed
 
 Tasks never share a file, for appends of several machines to one file of a network file system get lost. A line is written by one call, so that a
@@ -32,7 +32,7 @@ FORMAT = 1
 SUFFIX = ".ndjson"
 _SYNC_SECONDS = 1.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_HASH_DIGITS = 12
+HASH_DIGITS = 12
 
 Ended = Literal["done", "stopped", "failed"]
 
@@ -44,7 +44,7 @@ class Record:
     Attributes:
         set: path of the saved set; of the local copy when it is ``spooled`` for the ``reason``.
         seconds: the engine's work.
-        masks: their number; None for an embedding alone.
+        masks: their number, of a sequence that of its objects; None for an embedding alone.
         hash: first digits of the SHA-256 of the model's weights.
         id: the engine's name for the pixels, for an embedding alone.
         error: slug of what failed; see :mod:`segment_duo.errors`.
@@ -79,7 +79,7 @@ class Record:
             round(outcome.seconds, 3),
             len(outcome.masks) if automatic and (saved or outcome.image_id) else None,
             outcome.model,
-            outcome.model_sha256[:_HASH_DIGITS],
+            outcome.model_sha256[:HASH_DIGITS],
             "" if automatic else outcome.image_id,
             outcome.computed,
             saved is not None and saved.spooled is not None,
@@ -146,7 +146,7 @@ class Manifest:
         self._write({**record.line(), "time": round(time.time(), 3)})
 
     def drop(self, image: str) -> None:
-        """An image that was begun is given up on purpose."""
+        """An image that was begun is given up on purpose, or a sequence got on: no death is held against it."""
         self._write({"dropped": image})
 
     def close(self, ended: Ended) -> None:
