@@ -19,7 +19,7 @@ from typing import Any
 from segment_duo.batch import Outcome, Request, Watch, segment_one
 from segment_duo.batches.hashes import path_hash
 from segment_duo.batches.history import TRIES, History, read_history
-from segment_duo.batches.manifest import Ended, Manifest, Record
+from segment_duo.batches.manifest import Ended, Manifest, Record, claim
 from segment_duo.batches.shards import Shard
 from segment_duo.batches.stopping import Stopping
 from segment_duo.errors import Cancelled, ProcessDied, SegduoError
@@ -61,28 +61,47 @@ class Description:
 class Ledger:
     """Without a folder it only keeps to the shard and the signals."""
 
-    def __init__(self, folder: Path | None, what: Description, shard: Shard | None, stopping: Stopping) -> None:
-        """Reads what is in the folder and writes nothing yet. Raises as :func:`read_history` does."""
+    def __init__(
+        self,
+        folder: Path | None,
+        what: Description,
+        shard: Shard | None,
+        stopping: Stopping,
+        *,
+        looks_only: bool = False,
+    ) -> None:
+        """Reads what is in the folder. Unless it ``looks_only``, no other process may do the same part of the batch till :meth:`close`.
+
+        Raises:
+            StoreError: another process does it.
+            UsageError, InputError: as :func:`read_history` says.
+        """
         self.shard = shard
         self.stopping = stopping
         self.resumed = 0
         self._folder = folder
         self._what = what
-        self._history = read_history(folder, what.digest, shard) if folder is not None else History()
+        self._name = f"shard-{shard.index}-of-{shard.count}" if shard else "all"
+        # Before the history is read: what another process still writes would be missing from it.
+        self._claim = claim(folder, self._name) if folder is not None and not looks_only else -1
         self._manifest: Manifest | None = None
+        try:
+            self._history = read_history(folder, what.digest, shard) if folder is not None else History()
+        except BaseException:
+            self.close("failed")
+            raise
 
     def open(self, *, images: int | None, given: int | None) -> None:
         """Begin this task's file. ``images``: how many are this task's, done ones included; ``given``: all that were named; None: not known."""
         if self._folder is None:
             return
-        name = f"shard-{self.shard.index}-of-{self.shard.count}" if self.shard else "all"
         header: dict[str, Any] = {"batch": self._what.digest, **self._what.record()}
         header |= {"shard": str(self.shard) if self.shard else None, "images": images, "given": given}
         header |= {"host": os.uname().nodename, "pid": os.getpid()} | _slurm(os.environ)
-        self._manifest = Manifest(self._folder, name, header)
+        self._manifest = Manifest(self._folder, self._name, header)
 
-    def ours(self, ref: ImageRef) -> bool:
-        """Whether the image is of this task's shard."""
+    def ours(self, ref: ImageRef | str) -> bool:
+        """Whether the image, or the line of a list that means none, is of this task's shard."""
         return self.shard is None or self.shard.has(str(ref))
 
     def settled(self, ref: ImageRef) -> bool:
@@ -167,6 +186,9 @@ class Ledger:
         if self._manifest is not None:
             self._manifest.close(ended)
             self._manifest = None
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
 
 
 def died(image: str) -> ProcessDied:

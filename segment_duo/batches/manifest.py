@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -134,7 +135,7 @@ class Manifest:
             self._descriptor = os.open(self.path, flags, 0o666)
             sync_folder(folder)
         except OSError as error:
-            raise StoreError(f"cannot write a manifest in '{folder}': {error.strerror or error}") from None
+            raise _unwritable(f"a manifest in '{folder}'", error) from None
         self._length = 0
         self._write({"manifest": FORMAT, **header, "time": now})
 
@@ -167,9 +168,51 @@ class Manifest:
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 os.fsync(self._descriptor)
                 self._synced = time.monotonic()
+                if not os.fstat(self._descriptor).st_nlink:
+                    raise FileNotFoundError(errno.ENOENT, "it was removed")
         except OSError as error:
-            message = f"cannot write the manifest '{self.path}': {error.strerror or error}"
-            raise (OutOfSpace if error.errno in _NO_ROOM else StoreError)(message) from None
+            raise _unwritable(f"the manifest '{self.path}'", error) from None
+
+
+def claim(folder: Path, name: str) -> int:
+    """Be the only process that does this part of a batch, until the descriptor that is returned is closed or the process ends, however it ends.
+
+    A file system without locks lets everybody pass.
+
+    Args:
+        folder: of the manifests; made if need be.
+        name: of the part, as of :class:`Manifest`.
+
+    Raises:
+        StoreError: another process does it, or the folder cannot be written.
+    """
+    file = folder / f".{name}.lock"
+    try:
+        make_folders(folder)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _unwritable(f"a manifest in '{folder}'", error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+        os.close(descriptor)
+        raise StoreError(
+            f"another task is doing this part of the batch: {name} in '{folder}' ({holder})",
+            f"Wait for it, or give each task a shard of its own. If it died with its machine, remove {file}.",
+        ) from None
+    except OSError:
+        return descriptor
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+    return descriptor
+
+
+def _unwritable(what: str, error: OSError) -> StoreError:
+    found = (OutOfSpace if error.errno in _NO_ROOM else StoreError)(f"cannot write {what}: {error.strerror or error}")
+    found.ends_batch = True
+    return found
 
 
 def files(folder: Path) -> list[Path]:

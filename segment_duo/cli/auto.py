@@ -119,7 +119,7 @@ def auto(
             save=save,
             **reading.arguments(),
         )
-        with many.ledger("auto", session, request.record(), out) as ledger:
+        with many.ledger("auto", session, request.record(), out, looks_only=dry_run) as ledger:
             run = _AutoCommand(session, request, as_json, Listings(session), ledger)
             if many.cluster is not None and not dry_run:
                 if not save:

@@ -63,7 +63,14 @@ class TaskOptions(Bundle):
 
     @contextmanager
     def ledger(
-        self, command: str, session: Session, asked: Mapping[str, Any], out: str | None, *, what: str = "image"
+        self,
+        command: str,
+        session: Session,
+        asked: Mapping[str, Any],
+        out: str | None,
+        *,
+        what: str = "image",
+        looks_only: bool = False,
     ) -> Iterator[Ledger]:
         """The task's ledger; at the end its file is closed, and what earlier tasks had done is told.
 
@@ -72,6 +79,7 @@ class TaskOptions(Bundle):
         Args:
             asked: see :class:`segment_duo.batches.ledger.Description`.
             what: a word for one thing that is done.
+            looks_only: nothing is to be done.
         """
         from segment_duo.batches.ledger import Description, Ledger
         from segment_duo.batches.shards import Shard
@@ -82,7 +90,7 @@ class TaskOptions(Bundle):
         batch = Description(command, session.identity, asked, str(session.reference(out)) if out else "")
         stopping = Stopping()
         with stopping.listening() if self.any else nullcontext():
-            found = Ledger(folder, batch, shard, stopping)
+            found = Ledger(folder, batch, shard, stopping, looks_only=looks_only)
             try:
                 yield found
             except StoppedEarly:

@@ -96,6 +96,8 @@ def run_batch(
         except STOPS_EVERYTHING:
             raise
         except SegduoError as error:
+            if error.ends_batch:
+                raise
             if isinstance(item, ImageRef):
                 tally.failed(item.label, error, image_record(item))
             else:

@@ -78,17 +78,18 @@ def expand_inputs(
     inputs: Sequence[str] | None,
     from_file: str | None,
     frames: str | None = None,
-    wanted: Callable[[ImageRef], bool] = lambda _: True,
+    wanted: Callable[[ImageRef | str], bool] = lambda _: True,
     *,
     sequences: bool = False,
 ) -> Inputs:
-    """All images meant that are ``wanted``; see :func:`stream_inputs`."""
+    """All images meant that are ``wanted``, and of what means none the texts that are; see :func:`stream_inputs`."""
     found: dict[ImageRef, None] = {}
     failures: list[tuple[str, SegduoError]] = []
     given = 0
     for item in stream_inputs(session, inputs, from_file, frames, sequences=sequences):
         if not isinstance(item, ImageRef):
-            failures.append(item)
+            if wanted(item[0]):
+                failures.append(item)
         else:
             given += 1
             if wanted(item):
@@ -141,8 +142,11 @@ def stream_inputs(
                 yield from _meant(session, line, frames, sequences)
             else:
                 dropped.add(line)
-        if dropped.count and dropped.count == dropped.lines:
-            yield "stdin" if source == "-" else source, NotFound(dropped.told(), dropped.hint())
+        name = "stdin" if source == "-" else source
+        if not dropped.lines:
+            note(f"{name}: an empty list, nothing to do")
+        elif dropped.count == dropped.lines:
+            yield name, NotFound(dropped.told(), dropped.hint())
         elif dropped.count:
             note(dropped.told())
 
