@@ -210,7 +210,9 @@ def claim(folder: Path, name: str) -> int:
 
 
 def _unwritable(what: str, error: OSError) -> StoreError:
-    found = (OutOfSpace if error.errno in _NO_ROOM else StoreError)(f"cannot write {what}: {error.strerror or error}")
+    full = error.errno in _NO_ROOM
+    hint = "Free some space; the same command goes on with what is left." if full else ""
+    found = (OutOfSpace if full else StoreError)(f"cannot write {what}: {error.strerror or error}", hint)
     found.ends_batch = True
     return found
 
