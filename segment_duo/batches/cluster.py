@@ -115,7 +115,7 @@ def connected(address: str) -> Iterator[Client]:
                     n_workers=int(number[1]),
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # None would be port 8787, with a warning where that is taken
                     silence_logs=50,
                 ) as cluster,
                 Client(cluster, set_as_default=False) as client,

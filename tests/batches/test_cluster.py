@@ -84,6 +84,7 @@ def test_the_scheduler_keeps_nothing_of_chunks_that_are_done(monkeypatch: pytest
         assert len(set(told)) == 45
         spans = client.cluster.scheduler.extensions["spans"].spans.values()
         (ours,) = [one for one in spans if one.name == ("segduo",)]
-        assert len(ours._metadata["collections"]) == 5
         assert [one for one in spans if one is not ours] == []
-        assert len(ours.groups) <= 2
+        # What came since the last time, and what was on its way then; all 45 if nothing were forgotten.
+        assert len(ours._metadata["collections"]) < 20
+        assert len(ours.groups) < 20
