@@ -6,17 +6,16 @@ requests ──pool.map(partial(segment_one, request=...), refs)──> outcomes
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segment_duo.errors import MaskFileError, SegduoError
 from segment_duo.library.versions import frame_series
 from segment_duo.parameters import AutoParameters
-from segment_duo.provenance import parameters_record
+from segment_duo.provenance import made_since, parameters_record
 from segment_duo.types import ImageRef, Mask, PixelSize
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 Watch = Callable[["OpenImage"], AbstractContextManager[Callable[["AutoEvent"], None]]]
 """Called when the image is open; what it gives is entered while the engine computes, and called with its events."""
-
-_CLOCKS_DIFFER_SECONDS = 60.0
-"""By which two machines of a cluster may disagree; what counts besides is that model and parameters are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +52,17 @@ class Request:
     suffix: str = ""
     skip_existing: bool = False
     save: bool = True
+
+    def record(self) -> dict[str, Any]:
+        """What tells one batch from another, as JSON values."""
+        size = self.pixel_size
+        return {
+            "parameters": parameters_record(self.parameters) if self.parameters else None,
+            "page": self.page,
+            "banner": self.banner,
+            "pixel_size": [size.x_nm, size.y_nm] if size else None,
+            "suffix": self.suffix,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,7 @@ def _made_since(session: Session, ref: ImageRef, request: Request, since: float)
                 and (known.image.path, known.image.page) == (str(ref), request.page)
                 and known.model == session.identity
                 and _plain(known.parameters) == wanted
-                and _seconds(known.created) >= int(since) - _CLOCKS_DIFFER_SECONDS
+                and made_since(known.created, since)
             ):
                 continue
             masks = session.sets.read(ref, version)
@@ -215,13 +222,6 @@ def _made_since(session: Session, ref: ImageRef, request: Request, since: float)
 def _plain(parameters: Mapping[str, object]) -> str:
     """Equal for equal parameters, whether they have been through a file (tuples become lists there) or not."""
     return json.dumps(parameters, sort_keys=True, default=str)
-
-
-def _seconds(created: str) -> float:
-    try:
-        return datetime.datetime.fromisoformat(created).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def _nobody(_image: OpenImage) -> AbstractContextManager[Callable[[AutoEvent], None]]:

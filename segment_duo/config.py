@@ -118,6 +118,9 @@ class Config(BaseModel):
 
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where the engine computes")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine (default: all physical cores)")
+    encoder_batch: int | None = Field(
+        None, ge=1, le=64, description="Waiting images that the encoder takes at a time (default: 4 on CUDA, else 1)"
+    )
     socket: Path | None = Field(None, description="Socket of another engine, e.g. one forwarded with ssh -L")
     in_process: bool = Field(False, description="Compute inside the command instead of the engine daemon")
     idle_minutes: float = Field(30, gt=0, description="The engine exits after this many idle minutes")

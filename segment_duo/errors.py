@@ -47,6 +47,8 @@ class SegduoError(Exception):
 
     exit_code: ClassVar[int] = 1
     slug: ClassVar[str] = "internal"
+    ends_batch: bool = False
+    """Set on an error that is of the whole batch though others of its class are of one image."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

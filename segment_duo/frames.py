@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from segment_duo.errors import ImageError, NotFound, SegduoError, UsageError
 from segment_duo.images import IMAGE_SUFFIXES, sidecar_names
 from segment_duo.images.decode import FILM, sniff
-from segment_duo.images.film import FILM_SUFFIXES
+from segment_duo.images.film import is_film_name
 from segment_duo.images.sequences import (
     AS_IS,
     FilmSequence,
@@ -74,7 +74,7 @@ def sequence_of(
         raise UsageError(f"{ref}: only TIFF stacks have axes to choose from")
     if kind == "TIFF":
         return StackSequence(file, ref.name, _beside(reading, store, ref.path), axis=axis, at=at)
-    if kind == FILM or PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES:
+    if kind == FILM or is_film_name(ref.path):
         return FilmSequence(file, ref.name, reading)
     return _folder(store, ref, [ref.path], reading)
 

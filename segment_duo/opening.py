@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import ImageError, NotFound, PromptError
@@ -239,6 +239,6 @@ def _count(facts: ImageFacts) -> int:
 
 
 def _is_film(ref: ImageRef) -> bool:
-    from segment_duo.images.film import FILM_SUFFIXES
+    from segment_duo.images.film import is_film_name
 
-    return PurePosixPath(ref.path).suffix.lower() in FILM_SUFFIXES
+    return is_film_name(ref.path)

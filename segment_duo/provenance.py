@@ -29,6 +29,18 @@ from segment_duo.types import (
     Provenance,
 )
 
+_CLOCKS_DIFFER_SECONDS = 60.0
+"""By which two machines of a cluster may disagree."""
+
+
+def made_since(created: str, since: float) -> bool:
+    """Whether what was ``created`` then (ISO 8601) may be of an attempt that began at ``since`` (seconds since the epoch), on whatever machine."""
+    try:
+        seconds = datetime.datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return False
+    return seconds >= int(since) - _CLOCKS_DIFFER_SECONDS
+
 
 def parameters_record(parameters: AutoParameters, preset: str = "") -> dict[str, Any]:
     """The parameters of an automatic run as JSON values; ``region`` as ``[x0, y0, x1, y1]``. None is left out."""

@@ -24,7 +24,7 @@ from segment_duo.masks.formats.sequence import Event, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import parameters_record
-from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, save
+from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, made_before, save
 from segment_duo.tracking.apart import apart, uncovered
 from segment_duo.tracking.asked import earlier_masks, earlier_prompts
 from segment_duo.types import ImageData, Mask, MaskSet, Origin
@@ -131,6 +131,7 @@ def follow(
     suffix: str = "",
     restart: bool = False,
     must_resume: bool = False,
+    since: float | None = None,
     on_frame: OnFrame | None = None,
     cancelled: Callable[[], bool] | None = None,
     enough: Callable[[], bool] | None = None,
@@ -139,7 +140,7 @@ def follow(
 
     Args:
         onto: a saved version that the prompts correct, or add objects to; frames before the first prompt, and other objects, stay as they are.
-        suffix, restart, must_resume, on_frame: as of :func:`segment_duo.sequences.link`.
+        suffix, restart, must_resume, since, on_frame: as of :func:`segment_duo.sequences.link`.
         enough: ends the run as well, but what was found till then is saved, with the other frames as they were before.
 
     Raises:
@@ -162,9 +163,12 @@ def follow(
     origin = Origin("track", session.identity, request.record(), __version__)
     origins = [origin, *(one for one in (parent.head.origins if parent else ()) if one != origin)]
     head = sequence.head(origins, request.record(), parent=onto)
+    made = made_before(session, sequence, head, since, suffix) if onto is None else None
+    if made is not None:
+        return made
     writer = session.sequences.writer(sequence.named, head, restart=restart, must_resume=must_resume)
-    run = _Run(session, sequence, request, writer, parent, on_frame, cancelled, enough)
     try:
+        run = _Run(session, sequence, request, writer, parent, on_frame, cancelled, enough)
         resumed = run.go()
     finally:
         writer.close()

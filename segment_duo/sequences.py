@@ -180,6 +180,7 @@ def link(
     suffix: str = "",
     restart: bool = False,
     must_resume: bool = False,
+    since: float | None = None,
     notices: Sequence[str] = (),
     on_frame: OnFrame | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -190,6 +191,7 @@ def link(
         suffix: the series of the saved set.
         restart: do not go on with what an earlier run of the same request left.
         must_resume: only go on.
+        since: a run of the same request began then (seconds since the epoch) and may have saved the set before it died: look first.
         notices: sentences for whoever uses the set.
         on_frame: called after each frame.
 
@@ -200,6 +202,9 @@ def link(
     origin = auto_origin(session.identity, request.parameters, request.preset)
     origin = dataclasses.replace(origin, operation="track", parameters=request.record())
     head = sequence.head([origin], request.record(), notices=notices)
+    made = made_before(session, sequence, head, since, suffix)
+    if made is not None:
+        return made
     writer = session.sequences.writer(sequence.named, head, restart=restart, must_resume=must_resume)
     try:
         resumed = len(writer.done)
@@ -253,9 +258,24 @@ def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> N
 def save(session: Session, sequence: OpenSequence, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:
     """Give a set that is whole its name; ``resumed`` of its frames are an earlier run's."""
     with SequenceSet.open(writer.path) as known:
-        frames, objects, events, notices = len(known.frames), len(known.lives()), known.events(), known.notices
-    saved = session.sequences.adopt(sequence.named, writer.path, suffix=suffix)
-    return Followed(saved, frames, resumed, objects, counted(events), notices)
+        saved = session.sequences.adopt(sequence.named, writer.path, suffix=suffix)
+        return _followed(saved, known, resumed)
+
+
+def _followed(saved: SavedSequence, known: SequenceSet, resumed: int) -> Followed:
+    return Followed(saved, len(known.frames), resumed, len(known.lives()), counted(known.events()), known.notices)
+
+
+def made_before(
+    session: Session, sequence: OpenSequence, head: SequenceHead, since: float | None, suffix: str
+) -> Followed | None:
+    """What a run with the same head that began at ``since`` saved before it died, if it came to that."""
+    saved = None if since is None else session.sequences.made(sequence.named, head, since, suffix=suffix)
+    if saved is None:
+        return None
+    _, known = session.sequences.open(sequence.named, saved.version.name)
+    with known:
+        return _followed(saved, known, len(known.frames))
 
 
 def save_edited(

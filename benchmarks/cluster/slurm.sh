@@ -1,9 +1,10 @@
 #!/bin/bash
 # A real Slurm on this machine, and a batch that meets what happens on a cluster: an array of 8 tasks over 200 images, of which one is killed,
 # one reaches its time limit and one is requeued. At the end every image must have exactly one set, and the status must have added up all along.
+# Then two tasks follow the objects of four stacks, and one is requeued in the middle of a stack: every stack must have one set with all its frames.
 #
 #   apt-get install slurm-wlm munge      (Debian)
-#   benchmarks/cluster/slurm.sh [PYTHON] (as root; about four minutes, nearly all of them waiting)
+#   benchmarks/cluster/slurm.sh [PYTHON] (as root; about nine minutes, nearly all of them waiting)
 #
 # The segmenter is a toy that sleeps for three seconds an image, so that 8 tasks fit on two cores.
 set -eu
@@ -86,6 +87,13 @@ for number in range(200):
     pixels[4:8, 4:10] = 200
     pixels[0, :8] = [int(bit) * 50 for bit in f"{number:08b}"]
     Image.fromarray(pixels).save(f"images/{number:03}.png")
+import tifffile
+Path("stacks").mkdir()
+for number in range(4):
+    frames = np.full((12, 12, 16), 10, np.uint8)
+    frames[:, 4:8, 4:10] = 200
+    frames[:, 0, 0] = np.arange(12) + 12 * number
+    tifffile.imwrite(f"stacks/{number}.tif", frames)
 PY
 
 job=$(segduo batch submit --slurm --manifest run --array 8 --time 10 --warning 20 -- auto images)
@@ -132,4 +140,33 @@ now = json.loads(subprocess.run([sys.executable, "-m", "segment_duo.cli.main", "
 assert sets == [f"{number:03}.pkl" for number in range(200)], (len(sets), sets[:5])
 assert (now["done"], now["failed"], now["left"], now["repeated"]) == (200, 0, 0, 0), now
 print("every image exactly once: 200 sets, all of version 0")
+PY
+
+job=$(segduo batch submit --slurm --manifest follow --array 2 --time 10 --warning 20 -- track stacks/0.tif stacks/1.tif stacks/2.tif stacks/3.tif --link --no-tables)
+requeued=0
+for round in $(seq 100); do
+    sleep 3
+    if [ "$requeued" -eq 0 ] && [ -n "$(find stacks/masks -name '.segduo-*.part' -size +3k 2>/dev/null)" ]; then
+        requeued=1
+        number=$(grep -l '"begun"' follow/*.ndjson | head -1 | sed 's/.*shard-\([12]\)-of.*/\1/')
+        echo "--- task $number, which is in the middle of a stack, is requeued"
+        scontrol requeue "${job}_$number"
+    fi
+    [ -z "$(squeue -h -j "$job" -t PENDING,RUNNING,COMPLETING,REQUEUED)" ] && break
+done
+segduo batch status follow
+grep -h -o '"ended":"[a-z]*"' follow/*.ndjson | sort | uniq -c
+"$python" - <<'PY'
+import json, subprocess, sys
+from pathlib import Path
+from segment_duo.masks.formats.sequence import SequenceSet
+sets = sorted(Path("stacks/masks").iterdir())
+assert [file.name for file in sets] == ["0.pkl", "1.pkl", "2.pkl", "3.pkl"], sets
+for file in sets:
+    with SequenceSet.open(file) as found:
+        assert found.finished and [chunk.frame for chunk in found.chunks] == list(range(12)), file
+now = json.loads(subprocess.run([sys.executable, "-m", "segment_duo.cli.main", "batch", "status", "follow", "--json"], capture_output=True, text=True, check=True).stdout)
+assert (now["done"], now["failed"], now["left"], now["repeated"]) == (4, 0, 0, 0), now
+assert now["states"].get("stopped") == 1, now["states"]
+print("every stack exactly once: 4 sets of 12 frames, one task in two runs")
 PY

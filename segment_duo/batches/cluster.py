@@ -12,6 +12,7 @@ The workers of a node share its engine; see :mod:`segment_duo.engine.connect`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
@@ -38,10 +39,22 @@ CHUNK_SECONDS = 4.0
 """How long a chunk should take: long against the scheduler's work for it (some milliseconds), short for whoever watches."""
 MOST_IN_CHUNK = 64
 CHUNKS_A_THREAD = 2
+TIDY_CHUNKS = 500
 _LOOK_SECONDS = 0.5
 _RESULT_SECONDS = 5.0
+_ANSWER_SECONDS = 6.0
+"""How long to wait for a scheduler's first word."""
 _NOBODY_SECONDS = 120.0
 """How long to wait for a first worker, or for another when all have died."""
+
+_LEAN = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 120,
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
+"""Dask looks at its own threads a hundred times a second and keeps a profile a second, the last 1,000 messages with their tasks for each worker,
+and an hour of samples of the machine. Nobody reads it here; this process grows by it for an hour. A scheduler elsewhere has its own settings."""
 
 log = logging.getLogger("segduo.cluster")
 
@@ -85,35 +98,69 @@ def connected(address: str) -> Iterator[Client]:
         EngineUnavailable: nobody answers there.
     """
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError:
         raise UsageError("--cluster needs Dask", "Install it: pip install 'segment-duo[dask]'") from None
+    # It prints a traceback when a scheduler goes away; we say it in a sentence.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     number = re.fullmatch(r"local:([1-9][0-9]{0,3})", address)
     if number is None and address.startswith("local"):
         raise UsageError(f"--cluster {address}: not a number of processes", "Write --cluster local:4.")
     try:
         if number is not None:
             with (
+                dask.config.set(_LEAN),
                 LocalCluster(
                     n_workers=int(number[1]),
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # None would be port 8787, with a warning where that is taken
                     silence_logs=50,
                 ) as cluster,
                 Client(cluster, set_as_default=False) as client,
             ):
                 yield client
             return
-        client = Client(address, timeout=20, set_as_default=False)
+        _greet(address)
+        with dask.config.set(_LEAN):
+            client = Client(address, timeout=_ANSWER_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:  # a TimeoutError is an OSError
-        reason = str(error).partition("\n")[0][:300]
-        raise EngineUnavailable(
-            f"no Dask scheduler answers at {address} ({reason})",
-            "Give its address as `dask scheduler` prints it: tcp://HOST:8786.",
-        ) from None
+        raise _nobody(address, str(error)) from None
     with client:
         yield client
+
+
+def _greet(address: str) -> None:
+    """Raise EngineUnavailable unless a scheduler answers in time.
+
+    Dask's client alone waits several times as long as it is told, and takes whatever answers for its own protocol, be it a web server's line
+    for the size of a message.
+    """
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    async def kind() -> str:
+        security = Security().get_connection_args("client")
+        async with rpc(address, timeout=0.8 * _ANSWER_SECONDS, connection_args=security) as scheduler:
+            return str((await scheduler.identity())["type"])
+
+    try:
+        found = asyncio.run(asyncio.wait_for(kind(), _ANSWER_SECONDS))
+    except Exception as error:  # a MemoryError, for one
+        while error.__cause__ is not None:  # Dask's own says only how long it tried
+            error = error.__cause__  # type: ignore[assignment]
+        reason = str(error) or f"nothing was heard for {_ANSWER_SECONDS:.0f} s"
+        raise _nobody(address, "it speaks another protocol" if isinstance(error, MemoryError) else reason) from None
+    if found != "Scheduler":
+        raise _nobody(address, f"it is the address of a {found}")
+
+
+def _nobody(address: str, reason: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"no Dask scheduler answers at '{address}' ({reason.partition(chr(10))[0][:300]})",
+        "Give its address as `dask scheduler` prints it: tcp://HOST:8786.",
+    )
 
 
 class Windows:
@@ -145,6 +192,8 @@ class Windows:
         self._drained = False
         self._pace = _Pace()
         self._ended = threading.Event()
+        self._submitted = 0
+        self._span = ""
 
     def run(self, refs: Iterable[tuple[ImageRef, float | None]]) -> None:
         """Do images; each comes with the time of an earlier attempt that ended without a word, or None.
@@ -152,17 +201,20 @@ class Windows:
         Raises:
             EngineUnavailable: there are no workers (any more).
         """
+        from distributed import span
+
         source = iter(refs)
         try:
-            while True:
-                workers = self._workers()
-                self._bury(workers)
-                self._fill(workers, source)
-                if not self._out and (self._stopped() or (self._drained and not self._again)):
-                    return
-                self._ended.wait(_LOOK_SECONDS)
-                self._ended.clear()
-                self._collect()
+            with span("segduo") as self._span:
+                while True:
+                    workers = self._workers()
+                    self._bury(workers)
+                    self._fill(workers, source)
+                    if not self._out and (self._stopped() or (self._drained and not self._again)):
+                        return
+                    self._ended.wait(_LOOK_SECONDS)
+                    self._ended.clear()
+                    self._collect()
         finally:
             # Whatever ended this early (Ctrl-C): nobody waits for what is out.
             for future in self._out:
@@ -173,13 +225,14 @@ class Windows:
         deadline = time.monotonic() + _NOBODY_SECONDS
         while True:
             if self._client.status not in ("running", "connecting"):
-                raise EngineUnavailable(
-                    "the cluster's scheduler has gone away",
-                    "Start it again; the same command goes on with what is left.",
-                )
+                raise _gone()
+            try:
+                known = self._client.scheduler_info(n_workers=-1)["workers"]
+            except OSError:  # Dask's CommClosedError is one
+                raise _gone() from None
             found = {
                 address: int(worker["nthreads"])
-                for address, worker in self._client.scheduler_info(n_workers=-1)["workers"].items()
+                for address, worker in known.items()
                 if worker.get("status", "running") == "running"
             }
             if found:
@@ -246,11 +299,35 @@ class Windows:
             chunk.since = time.time()
         self._out[future] = chunk
         future.add_done_callback(lambda _: self._ended.set())
+        self._submitted += 1
+        if self._submitted % TIDY_CHUNKS == 0:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Have the scheduler forget what it notes of every submission for as long as it lives: half a kilobyte each, 500 MB for a million."""
+        mine = self._span
+
+        def tidy(dask_scheduler: Any) -> None:  # in the scheduler, which may have no segduo: this goes there as it is
+            extension = dask_scheduler.extensions.get("spans")
+            span = extension.spans.get(mine) if extension is not None else None
+            if span is not None and span._metadata is not None:
+                span._metadata["collections"].clear()
+                span.groups.intersection_update(dask_scheduler.task_groups.values())
+
+        try:
+            self._client.run_on_scheduler(tidy)
+        except Exception as error:  # of another version of Dask, or forbidden there: memory is all that it costs
+            log.info("the scheduler was not tidied: %s", error)
 
     def _collect(self) -> None:
         """Take the results that are there. A result lives in its worker until it is taken, and dies with it: then :meth:`_bury` has its chunk."""
         for future in [future for future in self._out if future.done()]:
             chunk = self._out[future]
+            if future.status in (
+                "cancelled",
+                "lost",
+            ):  # a worker's death leaves it pending, for it may run nowhere else
+                raise _gone()
             if future.status != "finished":
                 del self._out[future]
                 self._retry(chunk, _reason(future))
@@ -285,6 +362,12 @@ class Windows:
             EngineFailed(f"{name}: the worker failed: {reason}", "Has it the same segduo?") if reason else died(name)
         )
         self._report(Record.failed(name, error), ())
+
+
+def _gone() -> EngineUnavailable:
+    return EngineUnavailable(
+        "the cluster's scheduler has gone away", "Start it again; the same command goes on with what is left."
+    )
 
 
 def _reason(future: Future) -> str:

@@ -1,7 +1,8 @@
-"""What one task of a batch asks before an image and writes after it.
+"""What one task of a batch asks before an image (or a sequence) and writes after it.
 
 Every image ends up in a manifest once: what an earlier task finished is left out; the one image it had in hand when it was killed is looked
-at (was its set saved after all?), and given up when two processes died over it.
+at (was its set saved after all?), and given up when two processes died over it. A sequence is an image here, but for its length: a task that is
+told to stop leaves it with the frames that are done, and only a process that died before the first new frame counts as a death.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from segment_duo.batch import Outcome, Request, Watch, segment_one
 from segment_duo.batches.hashes import path_hash
 from segment_duo.batches.history import TRIES, History, read_history
-from segment_duo.batches.manifest import Ended, Manifest, Record
+from segment_duo.batches.manifest import Ended, Manifest, Record, claim
 from segment_duo.batches.shards import Shard
 from segment_duo.batches.stopping import Stopping
-from segment_duo.errors import ProcessDied
-from segment_duo.provenance import parameters_record
+from segment_duo.errors import Cancelled, ProcessDied, SegduoError
 from segment_duo.session import Session
 from segment_duo.types import ImageRef, ModelIdentity
 
@@ -35,26 +36,20 @@ _JOB = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:
-    """Which batch this is: two commands are of one batch when all of this is the same."""
+    """Which batch this is: two commands are of one batch when all of this is the same. ``asked``: with which parameters, JSON values."""
 
     command: str
     model: ModelIdentity
-    request: Request
+    asked: Mapping[str, Any]
     out: str
 
     def record(self) -> dict[str, Any]:
         """JSON values."""
-        asked = self.request
-        size = asked.pixel_size
         return {
             "command": self.command,
             "model": self.model.id,
             "model_sha256": self.model.weights_sha256,
-            "parameters": parameters_record(asked.parameters) if asked.parameters else None,
-            "page": asked.page,
-            "banner": asked.banner,
-            "pixel_size": [size.x_nm, size.y_nm] if size else None,
-            "suffix": asked.suffix,
+            **self.asked,
             "out": self.out,
         }
 
@@ -66,28 +61,47 @@ class Description:
 class Ledger:
     """Without a folder it only keeps to the shard and the signals."""
 
-    def __init__(self, folder: Path | None, what: Description, shard: Shard | None, stopping: Stopping) -> None:
-        """Reads what is in the folder and writes nothing yet. Raises as :func:`read_history` does."""
+    def __init__(
+        self,
+        folder: Path | None,
+        what: Description,
+        shard: Shard | None,
+        stopping: Stopping,
+        *,
+        looks_only: bool = False,
+    ) -> None:
+        """Reads what is in the folder. Unless it ``looks_only``, no other process may do the same part of the batch till :meth:`close`.
+
+        Raises:
+            StoreError: another process does it.
+            UsageError, InputError: as :func:`read_history` says.
+        """
         self.shard = shard
         self.stopping = stopping
         self.resumed = 0
         self._folder = folder
         self._what = what
-        self._history = read_history(folder, what.digest, shard) if folder is not None else History()
+        self._name = f"shard-{shard.index}-of-{shard.count}" if shard else "all"
+        # Before the history is read: what another process still writes would be missing from it.
+        self._claim = claim(folder, self._name) if folder is not None and not looks_only else -1
         self._manifest: Manifest | None = None
+        try:
+            self._history = read_history(folder, what.digest, shard) if folder is not None else History()
+        except BaseException:
+            self.close("failed")
+            raise
 
     def open(self, *, images: int | None, given: int | None) -> None:
         """Begin this task's file. ``images``: how many are this task's, done ones included; ``given``: all that were named; None: not known."""
         if self._folder is None:
             return
-        name = f"shard-{self.shard.index}-of-{self.shard.count}" if self.shard else "all"
         header: dict[str, Any] = {"batch": self._what.digest, **self._what.record()}
         header |= {"shard": str(self.shard) if self.shard else None, "images": images, "given": given}
         header |= {"host": os.uname().nodename, "pid": os.getpid()} | _slurm(os.environ)
-        self._manifest = Manifest(self._folder, name, header)
+        self._manifest = Manifest(self._folder, self._name, header)
 
-    def ours(self, ref: ImageRef) -> bool:
-        """Whether the image is of this task's shard."""
+    def ours(self, ref: ImageRef | str) -> bool:
+        """Whether the image, or the line of a list that means none, is of this task's shard."""
         return self.shard is None or self.shard.has(str(ref))
 
     def settled(self, ref: ImageRef) -> bool:
@@ -112,15 +126,53 @@ class Ledger:
         if dead is not None:
             outcome = Outcome(ref, "failed", error=dead)
         else:
-            self.begin(ref)
-            try:
+            with self._in_hand(ref):
                 outcome = segment_one(ref, request, session=session, watch=watch, since=self.since(ref))
-            except BaseException:
-                if self._manifest is not None:
-                    self._manifest.drop(str(ref))
-                raise
         self.note(Record.of(outcome, automatic=request.parameters is not None))
         return outcome
+
+    def sequence(self, ref: ImageRef, work: Callable[[float | None, Callable[[], None]], Record]) -> None:
+        """Do one sequence in this process and note it.
+
+        Args:
+            work: given when an earlier task began it (as :meth:`since`), and what to call once a frame was done.
+
+        Raises:
+            StoppedEarly: a signal came; the frames that are done stay.
+            SegduoError: what ``work`` raised, noted.
+        """
+        failure: SegduoError | None = self.dead(ref)
+        if failure is None:
+            with self._in_hand(ref) as got_on:
+                try:
+                    record = work(self.since(ref), got_on)
+                except Cancelled:
+                    self.stopping.check()
+                    raise
+                except SegduoError as error:
+                    failure = error
+        if failure is not None:
+            self.note(Record.failed(str(ref), failure))
+            raise failure
+        self.note(record)
+
+    @contextmanager
+    def _in_hand(self, ref: ImageRef) -> Iterator[Callable[[], None]]:
+        """Inside, this task works on it; yields what to call when a death from then on is not to be held against it."""
+        counts = self._manifest is not None
+        self.begin(ref)
+
+        def drop() -> None:
+            nonlocal counts
+            if counts and self._manifest is not None:
+                self._manifest.drop(str(ref))
+            counts = False
+
+        try:
+            yield drop
+        except BaseException:
+            drop()
+            raise
 
     def begin(self, ref: ImageRef, *, sent: bool = False) -> None:
         if self._manifest is not None:
@@ -134,13 +186,16 @@ class Ledger:
         if self._manifest is not None:
             self._manifest.close(ended)
             self._manifest = None
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
 
 
 def died(image: str) -> ProcessDied:
     """The error of an image that killed two processes."""
     return ProcessDied(
         f"{image}: the process that worked on it died, {TRIES} times",
-        "Too little memory for this image, or a file that no reader survives? Try it alone: segduo auto IMAGE",
+        "Too little memory for this image, or a file that no reader survives? Try it alone, without --manifest.",
     )
 
 

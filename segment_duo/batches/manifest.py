@@ -3,7 +3,7 @@
     {"manifest": 1, "batch": "...", "command": "auto", "shard": "3/8", ...}     first: which batch and task
     {"begun": "/data/a.tif", "time": 1764180000.1}                               before an image (``sent``: to a cluster)
     {"image": "/data/a.tif", "outcome": "done", "set": "/data/masks/a.pkl", ...} after it
-    {"dropped": "/data/b.tif"}                                                   begun, and given up on purpose (Ctrl-C)
+    {"dropped": "/data/b.tif"}                                                   begun, but not to be held against it: Ctrl-C, or a frame done
     {"ended": "done", "time": ...}                                               last, unless the process was killed
 
 Tasks never share a file, for appends of several machines to one file of a network file system get lost. A line is written by one call, so that a
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -32,7 +33,7 @@ FORMAT = 1
 SUFFIX = ".ndjson"
 _SYNC_SECONDS = 1.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_HASH_DIGITS = 12
+HASH_DIGITS = 12
 
 Ended = Literal["done", "stopped", "failed"]
 
@@ -44,7 +45,7 @@ class Record:
     Attributes:
         set: path of the saved set; of the local copy when it is ``spooled`` for the ``reason``.
         seconds: the engine's work.
-        masks: their number; None for an embedding alone.
+        masks: their number, of a sequence that of its objects; None for an embedding alone.
         hash: first digits of the SHA-256 of the model's weights.
         id: the engine's name for the pixels, for an embedding alone.
         error: slug of what failed; see :mod:`segment_duo.errors`.
@@ -79,7 +80,7 @@ class Record:
             round(outcome.seconds, 3),
             len(outcome.masks) if automatic and (saved or outcome.image_id) else None,
             outcome.model,
-            outcome.model_sha256[:_HASH_DIGITS],
+            outcome.model_sha256[:HASH_DIGITS],
             "" if automatic else outcome.image_id,
             outcome.computed,
             saved is not None and saved.spooled is not None,
@@ -134,7 +135,7 @@ class Manifest:
             self._descriptor = os.open(self.path, flags, 0o666)
             sync_folder(folder)
         except OSError as error:
-            raise StoreError(f"cannot write a manifest in '{folder}': {error.strerror or error}") from None
+            raise _unwritable(f"a manifest in '{folder}'", error) from None
         self._length = 0
         self._write({"manifest": FORMAT, **header, "time": now})
 
@@ -146,7 +147,7 @@ class Manifest:
         self._write({**record.line(), "time": round(time.time(), 3)})
 
     def drop(self, image: str) -> None:
-        """An image that was begun is given up on purpose."""
+        """An image that was begun is given up on purpose, or a sequence got on: no death is held against it."""
         self._write({"dropped": image})
 
     def close(self, ended: Ended) -> None:
@@ -167,9 +168,53 @@ class Manifest:
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 os.fsync(self._descriptor)
                 self._synced = time.monotonic()
+                if not os.fstat(self._descriptor).st_nlink:
+                    raise FileNotFoundError(errno.ENOENT, "it was removed")
         except OSError as error:
-            message = f"cannot write the manifest '{self.path}': {error.strerror or error}"
-            raise (OutOfSpace if error.errno in _NO_ROOM else StoreError)(message) from None
+            raise _unwritable(f"the manifest '{self.path}'", error) from None
+
+
+def claim(folder: Path, name: str) -> int:
+    """Be the only process that does this part of a batch, until the descriptor that is returned is closed or the process ends, however it ends.
+
+    A file system without locks lets everybody pass.
+
+    Args:
+        folder: of the manifests; made if need be.
+        name: of the part, as of :class:`Manifest`.
+
+    Raises:
+        StoreError: another process does it, or the folder cannot be written.
+    """
+    file = folder / f".{name}.lock"
+    try:
+        make_folders(folder)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _unwritable(f"a manifest in '{folder}'", error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+        os.close(descriptor)
+        raise StoreError(
+            f"another task is doing this part of the batch: {name} in '{folder}' ({holder})",
+            f"Wait for it, or give each task a shard of its own. If it died with its machine, remove {file}.",
+        ) from None
+    except OSError:
+        return descriptor
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+    return descriptor
+
+
+def _unwritable(what: str, error: OSError) -> StoreError:
+    full = error.errno in _NO_ROOM
+    hint = "Free some space; the same command goes on with what is left." if full else ""
+    found = (OutOfSpace if full else StoreError)(f"cannot write {what}: {error.strerror or error}", hint)
+    found.ends_batch = True
+    return found
 
 
 def files(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from segment_duo.durable import create_file, make_folders
 from segment_duo.errors import StoppedEarly, StoreError, UsageError
 
+COMMANDS = ("auto", "embed", "track")
 _JOBS = "slurm-jobs"
 """File of the manifest folder with the ids of the submitted arrays, one a line."""
 _SECONDS = 60.0
@@ -41,7 +42,7 @@ task=$!
 wait "$task"; code=$?
 while kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
 
-# {stopped}: the image in hand is finished. At the time limit the task goes on in a new run.
+# {stopped}: what was done is kept. At the time limit the task goes on in a new run.
 if [ "$code" -eq {stopped} ] && [ -n "$limit" ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -55,11 +56,11 @@ class Array:
 
     Attributes:
         tasks: how many; each does one shard.
-        command: the arguments of ``segduo``, ``auto`` or ``embed`` first.
+        command: the arguments of ``segduo``, one of :data:`COMMANDS` first.
         manifest: folder of the manifests; the logs go to its ``logs``.
         cwd: where relative paths of the command begin.
         at_once: how many may run at a time; None: as many as Slurm likes.
-        warning: seconds before the time limit at which a task finishes its image.
+        warning: seconds before the time limit at which a task finishes its image (of a sequence: its frame).
         options: of sbatch, by name: ``partition``, ``time``, ``gres``, ...
         more: further arguments of sbatch as they are.
     """
@@ -80,8 +81,10 @@ class Array:
 
     def script(self) -> str:
         """The text of the job script. Raises UsageError for a command or an option that cannot be in one."""
-        if not self.command or self.command[0] not in ("auto", "embed"):
-            raise UsageError("only auto and embed run as an array", "segduo batch submit --slurm ... -- auto IMAGES")
+        if not self.command or self.command[0] not in COMMANDS:
+            raise UsageError(
+                "only auto, embed and track run as an array", "segduo batch submit --slurm ... -- auto IMAGES"
+            )
         for taken in ("--shard", "--manifest", "--cluster"):
             if any(word == taken or word.startswith(f"{taken}=") for word in self.command):
                 raise UsageError(f"{taken} is set by the script", "Leave it out behind --; --manifest goes before it.")

@@ -30,7 +30,7 @@ class Stopping:
         """Raise StoppedEarly when the batch was told to stop."""
         if self._by:
             raise StoppedEarly(
-                f"stopped by {self._by}; what was in hand is finished", "The same command goes on with what is left."
+                f"stopped by {self._by}; what was done is kept", "The same command goes on with what is left."
             )
 
     @contextmanager

@@ -114,12 +114,25 @@ def summarize(folder: Path, *, now: float | None = None) -> BatchSummary:
             found.given = max(found.given or 0, header["given"])
         found.tasks.append(counting.task(file, header, lines, now))
     if batch is None:
-        raise NotFound(f"no manifests in '{folder}'", "Give the folder that --manifest named.")
+        raise _no_manifests(folder)
     found.rate = counting.rate()
     working = any(task.state == "running" for task in found.tasks)
     if found.rate and found.left is not None and (working or not found.left):
         found.seconds_left = found.left / found.rate
     return found
+
+
+def command_of(folder: Path) -> str:
+    """The command of a folder's batch. Raises as :func:`summarize`."""
+    for file in files(folder):
+        header = next(read(file), None)
+        if header is not None:
+            return str(header.get("command", ""))
+    raise _no_manifests(folder)
+
+
+def _no_manifests(folder: Path) -> NotFound:
+    return NotFound(f"no manifests in '{folder}'", "Give the folder that --manifest named.")
 
 
 def made(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -130,7 +143,7 @@ def made(folder: Path) -> Iterator[tuple[str, str, str]]:
     seen = HashSet()
     there = files(folder)
     if not there:
-        raise NotFound(f"no manifests in '{folder}'", "Give the folder that --manifest named.")
+        raise _no_manifests(folder)
     for file in reversed(there):
         for line in read(file):
             if line.get("outcome") == "done" and line.get("set") and seen.add(path_hash(line["image"])):

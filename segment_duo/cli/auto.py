@@ -107,6 +107,7 @@ def auto(
 
     check_save(save, as_json)
     check_frame(frame, reading.page)
+    many.check(frame)
     with open_session(out=out, say_model=not dry_run, max_pixels=reading.max_pixels, **engine.flags()) as session:
         chosen = parameters.onto(session.auto_defaults(preset))
         session.model.require(*automatic_needs(chosen))
@@ -118,7 +119,7 @@ def auto(
             save=save,
             **reading.arguments(),
         )
-        with many.ledger("auto", session, request, out, frame) as ledger:
+        with many.ledger("auto", session, request.record(), out, looks_only=dry_run) as ledger:
             run = _AutoCommand(session, request, as_json, Listings(session), ledger)
             if many.cluster is not None and not dry_run:
                 if not save:

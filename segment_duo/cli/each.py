@@ -37,10 +37,12 @@ class Tally:
 
     Args:
         total: how many items there are; None when only the end tells.
+        what: a word for several of them.
     """
 
-    def __init__(self, total: int | None, *, as_json: bool) -> None:
+    def __init__(self, total: int | None, *, as_json: bool, what: str = "images") -> None:
         self._total = total
+        self._what = what
         self._as_json = as_json
         self._kinds: set[type[SegduoError]] = set()
         self._last: SegduoError | None = None
@@ -64,8 +66,8 @@ class Tally:
         if self._last is None:
             return
         if self._failed == total and len(self._kinds) == 1:
-            raise type(self._last)(f"all {total} images failed; the last: {self._last.message}", self._last.hint)
-        raise SomeInputsFailed(f"{self._failed} of {total} images failed, {total - self._failed} done")
+            raise type(self._last)(f"all {total} {self._what} failed; the last: {self._last.message}", self._last.hint)
+        raise SomeInputsFailed(f"{self._failed} of {total} {self._what} failed, {total - self._failed} done")
 
 
 def run_batch(
@@ -74,6 +76,7 @@ def run_batch(
     *,
     as_json: bool,
     failures: Sequence[tuple[str, SegduoError]] = (),
+    what: str = "images",
 ) -> None:
     """Call ``work`` for each item.
 
@@ -81,9 +84,10 @@ def run_batch(
 
     Args:
         failures: what failed before it became an item (text, error).
+        what: a word for several of them.
     """
     total = len(items) + len(failures)
-    tally = Tally(total, as_json=as_json)
+    tally = Tally(total, as_json=as_json, what=what)
     for label, error in failures:
         tally.failed(label, error)
     for item in items:
@@ -92,6 +96,8 @@ def run_batch(
         except STOPS_EVERYTHING:
             raise
         except SegduoError as error:
+            if error.ends_batch:
+                raise
             if isinstance(item, ImageRef):
                 tally.failed(item.label, error, image_record(item))
             else:

@@ -63,11 +63,12 @@ def embed(
     from segment_duo.segmenters.base import Capability
 
     check_frame(frame, page)
+    many.check(frame)
     request = Request(page=page, banner=banner)
     with (
         open_session(say_model=True, max_pixels=max_pixels, **engine.flags()) as session,
         progress("embedding") as report,
-        many.ledger("embed", session, request, None, frame) as ledger,
+        many.ledger("embed", session, request.record(), None) as ledger,
     ):
         session.model.require(Capability.POINTS)  # a method without prompts keeps nothing of an image
         if many.cluster is not None:

@@ -78,15 +78,18 @@ def expand_inputs(
     inputs: Sequence[str] | None,
     from_file: str | None,
     frames: str | None = None,
-    wanted: Callable[[ImageRef], bool] = lambda _: True,
+    wanted: Callable[[ImageRef | str], bool] = lambda _: True,
+    *,
+    sequences: bool = False,
 ) -> Inputs:
-    """All images meant that are ``wanted``; see :func:`stream_inputs`."""
+    """All images meant that are ``wanted``, and of what means none the texts that are; see :func:`stream_inputs`."""
     found: dict[ImageRef, None] = {}
     failures: list[tuple[str, SegduoError]] = []
     given = 0
-    for item in stream_inputs(session, inputs, from_file, frames):
+    for item in stream_inputs(session, inputs, from_file, frames, sequences=sequences):
         if not isinstance(item, ImageRef):
-            failures.append(item)
+            if wanted(item[0]):
+                failures.append(item)
         else:
             given += 1
             if wanted(item):
@@ -95,11 +98,17 @@ def expand_inputs(
 
 
 def stream_inputs(
-    session: Session, inputs: Sequence[str] | None, from_file: str | None, frames: str | None = None
+    session: Session,
+    inputs: Sequence[str] | None,
+    from_file: str | None,
+    frames: str | None = None,
+    *,
+    sequences: bool = False,
 ) -> Iterator[ImageRef | tuple[str, SegduoError]]:
     """The images meant as they are read, possibly one twice, and between them what was given but means none, with the reason.
 
-    With ``frames`` (``--frame``) these of each stack, film, folder or pattern that is given.
+    With ``frames`` (``--frame``) these of each stack, film, folder or pattern that is given. With ``sequences`` each of these, films too, is
+    one thing, and not looked into.
 
     A line of a list (``-``, ``--from-file``) means what it means as an argument, but for other files and for folders written with a ``/`` at
     the end: ``segduo ls -1`` prints both, and a listing that is piped on means its images. What is left out is told in one line on stderr; a
@@ -113,34 +122,44 @@ def stream_inputs(
     if from_file is not None:
         sources.append(from_file)
     if not (given or sources):
-        raise UsageError("no images given", "Name files, folders or quoted patterns, or use --from-file FILE.")
+        raise UsageError(
+            f"no {'sequences' if sequences else 'images'} given",
+            "Name files, folders or quoted patterns, or use --from-file FILE.",
+        )
     for text in given:
-        yield from _meant(session, text, frames)
+        yield from _meant(session, text, frames, sequences)
     listings = Listings(session)
     for source in sources:
         dropped = _Dropped()
         for line in read_list(source):
             dropped.lines += 1
             try:
-                usable = not is_utf8(line) or listings.is_input(line)
+                usable = not is_utf8(line) or listings.is_input(line, films=sequences)
             except SegduoError as error:
                 yield line, error
                 continue
             if usable:
-                yield from _meant(session, line, frames)
+                yield from _meant(session, line, frames, sequences)
             else:
                 dropped.add(line)
-        if dropped.count and dropped.count == dropped.lines:
-            yield "stdin" if source == "-" else source, NotFound(dropped.told(), dropped.hint())
+        name = "stdin" if source == "-" else source
+        if not dropped.lines:
+            note(f"{name}: an empty list, nothing to do")
+        elif dropped.count == dropped.lines:
+            yield name, NotFound(dropped.told(), dropped.hint())
         elif dropped.count:
             note(dropped.told())
 
 
-def _meant(session: Session, text: str, frames: str | None) -> Iterator[ImageRef | tuple[str, SegduoError]]:
+def _meant(
+    session: Session, text: str, frames: str | None, sequences: bool
+) -> Iterator[ImageRef | tuple[str, SegduoError]]:
     failures: list[tuple[str, SegduoError]] = []
     try:
         _check_utf8(text)
-        if frames is None:
+        if sequences:
+            yield session.reference(text)
+        elif frames is None:
             yield from _expand(session, text, failures)
         else:
             yield from session.frames(session.reference(text), frames)
@@ -212,12 +231,16 @@ class Listings:
         except SegduoError as error:  # a server that is away is waited for once, not once a line
             return error
 
-    def is_input(self, line: str) -> bool:
-        """Whether a line of a list means images: one by its name, a folder, or a pattern."""
+    def is_input(self, line: str, *, films: bool = False) -> bool:
+        """Whether a line of a list means images: one by its name (with ``films`` a film too), a folder, or a pattern."""
+        from segment_duo.images.film import is_film_name
+
         if is_image_name(line):
             return True
         if line.endswith("/"):
             return False
+        if films and is_film_name(line):
+            return True
         entry = self.entry(self._session.reference(line))
         return entry.is_folder if entry is not None else has_magic(line)
 

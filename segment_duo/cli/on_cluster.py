@@ -100,8 +100,9 @@ class _Batch:
         seen = HashSet()
         for item in items:
             if not isinstance(item, ImageRef):
-                self.total += 1
-                self.tally.failed(*item)
+                if self.ledger.ours(item[0]):
+                    self.total += 1
+                    self.tally.failed(*item)
                 continue
             if not seen.add(path_hash(str(item))) or not self.ledger.ours(item):
                 continue

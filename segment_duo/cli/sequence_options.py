@@ -15,7 +15,7 @@ from segment_duo.errors import PromptError, UsageError
 
 if TYPE_CHECKING:
     from segment_duo.sequence_tracking import TrackRequest
-    from segment_duo.sequences import OpenSequence
+    from segment_duo.sequences import Opening, OpenSequence
     from segment_duo.session import Session
     from segment_duo.types import Mask
 
@@ -57,15 +57,20 @@ class SequenceOptions(Bundle):
     max_pixels: MaxPixelsOption = None
 
     def open(self, session: Session, text: str) -> OpenSequence:
-        """The sequence that ``text`` means, open.
+        """The sequence that ``text`` means, open. Raises as :func:`segment_duo.sequences.open_sequence` and :meth:`opening`."""
+        from segment_duo.sequences import open_sequence
+
+        return open_sequence(session, session.reference(text), self.opening())
+
+    def opening(self) -> Opening:
+        """As :func:`segment_duo.sequences.open_sequence` takes them.
 
         Raises:
-            UsageError: an option that cannot be read, or does not fit the sequence.
-            NotFound, ImageError: it cannot be had.
+            UsageError: an option that cannot be read.
         """
-        from segment_duo.sequences import Opening, open_sequence
+        from segment_duo.sequences import Opening
 
-        opening = Opening(
+        return Opening(
             frames=self.frames,
             frame_seconds=None if self.frame_time is None else parse_seconds(self.frame_time),
             axis=self.axis,
@@ -73,7 +78,6 @@ class SequenceOptions(Bundle):
             banner=self.banner,
             pixel_size=pixel_size_value(self.pixel_size),
         )
-        return open_sequence(session, session.reference(text), opening)
 
 
 PROMPT_PANEL = "Objects to follow"

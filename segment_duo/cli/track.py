@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segment_duo.cli import completion
 from segment_duo.cli.auto_options import AutoOptions
+from segment_duo.cli.batch_options import TaskOptions
 from segment_duo.cli.bundles import bundled
+from segment_duo.cli.each import run_batch
 from segment_duo.cli.filter_options import FilterOptions
+from segment_duo.cli.inputs import expand_inputs
 from segment_duo.cli.options import (
     EngineOptions,
-    JsonOption,
+    FromFileOption,
+    JsonLinesOption,
     OutOption,
     SuffixOption,
     open_session,
 )
-from segment_duo.cli.output import emit_json, emit_path, note, progress
+from segment_duo.cli.output import note
 from segment_duo.cli.sequence_options import PromptOptions, SequenceOptions
-from segment_duo.errors import SegduoError, UsageError
+from segment_duo.cli.track_run import TrackRun
+from segment_duo.errors import UsageError
 
 if TYPE_CHECKING:
     from segment_duo.sequence_tracking import TrackRequest
-    from segment_duo.sequences import Followed, LinkRequest, OpenSequence, Progress
     from segment_duo.session import Session
+    from segment_duo.types import ImageRef
 
 LINK_PANEL = "Linking"
 
@@ -45,18 +44,21 @@ def register(app: typer.Typer, *, panel: str) -> None:
 
 @bundled
 def track(
-    sequence: Annotated[
-        str,
-        typer.Argument(
-            metavar="SEQUENCE",
-            help="A TIFF stack, a folder of images, a quoted pattern ('scan_*.tif') or a film; local or on Drops.",
-        ),
-    ],
     reading: SequenceOptions,
     parameters: AutoOptions,
     choice: FilterOptions,
     engine: EngineOptions,
     prompts: PromptOptions,
+    many: TaskOptions,
+    sequences: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SEQUENCE...",
+            help="TIFF stacks, folders of images, quoted patterns ('scan_*.tif') or films, local or on Drops; - reads a list from stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    from_file: FromFileOption = None,
     auto: Annotated[
         bool,
         typer.Option("--auto", help="Follow everything that automatic masks find on the first frame, and new objects."),
@@ -112,7 +114,7 @@ def track(
         bool,
         typer.Option("--tables/--no-tables", help="Write a label stack and the table of tracks beside the set."),
     ] = True,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Follow objects through the frames of a stack or film, and save them as a sequence set.
 
@@ -128,6 +130,9 @@ def track(
     --link makes automatic masks of each frame and links them by overlap and motion; gaps are closed, splits and merges told. --auto with a model
     that cannot follow objects does the same, and says so. Points, boxes and masks of a saved set need a model that can.
 
+    Several sequences (--from-file, --shard, --manifest) are followed one after the other, by --auto or --link. A task that is told to stop by SIGTERM
+    or SIGUSR1 keeps the frames that are done.
+
     A file for --points is CSV with a heading: frame,object,x,y,label or frame,object,x0,y0,x1,y1.
 
     [bold]Examples[/bold]
@@ -141,6 +146,8 @@ def track(
       segduo track film.mp4 -m sam2.1-tiny -p 120,88 -p 300,210,1,2@30 --direction both
 
       segduo track film.mp4 -m sam2.1-tiny --onto 0 -p 130,92,0,1@45
+
+      segduo track --from-file films.txt --link --shard auto --manifest run1
     """
     from segment_duo.segmenters.base import Capability
     from segment_duo.sequence_tracking import FAST_NOTICE, AutomaticObjects
@@ -161,37 +168,52 @@ def track(
         raise UsageError("--look-every is for --auto by memory", "Leave it out, or give --auto without --link.")
     if auto and prompts.onto is not None:
         raise UsageError("--auto and --onto contradict each other", "Corrections are -p, --box or --points.")
+    several = many.any or from_file is not None or sequences is None or len(sequences) > 1 or sequences == ["-"]
+    if several and (prompts.any or prompts.onto is not None or resume or restart):
+        raise UsageError(
+            "points, boxes, --points, --from-set, --onto, --resume and --restart are for one sequence",
+            "Name one, without --from-file, --shard and --manifest; --auto and --link are for many, and what was broken off goes on by itself.",
+        )
+    opening = reading.opening()
     with open_session(out=out, say_model=True, max_pixels=reading.max_pixels, **engine.flags()) as session:
         follows = Capability.TRACK in session.model.capabilities
         links = link or not (prompts.any or (follows and (look_every is not None or not session.model.is_small)))
         if prompts.any:
             session.model.require(Capability.TRACK)
-        opened = reading.open(session, sequence)
-        run = _Run(session, opened, suffix, restart, resume, tables, as_json)
-        try:
-            wanted = parameters.onto(session.auto_defaults(preset))
-            if links:
-                request = LinkRequest(
-                    parameters=wanted,
-                    preset=preset,
-                    conditions=conditions,
-                    overlaps=keep_overlaps,
-                    link=LinkParameters(max_gap=max_gap, max_distance=max_distance or 0.0, drift=drift),
-                )
-                run.link(request, [] if link else _by_links(session, follows=follows))
-                return
-            first = opened.numbers[0]
-            asked = prompts.request(session, default_frame=first)
-            if auto:
-                found = AutomaticObjects(
-                    wanted, preset, LOOK_EVERY if look_every is None else look_every, conditions, keep_overlaps
-                )
-                asked = dataclasses.replace(asked, automatic=found)
-            if wanted.fast:
-                note(FAST_NOTICE)
-            run.follow(dataclasses.replace(asked, fast=wanted.fast), prompts.onto)
-        finally:
-            opened.frames.close()
+        wanted = parameters.onto(session.auto_defaults(preset))
+        linking = LinkRequest(
+            parameters=wanted,
+            preset=preset,
+            conditions=conditions,
+            overlaps=keep_overlaps,
+            link=LinkParameters(max_gap=max_gap, max_distance=max_distance or 0.0, drift=drift),
+        )
+        every = LOOK_EVERY if look_every is None else look_every
+        found = AutomaticObjects(wanted, preset, every, conditions, keep_overlaps) if auto else None
+
+        def following(first_frame: int) -> TrackRequest:
+            asked = prompts.request(session, default_frame=first_frame)
+            return dataclasses.replace(asked, automatic=found, fast=wanted.fast)
+
+        notices = _by_links(session, follows=follows) if links and not link else []
+        if wanted.fast and not links:
+            note(FAST_NOTICE)
+        asked: dict[str, Any] = {}
+        if many.any:
+            method = linking if links else following(0)
+            asked = {**method.record(), "opening": dataclasses.asdict(opening), "suffix": suffix}
+        with many.ledger("track", session, asked, out, what="sequence") as ledger:
+            inputs = expand_inputs(session, sequences, from_file, None, ledger.ours, sequences=True)
+            run = TrackRun(session, ledger, opening, suffix, restart, resume, tables, as_json, several=inputs.given > 1)
+
+            def one(ref: ImageRef) -> None:
+                if links:
+                    run.link(ref, linking, notices)
+                else:
+                    run.follow(ref, following, prompts.onto)
+
+            ledger.open(images=len(inputs.refs), given=inputs.given)
+            run_batch(inputs.refs, one, as_json=as_json, failures=inputs.failures, what="sequences")
 
 
 def _by_links(session: Session, *, follows: bool) -> list[str]:
@@ -203,110 +225,3 @@ def _by_links(session: Session, *, follows: bool) -> list[str]:
     )
     note(said)
     return [said]
-
-
-class _Run:
-    """One ``segduo track``: what it tells while it works, and what it leaves."""
-
-    def __init__(
-        self,
-        session: Session,
-        opened: OpenSequence,
-        suffix: str,
-        restart: bool,
-        resume: bool,
-        tables: bool,
-        as_json: bool,
-    ) -> None:
-        self._session, self._opened, self._suffix = session, opened, suffix
-        self._restart, self._resume, self._tables, self._as_json = restart, resume, tables, as_json
-        for warning in opened.frames.warnings:
-            note(f"{opened.ref}: {warning}")
-
-    def link(self, request: LinkRequest, notices: list[str]) -> None:
-        """Automatic masks of each frame, linked."""
-        from segment_duo.sequences import link
-
-        self._done(partial(link, self._session, self._opened, request, notices=notices), "link")
-
-    def follow(self, request: TrackRequest, onto: str | None) -> None:
-        """With the model's memory."""
-        from segment_duo.sequence_tracking import follow
-
-        self._done(partial(follow, self._session, self._opened, request, onto=onto), "memory")
-
-    def _done(self, work: Callable[..., Followed], method: str) -> None:
-        began = time.monotonic()
-        with self._watched() as on_frame:
-            followed = work(suffix=self._suffix, restart=self._restart, must_resume=self._resume, on_frame=on_frame)
-        self._tell(followed, method, time.monotonic() - began)
-
-    @contextmanager
-    def _watched(self) -> Iterator[Callable[[Progress], None]]:
-        name = self._opened.ref.name
-        with progress(name) as report:
-            last = [time.monotonic()]
-            began = last[0]
-
-            def on_frame(state: Progress) -> None:
-                new = state.done - state.resumed
-                if new == 1 and state.resumed:
-                    note(f"{name}: {state.resumed} frames are done already, going on")
-                left = (time.monotonic() - began) / new * (state.total - state.done)
-                said = f"frame {state.frame}, {state.masks} objects, {_duration(left)} left"
-                report(state.done, state.total, said)
-                if not sys.stderr.isatty() and time.monotonic() - last[0] > 30:
-                    last[0] = time.monotonic()
-                    note(f"{name}: {state.done} of {state.total} frames, {_duration(left)} left")
-
-            yield on_frame
-
-    def _tell(self, followed: Followed, method: str, seconds: float) -> None:
-        beside = self._write_tables(followed) if self._tables else {}
-        record = {
-            "sequence": str(self._opened.ref),
-            "method": method,
-            "model": self._session.model.id,
-            "frames": followed.frames,
-            "resumed": followed.resumed,
-            "objects": followed.objects,
-            "events": followed.events,
-            "seconds": round(seconds, 3),
-            "notes": list(followed.notices),
-            "saved": followed.saved.path,
-            "version": followed.saved.version.name,
-            "tables": [str(path) for path in beside.values()],
-        }
-        if self._as_json:
-            emit_json(record)
-            return
-        emit_path(followed.saved.path)
-        for path in beside.values():
-            emit_path(path)
-        happened = "".join(f", {count} {kind}" for kind, count in sorted(followed.events.items()))
-        note(f"{self._opened.ref}: {followed.objects} objects in {followed.frames} frames{happened}")
-
-    def _write_tables(self, followed: Followed) -> dict[str, Path]:
-        """The label stack and the table beside the set; a name that is taken is told, and the set is not lost for it."""
-        from segment_duo.tracking.export import export_sequence
-
-        place = self._session.sequences.on_disk(self._opened.named, followed.saved.version)
-        if place is None:
-            note("the set is on Drops; `segduo masks export` writes label stacks and tables")
-            return {}
-        made = {}
-        for fmt, name in (("labels-ome", f"{place.stem}_labels.tif"), ("tracks-csv", f"{place.stem}_tracks.csv")):
-            _, found = self._session.sequences.open(self._opened.named, followed.saved.version.name)
-            with found:
-                try:
-                    made[fmt] = export_sequence(found, fmt, place.with_name(name), name=self._opened.ref.stem)
-                except SegduoError as error:
-                    note(f"{error.message}; the set itself is saved")
-        return made
-
-
-def _duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.1 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -342,12 +342,39 @@ class Operations:
             if pixels is None:
                 raise ImageMissing
             job.progress("encoder")
+            others = self._with_it(job, model)
             with foreign(model.choice):
-                return model.segmenter.embed(pixels)
+                first, *rest = (
+                    model.segmenter.embed_many([pixels, *others.values()])
+                    if others
+                    else [model.segmenter.embed(pixels)]
+                )
+                found = dict(zip(others, rest, strict=True))
+            for other, embedding in found.items():
+                self._cache.put(self._key(other, model.choice), embedding)
+            return first
 
         embedding = self._cached(self._key(image_id, model.choice), model, compute)
         job.check()
         return embedding
+
+    def _with_it(self, job: Job, model: HeldModel) -> dict[str, npt.NDArray[np.uint8]]:
+        """Images, by id, that go through the encoder along with the job's: those of the jobs right after it that need the same model's embedding.
+
+        Up to the first job that does not: a click must not wait longer.
+        """
+        most = self._settings.config.encoder_batch or model.segmenter.embed_batch
+        found: dict[str, npt.NDArray[np.uint8]] = {}
+        for other in job.upcoming() if most > 1 else ():
+            asked = other.request
+            embeds = isinstance(asked, EmbedRequest) or (isinstance(asked, AutoRequest) and not asked.parameters.tile)
+            if not embeds or asked.model != job.request.model or len(found) + 1 >= most:
+                break
+            pixels = self._pixels.peek(other.image)
+            known = self._cache.where(self._key(other.image, model.choice)) is not None
+            if pixels is not None and not known and other.image != job.image and not other.cancelled:
+                found[other.image] = pixels
+        return found
 
     def _cached(self, key: EmbeddingKey, model: HeldModel, compute: Callable[[], Embedding]) -> Embedding:
         held = self._cache.get(key, model.segmenter.restore)

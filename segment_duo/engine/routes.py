@@ -290,7 +290,7 @@ def _submit(
     service: EngineService, operation: Operation[Q, A], image_id: str, body: Q, client: str, emit: Emit | None = None
 ) -> Job:
     work = job_for(service.compute, operation, image_id, body, emit)
-    return service.worker.submit(operation.name, image_id, body.model.id or "", work, client)
+    return service.worker.submit(operation.name, image_id, body.model.id or "", work, client, body)
 
 
 def _client(request: Request) -> str:

@@ -18,6 +18,7 @@ from segment_duo.paths import MAX_SOCKET_BYTES, Paths, absolute
 ENGINE_FIELDS = frozenset(
     {
         "model", "model_config_path", "checkpoint_path", "device", "threads", "idle_minutes", "memory_cache_mib", "disk_cache_mib", "max_pixels",
+        "encoder_batch",
     }
 )  # fmt: skip
 """The settings an engine takes from the configuration. No credentials among them."""

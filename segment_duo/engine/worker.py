@@ -34,13 +34,20 @@ log = logging.getLogger("segduo.engine")
 
 
 class Job:
-    """One piece of work and how far it is. Its function gets the job itself and may report progress and must check for cancellation."""
+    """One piece of work and how far it is. Its function gets the job itself and may report progress and must check for cancellation.
 
-    def __init__(self, kind: str, image: str, model: str, work: Callable[[Job], Any], client: str = "") -> None:
+    ``upcoming()``: the jobs that wait, in turn.
+    """
+
+    def __init__(
+        self, kind: str, image: str, model: str, work: Callable[[Job], Any], client: str = "", request: Any = None
+    ) -> None:
         self.kind = kind
         self.image = image
         self.model = model
         self.client = client
+        self.request = request
+        self.upcoming: Callable[[], list[Job]] = list
         self.phase = "waiting"
         self.done = 0
         self.total = 0
@@ -157,13 +164,20 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, kind: str, image: str, model: str, work: Callable[[Job], Any], client: str = "") -> Job:
-        """Queue a piece of work. ``client``: who asks; clients take turns, so that a batch with many jobs does not keep one click waiting.
+    def submit(
+        self, kind: str, image: str, model: str, work: Callable[[Job], Any], client: str = "", request: Any = None
+    ) -> Job:
+        """Queue a piece of work.
+
+        Args:
+            client: who asks; clients take turns, so that a batch with many jobs does not keep one click waiting.
+            request: what is asked, for jobs before it that may do a part of it along with theirs (:attr:`Job.upcoming`).
 
         Raises:
             EngineBusy: the queue is full, or the engine is stopping.
         """
-        job = Job(kind, image, model, work, client)
+        job = Job(kind, image, model, work, client, request)
+        job.upcoming = self._upcoming
         with self._wake:
             self._check_room()
             self._queue.append(job)
@@ -211,6 +225,10 @@ class Worker:
                 QueuedJob(kind=job.kind, image=job.image, model=job.model, client=job.client, seconds=job.seconds)
                 for job in self._in_turn()
             ]
+
+    def _upcoming(self) -> list[Job]:
+        with self._wake:
+            return self._in_turn()
 
     def _in_turn(self) -> list[Job]:
         """The waiting jobs in the order in which they will run: next is the client whose last turn is longest ago, with its oldest job."""

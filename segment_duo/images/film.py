@@ -7,6 +7,7 @@ one by one decodes each frame once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from segment_duo.errors import ImageError
@@ -28,6 +29,11 @@ _GREY = {
     "gray16le": "gray16le",
     "gray16be": "gray16le",
 }
+
+
+def is_film_name(name: str) -> bool:
+    """Whether a file of this name is a film that we open."""
+    return PurePosixPath(name).suffix.lower() in FILM_SUFFIXES
 
 
 class FilmFile:

@@ -24,6 +24,7 @@ from segment_duo.library.sequence_files import open_sequence
 from segment_duo.library.versions import VersionRequest, save_version
 from segment_duo.masks.formats.sequence import SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
+from segment_duo.provenance import made_since
 from segment_duo.stores.base import has_magic, split_path
 from segment_duo.stores.local import LocalStore
 from segment_duo.types import ImageRef, StoreKind, Version
@@ -121,6 +122,10 @@ class SequenceSets:
         else:
             version = save_version(store, folder, ref.stem, suffix, part.read_bytes())
         part.unlink(missing_ok=True)
+        return self._saved(ref, version)
+
+    def _saved(self, ref: ImageRef, version: Version) -> SavedSequence:
+        kind, _ = self._sets.folder(ref)
         return SavedSequence(str(ImageRef(kind, version.path)), version)
 
     def on_disk(self, ref: ImageRef, version: Version) -> Path | None:
@@ -128,6 +133,24 @@ class SequenceSets:
         kind, _ = self._sets.folder(ref)
         store = self._store(kind)
         return store.on_disk(version.path) if isinstance(store, LocalStore) else None
+
+    def made(self, ref: ImageRef, head: SequenceHead, since: float, *, suffix: str = "") -> SavedSequence | None:
+        """The whole set of a run with the same head that began at ``since`` (seconds since the epoch), if there is one."""
+        for version in self._sets.versions(ref, suffix):
+            try:
+                found = self.read(ref, version)
+            except MaskFileError:
+                continue
+            if found is None:
+                continue
+            with found:
+                if (
+                    found.finished
+                    and _key(ref, found.head) == _key(ref, head)
+                    and made_since(found.head.provenance.created, since)
+                ):
+                    return self._saved(ref, version)
+        return None
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 

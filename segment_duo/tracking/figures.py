@@ -14,7 +14,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from segment_duo.masks.formats.sequence import SequenceSet
@@ -216,6 +216,10 @@ class TrackFigures:
     median_speed: float | None
     population: tuple[FramePopulation, ...]
     displacement: tuple[Displacement, ...]
+
+
+SUMMARY = tuple(one.name for one in fields(TrackFigures) if one.name not in ("population", "displacement"))
+"""The fields that are one value."""
 
 
 def figures(rows: Iterable[TrackRow], frames: list[int], scale: Scale) -> TrackFigures:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 
 import pytest
 
+from benchmarks.cluster.simulate import costless, paths
+from segment_duo.batch import Request
+from segment_duo.batches import cluster
+from segment_duo.batches.hashes import HashSet
 from segment_duo.batches.summary import summarize
 from tests.engine_fixtures import wait_for
 
@@ -65,3 +70,21 @@ def test_a_scheduler_that_is_not_there_is_named(toy: ToyShell) -> None:
     assert (wrong.code, "local:4" in wrong.stderr) == (2, True)
     away = toy.run("auto", "images", "--cluster", "tcp://127.0.0.1:9")
     assert (away.code, "no Dask scheduler answers" in away.stderr) == (3, True), away.stderr
+
+
+def test_the_scheduler_keeps_nothing_of_chunks_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "work", functools.partial(costless, 2 * cluster.CHUNK_SECONDS))
+    monkeypatch.setattr(cluster, "TIDY_CHUNKS", 10)
+    told = []
+    with cluster.connected("local:1") as client:
+        windows = cluster.Windows(
+            client, Request(), lambda record, _: told.append(record.image), stopped=lambda: False, sent=lambda _: None
+        )
+        windows.run(paths(45, HashSet()))
+        assert len(set(told)) == 45
+        spans = client.cluster.scheduler.extensions["spans"].spans.values()
+        (ours,) = [one for one in spans if one.name == ("segduo",)]
+        assert [one for one in spans if one is not ours] == []
+        # What came since the last time, and what was on its way then; all 45 if nothing were forgotten.
+        assert len(ours._metadata["collections"]) < 20
+        assert len(ours.groups) < 20

@@ -30,7 +30,7 @@ def merge(
     ] = None,
     pixel_size: PixelSizeOption = None,
 ) -> None:
-    """Make one table of a whole batch: a row an image, with the figures of `measure --summary`.
+    """Make one table of a whole batch: a row an image, with the figures of `measure --summary`; a row a sequence, with those of `measure --tracks`.
 
     The sets are read, their images are not; the pixel size is the one that a set records. Rows come as the sets are read, in no order.
 
@@ -40,12 +40,15 @@ def merge(
 
       segduo batch merge run1 | awk -F, '$4 > 100'
     """
-    from segment_duo.batches.summary import made
+    from segment_duo.batches.summary import command_of, made
     from segment_duo.masks.measure import Summary
+    from segment_duo.tracking.figures import SUMMARY
 
     target = None if csv_file is None or str(csv_file) == "-" else csv_file
     scale = pixel_size_value(pixel_size)
-    columns = ["image", "set", "version", *(one.name for one in fields(Summary))]
+    tracks = command_of(folder) == "track"
+    figures, names = (_track_figures, SUMMARY) if tracks else (_figures, tuple(one.name for one in fields(Summary)))
+    columns = ["sequence" if tracks else "image", "set", "version", *names]
     tally = Tally(None, as_json=False)
     total = 0
     with open_session() as session, _Table(target, columns) as table, progress("merging") as report:
@@ -53,7 +56,8 @@ def merge(
             total += 1
             report(total, None, image)
             try:
-                table.row({"image": image, "set": path, "version": version, **_figures(session, path, scale)})
+                found = figures(session, path, scale)
+                table.row([image, path, version, *(found[name] for name in names)])
             except (InputError, StoreError) as error:
                 tally.failed(path, error)
         if not total:
@@ -63,6 +67,15 @@ def merge(
     if target is not None:
         emit_path(target)
     tally.finish(total)
+
+
+def _track_figures(session: Session, path: str, scale: PixelSize | None) -> dict[str, Any]:
+    from segment_duo.cli.sequence_sets import sequence_set
+    from segment_duo.tracking.figures import Scale, figures, track_rows
+
+    with sequence_set(session, path) as found:
+        size = Scale.of(found.masks, pixel_size=scale)
+        return asdict(figures(track_rows(found.masks, size), found.masks.frames, size))
 
 
 def _figures(session: Session, path: str, scale: PixelSize | None) -> dict[str, Any]:
@@ -95,17 +108,14 @@ class _Table:
                 ) from None
             except OSError as error:
                 raise StoreError(f"cannot write '{self._file}': {error.strerror or error}") from None
-        self._write(self._columns)
+        self.row(self._columns)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._open is not None:
             self._open.close()
 
-    def row(self, values: dict[str, Any]) -> None:
-        self._write([values[name] for name in self._columns])
-
-    def _write(self, cells: list[Any]) -> None:
+    def row(self, cells: list[Any]) -> None:
         from segment_duo.masks.measure import csv_line
 
         if self._open is None:

@@ -87,17 +87,18 @@ def _rows(found: BatchSummary) -> list[tuple[str, str]]:
 
     done = found.done + found.skipped
     of = f" of {found.given}" if found.given is not None else ""
-    rows = [("batch", f"{found.command}, {found.model}"), ("done", f"{done}{of}, {found.masks} masks")]
+    things, masks = ("sequences", "objects") if found.command == "track" else ("images", "masks")
+    rows = [("batch", f"{found.command}, {found.model}"), ("done", f"{done}{of}, {found.masks} {masks}")]
     if found.skipped:
         rows += [("skipped", f"{found.skipped} of them had a set before")]
     if found.repeated:
-        rows += [("repeated", f"{found.repeated} images were done more than once")]
+        rows += [("repeated", f"{found.repeated} {things} were done more than once")]
     rows += [("failed", str(len(found.failures)))]
     rows += [("failed", f"{count} {slug}") for slug, count in found.by_error().items()]
     if found.left is not None:
         rows += [("left", str(found.left))]
     if found.rate is not None:
-        rows += [("rate", f"{found.rate:.3g} images/s")]
+        rows += [("rate", f"{found.rate:.3g} {things}/s")]
     if found.left and found.seconds_left is not None:
         rows += [("time left", duration(found.seconds_left))]
     rows += [("tasks", ", ".join(f"{count} {state}" for state, count in tasks_by_state(found.tasks).items()))]
@@ -109,7 +110,7 @@ def _rows(found: BatchSummary) -> list[tuple[str, str]]:
 
 
 def _task(task: Task) -> str:
-    name = f"shard {task.shard}" if task.shard else "all images"
+    name = f"shard {task.shard}" if task.shard else "all"
     of = f" of {task.images}" if task.images is not None else ""
     job = f", job {task.job}" if task.job else ""
     hand = f", in hand {task.in_hand}" if task.in_hand else ""

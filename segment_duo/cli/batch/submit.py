@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def submit(
     command: Annotated[
         list[str],
-        typer.Argument(metavar="-- auto|embed ...", help="What each task does with its shard.", show_default=False),
+        typer.Argument(
+            metavar="-- auto|embed|track ...", help="What each task does with its shard.", show_default=False
+        ),
     ],
     manifest: Annotated[
         Path,
@@ -47,11 +49,14 @@ def submit(
         typer.Option("--sbatch", metavar="OPTION", help="Any other option of sbatch, as in --sbatch=--qos=long."),
     ] = None,
     warning: Annotated[
-        int, typer.Option("--warning", min=1, help="Seconds before the time limit at which a task begins no new image.")
+        int,
+        typer.Option(
+            "--warning", min=1, help="Seconds before the time limit at which a task begins no new image or frame."
+        ),
     ] = 120,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the script.")] = False,
 ) -> None:
-    """Run `auto` or `embed` as an array of Slurm jobs. Prints the array's id.
+    """Run `auto`, `embed` or `track` as an array of Slurm jobs. Prints the array's id.
 
     The job script is plain bash; --dry-run prints it. Paths behind -- count from the current folder. Submitting again goes on with what is left.
 
@@ -60,6 +65,8 @@ def submit(
       segduo batch submit --slurm --manifest run1 --array 32 --partition gpu --gres gpu:1 --time 4:00:00 -- auto --from-file list.txt
 
       segduo batch submit --slurm --manifest run1 --array 8 --dry-run -- auto 'images/*.tif' --suffix fine
+
+      segduo batch submit --slurm --manifest run2 --array 4 -- track --from-file films.txt --link
     """
     from segment_duo.batches.slurm import Array
 

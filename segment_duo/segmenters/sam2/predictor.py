@@ -71,29 +71,44 @@ class Predictor(PromptPredictor):
 
     # -- images -------------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def embed(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
         """Run the image encoder.
 
         Args:
             pixels: uint8 (H, W, 3), RGB.
         """
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise ValueError(f"pixels must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
-        embedding = self._encode(pixels)
+        return self.embed_many([pixels])[0]
+
+    @torch.inference_mode()
+    def embed_many(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Sam2Embedding]:
+        """Run the image encoder on several images in one batch; one by one where the device's memory does not hold them together."""
+        for pixels in images:
+            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+                raise ValueError(f"pixels must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
+        try:
+            found = self._encode(images)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+            found = [one for pixels in images for one in self._encode([pixels])]
         if self.device.type == "cpu":
             trim()  # the encoder's freed memory is in pieces that the decoder cannot use: up to a gigabyte beside its own
-        return embedding
+        return found
 
-    def _encode(self, pixels: npt.NDArray[np.uint8]) -> Sam2Embedding:
-        model = self.model
-        batch = model_input(pixels, model.image_size).to(self.device)
+    def _encode(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Sam2Embedding]:
+        model, count = self.model, len(images)
+        batch = torch.cat([model_input(pixels, model.image_size) for pixels in images]).to(self.device)
         with self.precision():
             _, feats, _, sizes = model._prepare_backbone_features(model.forward_image(batch))
             if model.directly_add_no_mem_embed:
                 feats[-1] = feats[-1] + model.no_mem_embed
-        maps = [f.permute(1, 2, 0).view(1, -1, *size) for f, size in zip(feats, sizes, strict=True)]
-        return Sam2Embedding(maps[-1].float(), tuple(m.float() for m in maps[:-1]), pixels.shape[0], pixels.shape[1])
+        maps = [f.permute(1, 2, 0).view(count, -1, *size).float() for f, size in zip(feats, sizes, strict=True)]
+        found = []
+        for number, pixels in enumerate(images):
+            # A slice would keep the whole batch in memory for as long as the embedding of one image is kept.
+            *high_res, image = (m if count == 1 else m[number : number + 1].clone() for m in maps)
+            found.append(Sam2Embedding(image, tuple(high_res), pixels.shape[0], pixels.shape[1]))
+        return found
 
     def prepare(self, embedding: Sam2Embedding, batch: int) -> PreparedImage:
         """The decoder's projections of an image, kept for the last few images."""
