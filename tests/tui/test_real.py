@@ -233,6 +233,11 @@ def test_brush_and_save_in_a_terminal(terminal: Terminal, tmp_path: Path) -> Non
     image = tmp_path / "images" / "discs.png"
     terminal.start("tui", str(image))
     terminal.until("x  120  y   80")
+    for x, y in ((50, 40), (120, 80)):
+        terminal.press("g")
+        terminal.until("Go to")
+        terminal.tmux("send-keys", "9", "9", "C-u", *f"{x},9", "BSpace", *str(y), "Enter")  # in one piece
+        terminal.until(rf"x +{x}  y +{y} ")
     terminal.press("e")
     terminal.until("brush 8 px")
     terminal.press(".")

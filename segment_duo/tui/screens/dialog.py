@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widget import Widget
@@ -20,7 +21,13 @@ DIALOG_KEYS = "Tab and Shift+Tab go from field to field, Enter takes the answer,
 class Dialog(ModalScreen[Answer | None], Generic[Answer]):
     """Base of the dialogs. Subclasses fill :meth:`body`, and set the focus by ``set_focus``: ``Widget.focus`` comes later, after keys typed ahead."""
 
-    BINDINGS = [("escape", "leave", "Back"), ("f1", "help", "Help")]  # noqa: RUF012 - Textual's convention
+    BINDINGS = [  # noqa: RUF012 - Textual's convention
+        ("escape", "leave", "Back"),
+        ("f1", "help", "Help"),
+        # At once, so that what is typed next goes to the next field.
+        Binding("tab", "app.focus_next", priority=True),
+        Binding("shift+tab", "app.focus_previous", priority=True),
+    ]
     HELP = ""
     """What F1 shows in this dialog; empty: only the keys that all dialogs have."""
     DEFAULT_CSS = """
