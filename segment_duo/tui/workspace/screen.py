@@ -103,8 +103,16 @@ class Workspace(CellScreen):
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
         self.editing = Editing(desk, self._keep)
+        self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
+        self.drafts.in_hand = self.correcting.in_hand
         self.folders = Folders(desk, self._open_target)
-        self.saving = Saving(desk, self.drafts, listed=self.folders.action_reload, accept=self.editing.accept)
+        self.saving = Saving(
+            desk,
+            self.drafts,
+            listed=self.folders.action_reload,
+            accept=self.editing.accept,
+            settle=self.correcting.settle,
+        )
         self.frames = Frames(desk, self.engine, self.editing.unask)
         self.tracking = Tracking(desk, self.frames, self.engine, self._tracked)
         self.files = Files(
@@ -114,9 +122,9 @@ class Workspace(CellScreen):
             self.frames,
             unless_unsaved=self.saving.unless_unsaved,
             ask_for_mask=self.editing.ask_for_mask,
+            settle=self.correcting.settle,
+            let_go=self._let_go,
         )
-        self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
-        self.drafts.in_hand = self.correcting.in_hand
         self.review = Review(desk, self.editing.edited)
         self.labelling = Labelling(desk, self.editing.edited)
         for part in (
@@ -136,6 +144,10 @@ class Workspace(CellScreen):
 
     def _open_target(self, target: str) -> None:
         self.files.open_target(target)
+
+    def _let_go(self) -> None:
+        self.editing.unask()
+        self.correcting.leave(quietly=True)
 
     def _keep(self) -> None:
         """After every edit."""
