@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from segment_duo.tui.wording import counted, middle_cut
 from segment_duo.tui.workspace.desk import zoom_label
 from segment_duo.tui.workspace.folders import unusable
 from segment_duo.types import ImageRef, Point, StoreKind
+from segment_duo.waiting import STILL_WAITING
 from tests.tui_fakes import FakeSession, disc, micrograph, pictures
 from tests.tui_pilot import PARTICLES, Ui, colours, running
 
@@ -368,3 +370,17 @@ async def test_keys_that_edit_keep_their_place_among_what_is_typed(tmp_path: Pat
         await ui.until(lambda: ui.app.screen.query_one("#pred_iou_thresh", Input).value == "0.6")
         shown = {one.id: one.value for one in ui.app.screen.query(Input)}
         assert (shown["points_per_side"], shown["stability_score_thresh"]) == ("16", "0.9")
+
+
+async def test_a_word_of_waiting_goes_when_the_wait_is_over(tmp_path: Path) -> None:
+    session = pictures()
+    embed, ready = session.embed, threading.Event()
+    session.embed = lambda image, part=None: (ready.wait(60), embed(image, part))[1]  # type: ignore[method-assign, assignment]
+    async with running(tmp_path, session, path=".") as ui:
+        ui.screen.files.open_target(PARTICLES)
+        await ui.until(lambda: ui.work.errands.busy("embed"))
+        ui.app.tell(f"{STILL_WAITING} the engine: embed: loading the model, for 21 s")
+        await ui.until(lambda: "for 21 s" in ui.text())
+        ready.set()
+        await ui.until(lambda: "for 21 s" not in ui.text())
+        assert ui.work.message.text.startswith("The model has seen the image")
