@@ -113,7 +113,7 @@ class Workspace(CellScreen):
             accept=self.editing.accept,
             settle=self.correcting.settle,
         )
-        self.frames = Frames(desk, self.engine, self.editing.unask)
+        self.frames = Frames(desk, self.engine, settle=self.correcting.settle, let_go=self._let_go)
         self.tracking = Tracking(desk, self.frames, self.engine, self._tracked)
         self.files = Files(
             desk,
