@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -170,10 +171,6 @@ class _CellCompositor(Compositor):
         return update and _Changes(update.chops, update.spans, update.chop_ends, self._shown)
 
 
-class CellScreen(Screen[None]):
-    """A screen that sends what changes, cell by cell."""
-
-    def __init__(self, *, sixel: bool = False) -> None:
-        super().__init__()
-        if not sixel:
-            self._compositor = _CellCompositor()
+def draw_by_cells(screen: Screen[Any]) -> None:
+    """Have a screen send what changes, cell by cell; before it is shown."""
+    screen._compositor = _CellCompositor()

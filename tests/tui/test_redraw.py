@@ -172,3 +172,23 @@ async def test_the_terminal_shows_what_a_whole_redraw_would(
         ui.screen.refresh()
         await wire.cost("right")
         await wire.assert_shown()
+
+
+async def test_an_open_dialog_sends_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, size=(160, 50)) as ui:
+        await ui.press("g")
+        await ui.dialog(TypeLine)
+        wire = Wire(ui, monkeypatch)
+        ui.app.screen.refresh()
+        await wire.cost("1")
+        asked: list[int] = []
+        status = ui.session.engine_status
+        monkeypatch.setattr(ui.session, "engine_status", lambda: (asked.append(1), status())[1])
+        ui.screen.engine.ask_status()
+        assert 0 < await wire.cost("2") < 400
+        assert not asked
+        await wire.assert_shown()
+        await ui.press("escape")
+        await ui.until(lambda: ui.app.screen is ui.screen)
+        ui.screen.engine.ask_status()
+        await ui.until(lambda: asked)

@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from segment_duo.text import safe
+from segment_duo.tui.redraw import draw_by_cells
 
 Answer = TypeVar("Answer")
 DIALOG_KEYS = "Tab and Shift+Tab go from field to field, Enter takes the answer, Escape goes back and changes nothing."
@@ -47,6 +48,7 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
 
     def __init__(self, title: str, subtitle: str = "Esc goes back") -> None:
         super().__init__()
+        draw_by_cells(self)
         self._title = title
         self._subtitle = subtitle
 

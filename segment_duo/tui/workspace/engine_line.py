@@ -63,6 +63,8 @@ class EngineLine:
         self.desk.errands.start("model", lambda _: self.desk.session.model, done, what="Choosing the model")
 
     def ask_status(self) -> None:
+        if not self.desk.screen.is_active:
+            return  # under a dialog any change has Textual draw the whole screen, 160 KB at 160 x 50
         if self.desk.errands.busy("status") or not self.desk.engine_lock.acquire(blocking=False):
             return
         self.desk.engine_lock.release()

@@ -8,6 +8,7 @@ from typing import Literal
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
 
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.graphics import Method, Terminal
@@ -20,7 +21,7 @@ from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.keys import bindings
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import FilmPort, SessionPort
-from segment_duo.tui.redraw import CellScreen
+from segment_duo.tui.redraw import draw_by_cells
 from segment_duo.tui.status.keys_line import KeysLine
 from segment_duo.tui.workspace.correcting import Correcting
 from segment_duo.tui.workspace.desk import Desk, Told
@@ -64,7 +65,7 @@ _FRAMES = {"play", "track"}
 """What can be done with frames while one types, too."""
 
 
-class Workspace(CellScreen):
+class Workspace(Screen[None]):
     """The main screen. What it can do is in its parts; here they are put together, and their actions become the screen's."""
 
     BINDINGS = bindings("workspace", "anywhere")
@@ -90,7 +91,9 @@ class Workspace(CellScreen):
         elsewhere: Callable[[str], SessionPort] | None = None,
         films: Callable[[ImageRef], FilmPort] | None = None,
     ) -> None:
-        super().__init__(sixel=terminal.method is Method.SIXEL)
+        super().__init__()
+        if terminal.method is not Method.SIXEL:
+            draw_by_cells(self)
         self.start_path = start_path
         self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
