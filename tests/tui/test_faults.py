@@ -384,3 +384,14 @@ async def test_a_word_of_waiting_goes_when_the_wait_is_over(tmp_path: Path) -> N
         ready.set()
         await ui.until(lambda: "for 21 s" not in ui.text())
         assert ui.work.message.text.startswith("The model has seen the image")
+
+
+async def test_a_long_name_of_wide_characters_leaves_the_rest_of_the_header(tmp_path: Path) -> None:
+    session = pictures()
+    wide = f"/pictures/{'写真' * 30}.tif"
+    session.images[wide] = micrograph(100, 100)
+    async with running(tmp_path, session, path=wide, size=(80, 24)) as ui:
+        await ui.until(lambda: ui.work.image is not None and "engine ready" in ui.lines()[0])
+        header = ui.lines()[0]
+        assert "写真.tif" in header
+        assert header.rstrip().endswith("engine ready")
