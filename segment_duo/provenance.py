@@ -1,7 +1,7 @@
 """Where masks and sets come from: the only place that says so, for every front end.
 
     a mask is made        auto_origin, point_origin, import_origin     its Origin goes with it
-    by hand changed       edited                                       the Origin notes it
+    by hand changed       edited, label_step                           the Origin notes it
     a set is saved        of_set, of_edit                              what all masks have in common, and what was done last
 
 Nothing here asks a session which model is chosen *now*: a set of another day keeps the model that made it.
@@ -28,6 +28,9 @@ from segment_duo.types import (
     Prompt,
     Provenance,
 )
+
+_LABEL = "label "
+"""How the edits begin that give a label or take it off."""
 
 _CLOCKS_DIFFER_SECONDS = 60.0
 """By which two machines of a cluster may disagree."""
@@ -104,6 +107,16 @@ def edited(origin: Origin | None, what: str) -> Origin:
     return dataclasses.replace(before, edits=(*before.edits, what))
 
 
+def label_step(label: str) -> str:
+    """What is done to a mask that gets a label, as an edit; an empty one takes it off."""
+    return f"{_LABEL}{label!r}" if label else f"{_LABEL}taken off"
+
+
+def is_reshaped(origin: Origin | None) -> bool:
+    """Whether the mask's shape was changed by hand; a label changes none."""
+    return origin is not None and not all(edit.startswith(_LABEL) for edit in origin.edits)
+
+
 def of_set(
     image: ImageIdentity,
     facts: ImageFacts,
@@ -145,7 +158,8 @@ def of_edit(
 ) -> Provenance:
     """The provenance of a set that was made from a saved one without its image."""
     found = origins(masks)
-    known = bool(found) and all(mask.origin is not None for mask in masks)
+    # An origin without an operation tells edits and no more.
+    known = bool(found) and all(mask.origin is not None and mask.origin.operation for mask in masks)
     return dataclasses.replace(
         before,
         # A set of before origins were kept says what its model was for all of it.

@@ -12,6 +12,9 @@ WORD_SECONDS = 8.0
 _SAME_WAIT_SECONDS = 1.0
 """Waits that follow one another this closely are one wait to the user."""
 
+STILL_WAITING = "still waiting for"
+"""How every such word begins, so that a front end knows it once the wait is over."""
+
 Tell = Callable[[str], None]
 
 

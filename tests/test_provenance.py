@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from segment_duo.cli.main import app
 from segment_duo.config import load_config
 from segment_duo.engine.inprocess import InProcessEngine
 from segment_duo.engine.settings import EngineSettings
+from segment_duo.masks.classes import labelled
 from segment_duo.parameters import AutoParameters
 from segment_duo.paths import Paths
-from segment_duo.provenance import edited, imported, of_edit, parameters_record
+from segment_duo.provenance import edited, imported, is_reshaped, of_edit, parameters_record
 from segment_duo.session import Session
 from segment_duo.types import Box, Mask, ModelIdentity, Origin, Provenance, Rle
 from tests.tui_pilot import running
@@ -234,6 +235,24 @@ def test_two_models_leave_the_sets_own_model_open() -> None:
     # A set of before origins were kept: its own word is all there is.
     old = [Mask(rle, 0, (0, 0, 0, 0))]
     assert of_edit(Provenance(model=tiny), old, operation="keep", parameters={}, parent="0").model == tiny
+    named = labelled(old, {0}, "pore")
+    assert of_edit(Provenance(model=tiny), named, operation="label", parameters={}, parent="0").model == tiny
+
+
+def test_labels_are_edits_that_leave_the_shape() -> None:
+    run = Origin("auto")
+    masks = [replace(Mask(Rle(4, 4, "000"), 0, (0, 0, 0, 0), origin=run), id=number) for number in range(3)]
+    first, second, third = labelled(masks, {0, 1}, "pore")
+    assert (first.label, first.origin) == ("pore", replace(run, edits=("label 'pore'",)))
+    assert first.origin is second.origin  # one run, one origin
+    assert third is masks[2]
+    (again,) = labelled([first], {0}, "pore")
+    assert again is first
+    (off,) = labelled([first], {0}, "")
+    assert (off.label, off.origin.edits) == ("", ("label 'pore'", "label taken off"))  # type: ignore[union-attr]
+    assert not is_reshaped(off.origin)
+    assert is_reshaped(edited(off.origin, "brush"))
+    assert not is_reshaped(None)
 
 
 def test_imports_keep_the_origin_of_a_set_of_ours() -> None:

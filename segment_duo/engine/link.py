@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from segment_duo.errors import EngineUnavailable
-from segment_duo.waiting import StillWaiting
+from segment_duo.waiting import STILL_WAITING, StillWaiting
 
 if TYPE_CHECKING:
     from segment_duo.config import Config
@@ -61,7 +61,7 @@ class EngineLink:
             if self._engine is None:
                 from segment_duo.engine.connect import connect
 
-                with self._waiting.during(lambda: "still waiting for the engine to start"):
+                with self._waiting.during(lambda: f"{STILL_WAITING} the engine to start"):
                     self._engine = connect(self._config, self._paths, notify=self._notify, pixels_of=self._pixels_of)
             return self._engine
 
@@ -69,7 +69,7 @@ class EngineLink:
     def at_work(self) -> Iterator[Engine]:
         """The engine, while it is waited for."""
         engine = self.engine()
-        with self._waiting.during(lambda: f"still waiting for the engine: {engine.doing()}"):
+        with self._waiting.during(lambda: f"{STILL_WAITING} the engine: {engine.doing()}"):
             yield engine
 
     def running(self) -> Engine | None:

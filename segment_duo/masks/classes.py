@@ -1,4 +1,4 @@
-"""Classes: the labels a user works with, their colours and number keys, from ``[classes]`` of ``config.toml``; and counts by label.
+"""Classes: the labels a user works with, their colours and number keys, from ``[classes]`` of ``config.toml``; giving them, and counts by label.
 
 A mask carries its class as its ``label``, a text; nothing else refers to a class, so sets stay readable without any configuration.
 """
@@ -6,12 +6,13 @@ A mask carries its class as its ``label``, a text; nothing else refers to a clas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segment_duo.masks.overlay import PALETTE
-from segment_duo.types import Mask, MaskSet
+from segment_duo.provenance import edited, label_step
+from segment_duo.types import Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
     from segment_duo.config import ClassSettings
@@ -48,6 +49,18 @@ def colours(classes: Iterable[MaskClass]) -> dict[str, Colour]:
 def counts(masks: Iterable[Mask]) -> dict[str, int]:
     """Label -> how many masks have it, most frequent first; "" for those without."""
     return dict(Counter(mask.label for mask in masks).most_common())
+
+
+def labelled(masks: Sequence[Mask], ids: Container[int], label: str) -> tuple[Mask, ...]:
+    """Masks with a label given to those of ``ids``, or taken off by an empty one; their origins say so. Those that have it are the same objects."""
+    origins: dict[int, Origin] = {}
+
+    def changed(mask: Mask) -> Mask:
+        # Masks of one run share an origin, and so they do afterwards.
+        origin = origins.get(id(mask.origin)) or edited(mask.origin, label_step(label))
+        return replace(mask, label=label, origin=origins.setdefault(id(mask.origin), origin))
+
+    return tuple(changed(mask) if mask.id in ids and mask.label != label else mask for mask in masks)
 
 
 def ordered_labels(sets: Iterable[MaskSet], classes: Sequence[MaskClass], unlabelled: str) -> list[str]:

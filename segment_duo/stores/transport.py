@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from segment_duo import __version__
 from segment_duo.errors import ConfigError, DropsDenied, DropsUnavailable
-from segment_duo.waiting import StillWaiting
+from segment_duo.waiting import STILL_WAITING, StillWaiting
 
 if TYPE_CHECKING:
     import requests
@@ -184,7 +184,7 @@ class Connection:
         def what() -> str:
             which = f", attempt {attempt} of {attempts}" if attempts > 1 else ""
             came = f" ({clock.received} bytes came so far)" if clock.received else ""
-            return f"still waiting for Drops ({self.url}){which}{came}"
+            return f"{STILL_WAITING} Drops ({self.url}){which}{came}"
 
         while True:
             try:

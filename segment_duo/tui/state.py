@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from segment_duo.boxes import ends
+from segment_duo.masks.classes import labelled
 from segment_duo.masks.part import holds
-from segment_duo.provenance import edited, part_of
+from segment_duo.provenance import edited, is_reshaped, label_step, part_of
 from segment_duo.tui.listing import ORDERS, SizeFilter, sort_key
 from segment_duo.tui.snapshot import Logits, Snapshot
 from segment_duo.tui.wording import counted
@@ -205,7 +206,7 @@ class Document:
         """Take over automatic masks, renumbered behind those that stay; returns how many were removed. Corrected ones are the user's and stay."""
         stay = {
             "add": self.masks,
-            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto" or is_corrected(mask)),
+            "replace-auto": tuple(mask for mask in self.masks if mask.source != "auto" or is_reshaped(mask.origin)),
             "replace-all": (),
         }[addition]
         first = max(self.least_id, 1 + max((mask.id for mask in stay), default=-1))
@@ -295,11 +296,10 @@ class Document:
 
     def label(self, mask_ids: Iterable[int], text: str) -> int:
         """Label masks; returns how many changed."""
-        wanted = set(mask_ids)
-        new = tuple(replace(m, label=text) if m.id in wanted and m.label != text else m for m in self.masks)
+        new = labelled(self.masks, set(mask_ids), text)
         changed = sum(a is not b for a, b in zip(new, self.masks, strict=True))
         if changed:
-            self._edit(f"label {text!r}", replace(self.present, masks=new))
+            self._edit(label_step(text), replace(self.present, masks=new))
         return changed
 
     # Ticks: restored by undo, but no steps of their own
@@ -436,11 +436,6 @@ class Document:
     def _shown_logits(self) -> str | None:
         candidate = self.candidate
         return candidate.logits if candidate else self.present.mask_input
-
-
-def is_corrected(mask: Mask) -> bool:
-    """Whether the user has changed the mask's shape."""
-    return mask.origin is not None and bool(mask.origin.edits)
 
 
 def _only(known: Mapping[int, T], masks: Sequence[Mask]) -> dict[int, T]:

@@ -37,6 +37,11 @@ def test_by_ids_and_by_conditions(labelled: Shell) -> None:
     assert shown["provenance"]["operation"] == "label"
     assert shown["provenance"]["parameters"] == {"label": "dust", "conditions": {"max_area": 300}}
     after = shown["records"]
+    origins = [shown["provenance"]["origins"][one["origin"]] for one in after]
+    edits = [origin["edits"] for origin in origins]
+    assert [edits[0], edits[2]] == [["label 'big pore'", "label 'dust'"], ["label 'big pore'"]]
+    assert sum(edit == ["label 'dust'"] for edit in edits) == 1
+    assert {origin["operation"] for origin in origins} == {"import"}
     assert [one["segmentation"] for one in after] == [one["segmentation"] for one in before]
     assert "big pore: 1" in labelled.run("masks", "show", "discs.png").ok().stderr
 

@@ -31,8 +31,13 @@ async def test_number_keys_label_and_count_and_are_undone(tmp_path: Path) -> Non
         assert "5\u00a0grain\u00a02" in ui.text()
         await ui.press("5")  # again: off
         assert [mask.label for mask in doc.masks] == ["pore", "", ""]
+        assert [mask.origin and mask.origin.edits for mask in doc.masks] == [
+            ("label 'pore'",),
+            *[("label 'grain'", "label taken off")] * 2,
+        ]
         await ui.press("u", "u")
         assert [mask.label for mask in doc.masks] == ["pore", "", ""]
+        assert [mask.origin for mask in doc.masks[1:]] == [None, None]
         await ui.press("u")
         assert not doc.unsaved
         await ui.press("7")

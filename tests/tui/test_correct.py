@@ -310,7 +310,7 @@ async def test_refining_a_mask_by_points(tmp_path: Path) -> None:
         await ui.press("enter")
         assert [(m.id, m.label) for m in doc.masks] == [(0, "ore")]
         assert doc.masks[0].area != kept[0].area
-        assert doc.masks[0].origin.edits == ("points",)
+        assert doc.masks[0].origin.edits == ("label 'ore'", "points")
         await ui.press("u", "u", "u")
         assert doc.masks == kept
         # Escape leaves the mask as it is.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from textual import events
 from textual.widgets import Button, Input
 
 from segment_duo.errors import OutOfSpace
@@ -24,8 +26,9 @@ from segment_duo.tui.wording import counted, middle_cut
 from segment_duo.tui.workspace.desk import zoom_label
 from segment_duo.tui.workspace.folders import unusable
 from segment_duo.types import ImageRef, Point, StoreKind
+from segment_duo.waiting import STILL_WAITING
 from tests.tui_fakes import FakeSession, disc, micrograph, pictures
-from tests.tui_pilot import PARTICLES, colours, running
+from tests.tui_pilot import PARTICLES, Ui, colours, running
 
 __all__ = ["colours"]
 
@@ -342,3 +345,53 @@ def test_what_the_interface_says_names_no_options_of_the_command_line() -> None:
     for path in Path(segment_duo.tui.__file__).parent.rglob("*.py"):
         assert not re.search(r"[ `]--[a-z]", path.read_text()), path
     assert "--page" not in Path(segment_duo.session.__file__).read_text()
+
+
+def type_at_once(ui: Ui, *keys: str) -> None:
+    """As a terminal multiplexer or a slow line sends them: the next key comes before the last one has done anything."""
+    for key in keys:
+        ui.app.post_message(events.Key(key, key if len(key) == 1 else None))
+
+
+async def test_keys_that_edit_keep_their_place_among_what_is_typed(tmp_path: Path) -> None:
+    async with running(tmp_path) as ui:
+        await ui.press("g")
+        await ui.dialog(TypeLine)
+        field = ui.app.screen.query_one(Input)
+        type_at_once(ui, "9", "9", "ctrl+u", "1", "2", "8", "backspace", "0", "home", "1", "delete", "end", "5")
+        await ui.until(lambda: field.value.endswith("5"))
+        assert field.value == "1205"
+        type_at_once(ui, "ctrl+u", *"50,40", "enter")
+        await ui.until(lambda: ui.work.picture.cross_hair == (50, 40))
+        await ui.press("a")
+        await ui.dialog(AutoDialog)
+        ui.app.screen.set_focus(ui.app.screen.query_one("#points_per_side"))
+        type_at_once(ui, *"16", "tab", *"0.7", "tab", "ctrl+u", *"0.9", "shift+tab", "ctrl+u", *"0.6")
+        await ui.until(lambda: ui.app.screen.query_one("#pred_iou_thresh", Input).value == "0.6")
+        shown = {one.id: one.value for one in ui.app.screen.query(Input)}
+        assert (shown["points_per_side"], shown["stability_score_thresh"]) == ("16", "0.9")
+
+
+async def test_a_word_of_waiting_goes_when_the_wait_is_over(tmp_path: Path) -> None:
+    session = pictures()
+    embed, ready = session.embed, threading.Event()
+    session.embed = lambda image, part=None: (ready.wait(60), embed(image, part))[1]  # type: ignore[method-assign, assignment]
+    async with running(tmp_path, session, path=".") as ui:
+        ui.screen.files.open_target(PARTICLES)
+        await ui.until(lambda: ui.work.errands.busy("embed"))
+        ui.app.tell(f"{STILL_WAITING} the engine: embed: loading the model, for 21 s")
+        await ui.until(lambda: "for 21 s" in ui.text())
+        ready.set()
+        await ui.until(lambda: "for 21 s" not in ui.text())
+        assert ui.work.message.text.startswith("The model has seen the image")
+
+
+async def test_a_long_name_of_wide_characters_leaves_the_rest_of_the_header(tmp_path: Path) -> None:
+    session = pictures()
+    wide = f"/pictures/{'写真' * 30}.tif"
+    session.images[wide] = micrograph(100, 100)
+    async with running(tmp_path, session, path=wide, size=(80, 24)) as ui:
+        await ui.until(lambda: ui.work.image is not None and "engine ready" in ui.lines()[0])
+        header = ui.lines()[0]
+        assert "写真.tif" in header
+        assert header.rstrip().endswith("engine ready")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -154,6 +155,46 @@ async def test_play_runs_to_the_end_and_stops(tmp_path: Path, monkeypatch: pytes
         await ui.press("f6")  # from the last frame it begins at the first
         await ui.on(0)
         assert ui.screen.frames.playing
+
+
+async def test_what_is_begun_while_playing_stays_on_its_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "PLAY_SECONDS", 3600.0)
+    async with film(tmp_path) as ui:
+        await ui.press("f6")
+        await ui.until(lambda: ui.screen.frames.playing)
+        ui.screen.frames._tick()
+        await ui.on(1)
+        await ui.press("B", "enter", "right")
+        assert "pen down" in ui.work.status.text
+        ui.screen.frames._tick()
+        assert not ui.screen.frames.playing
+        await ui.press("enter", "escape")
+        assert ui.work.timeline.frame == 1
+        assert len(ui.work.doc.masks) == 1
+        # A frame that is being read already when the pen is set down.
+        come, read = threading.Event(), ui.work.film.image
+        ui.work.film.image = lambda frame: (come.wait(60), read(frame))[1]
+        await ui.press("f6")
+        await ui.until(lambda: ui.screen.frames.playing)
+        ui.screen.frames._tick()
+        await ui.press("B", "enter", "right")
+        come.set()
+        await ui.until(lambda: not ui.screen.frames.playing)
+        assert ui.work.timeline.frame == ui.work.timeline.wanted == 1
+        assert "pen down" in ui.work.status.text
+        await ui.press("enter", "escape")
+        assert len(ui.work.doc.masks) == 2
+        # A step by key is meant; what was drawn before the frame came stays where it was drawn.
+        come.clear()
+        ui.screen.frames.step(1)
+        await ui.press("B", "enter", "down")
+        come.set()
+        await ui.on(2)
+        assert "brush" not in ui.work.status.text
+        assert not ui.work.doc.masks
+        ui.screen.frames.step(-1)
+        await ui.on(1)
+        assert len(ui.work.doc.masks) == 3
 
 
 async def test_the_newest_sequence_set_opens_with_its_masks_on_every_frame(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 import segment_duo
+from tests.terminal_replay import Replay, Sign
 from tests.tui_fakes import micrograph
 
 NANO = Path(segment_duo.__file__).parent / "models" / "nano" / "nano.pt"
@@ -81,6 +82,10 @@ class Terminal:
 
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
+
+    def cells(self) -> list[list[Sign | None]]:
+        """What is shown, with its colours."""
+        return Replay(*self._size).feed(self.tmux("capture-pane", "-p", "-e", "-N").rstrip("\n")).rows
 
     def press(self, *keys: str) -> None:
         """Type. Textual hands a key to what has the focus when it comes, so a key that moves the focus needs an ``until`` after it."""
@@ -228,6 +233,11 @@ def test_brush_and_save_in_a_terminal(terminal: Terminal, tmp_path: Path) -> Non
     image = tmp_path / "images" / "discs.png"
     terminal.start("tui", str(image))
     terminal.until("x  120  y   80")
+    for x, y in ((50, 40), (120, 80)):
+        terminal.press("g")
+        terminal.until("Go to")
+        terminal.tmux("send-keys", "9", "9", "C-u", *f"{x},9", "BSpace", *str(y), "Enter")  # in one piece
+        terminal.until(rf"x +{x}  y +{y} ")
     terminal.press("e")
     terminal.until("brush 8 px")
     terminal.press(".")
@@ -253,6 +263,33 @@ def test_brush_and_save_in_a_terminal(terminal: Terminal, tmp_path: Path) -> Non
     with (tmp_path / "images" / "masks" / "discs.pkl").open("rb") as file:
         (record,) = pickle.load(file)
     assert record["area"] > first > 100
+
+
+def test_what_is_drawn_cell_by_cell_is_what_a_whole_redraw_draws(terminal: Terminal, tmp_path: Path) -> None:
+    without_engine(terminal, tmp_path)
+    terminal.start("tui", str(tmp_path / "images" / "discs.png"))
+    terminal.until("x  120  y   80")
+    terminal.until("No engine|engine off")
+    terminal.press("B", ".", "Space", "S-Right")
+    terminal.until(r"x +(?!120)\d+  y   80")
+    terminal.press("Space", "Enter", "Down", "Down", "S-Left")
+    terminal.until(r"x +120  y +(?!80)\d+.*pen down")
+    terminal.press("Enter", "Escape")
+    terminal.until("Back to pointing")
+    terminal.press("#", "z", "Right", "n", "t", "i", "Up")
+    terminal.until(r"Strong tints|Outlines only")
+    # A label with wide characters in the list, and moves beside it.
+    terminal.press("l")
+    terminal.until("Label")
+    terminal.press("字", "x", "Enter")
+    terminal.until("字x")
+    terminal.press("n", "t", "Left", "c", "c")
+    terminal.until("Grey values as they are")
+    before = terminal.cells()
+    terminal.press("F1")
+    terminal.until("All keys|Making a mask")
+    terminal.press("Escape")
+    wait_for(lambda: terminal.cells() == before, "a whole redraw shows something else")
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -236,14 +236,15 @@ def test_correction_is_one_step_and_noted_in_the_origin() -> None:
     assert document.correct("brush", [((1,), [replace(kept, area=250)])]) == (1,)
     assert [m.id for m in document.masks] == [0, 1, 2]
     assert document.mask(1).area == 250
-    assert document.mask(1).origin == replace(run, edits=("brush",))
+    assert document.mask(1).origin == replace(run, edits=("label 'grain'", "brush"))
     document.correct("merged 1 and 2", [((1, 2), [replace(document.mask(1), area=550)])])
     assert [m.id for m in document.masks] == [0, 1]
-    assert document.mask(1).origin.edits == ("brush", "merged 1 and 2")
-    # What was corrected is the user's: looking for all objects again leaves it.
+    assert document.mask(1).origin.edits == ("label 'grain'", "brush", "merged 1 and 2")
+    # What was corrected is the user's: looking for all objects again leaves it, a label alone does not.
+    document.label([0], "grain")
     document.add_generated([mask(5)], "replace-auto")
     assert [m.area for m in document.masks] == [550, 5]
-    for _ in range(3):
+    for _ in range(4):
         document.undo()
     assert document.mask(1) == kept
 
@@ -279,7 +280,7 @@ def test_refining_goes_on_from_the_logits_and_replaces_the_mask() -> None:
     better = document.accept()
     assert (better.id, better.label, better.area) == (0, "grain", 40)
     assert len(document.masks) == 1
-    assert better.origin.edits == ("points",)
+    assert better.origin.edits == ("label 'grain'", "points")
     assert document.undo() == "mask 0"
     assert document.refining.area == 50
     document.drop_prompt()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +59,7 @@ def label_masks(
       segduo masks label examples/particles.tif dust --max-diameter 20nm
     """
     from segment_duo.masks import filters
+    from segment_duo.masks.classes import labelled
 
     ids, label = _ids(words[:-1]), words[-1].strip()
     wanted = conditions.wanted()
@@ -84,10 +84,7 @@ def label_masks(
         else:
             check_ids(loaded, ids)
             chosen = set(ids) or {mask.id for mask in loaded.mask_set.masks}
-        masks = [
-            dataclasses.replace(mask, label=label) if mask.id in chosen and mask.label != label else mask
-            for mask in loaded.mask_set.masks
-        ]
+        masks = labelled(loaded.mask_set.masks, chosen, label)
         changed = sum(a is not b for a, b in zip(masks, loaded.mask_set.masks, strict=True))
         if dry_run:
             emit_json({"changed": changed, "masks": len(masks)}) if as_json else emit(f"{changed} of {len(masks)}")

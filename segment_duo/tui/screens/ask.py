@@ -11,6 +11,7 @@ from textual.widgets import Button, Input, Static
 
 from segment_duo.text import safe
 from segment_duo.tui.screens.dialog import Dialog, line
+from segment_duo.tui.screens.field import Field
 
 
 class Choose(Dialog[str]):
@@ -62,7 +63,7 @@ class TypeLine(Dialog[str]):
         super().__init__(title, "Enter takes it · Esc goes back")
         self._question = question
         self._check = check
-        self._input = Input(
+        self._input = Field(
             value,
             placeholder=placeholder,
             select_on_focus=True,

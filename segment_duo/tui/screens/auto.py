@@ -15,6 +15,7 @@ from textual.widgets import Button, Input, Label, ProgressBar, Select
 from segment_duo.parameters import AutoParameters, Scale
 from segment_duo.text import safe
 from segment_duo.tui.screens.dialog import Dialog, line
+from segment_duo.tui.screens.field import Field
 from segment_duo.tui.state import Addition
 from segment_duo.types import Box
 
@@ -119,7 +120,7 @@ class AutoDialog(Dialog[AutoChoice]):
         cells: list[Widget] = []
         for name, label, kind, *_ in FIELDS:
             value = getattr(self._presets[first], name)
-            cells += [Label(label), Input(f"{value:g}", type=kind, id=name, select_on_focus=True)]
+            cells += [Label(label), Field(f"{value:g}", type=kind, id=name, select_on_focus=True)]
         widgets: list[Widget] = [
             Select(
                 [(text, name) for name, text in PRESETS.items() if name in self._presets],
@@ -136,7 +137,7 @@ class AutoDialog(Dialog[AutoChoice]):
             ),
         ]
         if self._takes_text:
-            widgets.insert(0, Input(placeholder="what to look for, such as: particle", id="text"))
+            widgets.insert(0, Field(placeholder="what to look for, such as: particle", id="text"))
         if self._has_masks:
             widgets.append(
                 Select(

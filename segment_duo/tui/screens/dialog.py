@@ -6,12 +6,14 @@ from typing import Generic, TypeVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
 from segment_duo.text import safe
+from segment_duo.tui.redraw import draw_by_cells
 
 Answer = TypeVar("Answer")
 DIALOG_KEYS = "Tab and Shift+Tab go from field to field, Enter takes the answer, Escape goes back and changes nothing."
@@ -20,7 +22,13 @@ DIALOG_KEYS = "Tab and Shift+Tab go from field to field, Enter takes the answer,
 class Dialog(ModalScreen[Answer | None], Generic[Answer]):
     """Base of the dialogs. Subclasses fill :meth:`body`, and set the focus by ``set_focus``: ``Widget.focus`` comes later, after keys typed ahead."""
 
-    BINDINGS = [("escape", "leave", "Back"), ("f1", "help", "Help")]  # noqa: RUF012 - Textual's convention
+    BINDINGS = [  # noqa: RUF012 - Textual's convention
+        ("escape", "leave", "Back"),
+        ("f1", "help", "Help"),
+        # At once, so that what is typed next goes to the next field.
+        Binding("tab", "app.focus_next", priority=True),
+        Binding("shift+tab", "app.focus_previous", priority=True),
+    ]
     HELP = ""
     """What F1 shows in this dialog; empty: only the keys that all dialogs have."""
     DEFAULT_CSS = """
@@ -40,6 +48,7 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
 
     def __init__(self, title: str, subtitle: str = "Esc goes back") -> None:
         super().__init__()
+        draw_by_cells(self)
         self._title = title
         self._subtitle = subtitle
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.containers import Horizontal
 from textual.widget import Widget
-from textual.widgets import Button, Input, Label
+from textual.widgets import Button, Label
 
 from segment_duo.tui.listing import SizeFilter
 from segment_duo.tui.screens.dialog import Dialog, line
+from segment_duo.tui.screens.field import Field
 from segment_duo.tui.wording import counted
 from segment_duo.types import Mask
 
@@ -28,10 +29,10 @@ class SizeFilterDialog(Dialog[SizeFilter]):
 
     def __init__(self, now: SizeFilter, masks: Sequence[Mask]) -> None:
         super().__init__("Show only some masks", "Enter applies · Esc goes back")
-        self._smallest = Input(_text(now.smallest), type="integer", placeholder="no bound", id="smallest")
-        self._largest = Input(_text(now.largest), type="integer", placeholder="no bound", id="largest")
-        self._iou = Input(_text(now.iou_most), type="number", placeholder="no bound", id="iou")
-        self._label = Input(now.label, placeholder="any", id="label")
+        self._smallest = Field(_text(now.smallest), type="integer", placeholder="no bound", id="smallest")
+        self._largest = Field(_text(now.largest), type="integer", placeholder="no bound", id="largest")
+        self._iou = Field(_text(now.iou_most), type="number", placeholder="no bound", id="iou")
+        self._label = Field(now.label, placeholder="any", id="label")
         self._masks = tuple(masks)
         self._count = line("", classes="hint")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.widgets import Static
 
@@ -55,8 +56,10 @@ class HeaderLine(Static):
         right.truncate(max(0, space - 12), overflow="ellipsis")
         name = safe(path)
         room = max(4, space - right.cell_len)
-        if len(name) > room:
-            name = "…" + name[-(room - 1) :]
+        if cell_len(name) > room:
+            while cell_len(name) >= room:
+                name = name[1:]
+            name = f"…{name}"
         line = Text.assemble(
             ("segduo  ", f"bold {self.app.theme_variables['primary']}"), (name, "bold"), tail, no_wrap=True
         )

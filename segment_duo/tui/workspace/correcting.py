@@ -126,7 +126,7 @@ class Correcting:
     def stroked(self, message: PictureView.Stroked) -> None:
         """The mouse draws."""
         if message.phase == "begin":
-            self._lift()
+            self.settle()
             if not self.begin(message.x, message.y, opposite=message.button == 3):
                 self.desk.say("No mask is the current one to erase from.")
         elif message.phase == "go":
@@ -139,7 +139,7 @@ class Correcting:
         at = self.desk.picture.cross_hair
         if self.tool == "split" or at is None:
             return
-        self._lift()
+        self.settle()
         if self.begin(float(at[0]), float(at[1]), opposite=not label):
             self.end()
 
@@ -149,7 +149,7 @@ class Correcting:
             self._take_split()
             return
         if self._stroke is not None:
-            self._lift()
+            self.settle()
             return
         at = self.desk.picture.cross_hair
         if at is not None and self.begin(float(at[0]), float(at[1]), pen=True):
@@ -210,7 +210,8 @@ class Correcting:
         self.desk.say(f"Mask {found.id}: {found.area:,} px. u takes the stroke back." if found else gone)
         self._done()
 
-    def _lift(self) -> None:
+    def settle(self) -> None:
+        """What is being drawn is done."""
         if self._stroke is not None:
             self.end()
 
@@ -435,10 +436,9 @@ class Correcting:
             mask_id, parts = self._split
             desk.live = tuple(_numbered(part, -1 - index) for index, part in enumerate(parts))
             desk.replaced = frozenset({mask_id})
-        names = {"brush": "brush", "eraser": "eraser", "split": "split", "": ""}
         width = f" {2 * self.radius:g} px" if self.tool in ("brush", "eraser") else ""
         pen = ", pen down" if stroke is not None and stroke.pen else ""
-        desk.tool_text = f"{names[self.tool]}{width}{pen}"
+        desk.tool_text = f"{self.tool}{width}{pen}"
         if show:
             desk.show_document()
 

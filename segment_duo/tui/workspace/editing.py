@@ -299,6 +299,7 @@ class Editing:
         image = self.desk.image
         if choice is None or image is None:
             return
+        doc = self.doc
         dialog = AutoProgress()
         latest: dict[str, Any] = {"masks": 0}
 
@@ -328,7 +329,10 @@ class Editing:
 
         def done(result: AutoResult) -> None:
             close()
-            self._take_generated(choice, result)
+            if self.doc is doc:
+                self._take_generated(choice, result)
+            else:
+                self.desk.say("Another image was opened meanwhile; its masks were not looked for.", "warning")
 
         def failed(error: SegduoError) -> None:
             close()

@@ -9,6 +9,7 @@ from segment_duo.errors import SegduoError
 from segment_duo.tui.errands import Errand
 from segment_duo.tui.ports import ChosenModel
 from segment_duo.tui.workspace.desk import Desk
+from segment_duo.waiting import STILL_WAITING
 
 if TYPE_CHECKING:
     from segment_duo.engine.reports import EngineStatus
@@ -37,6 +38,8 @@ class EngineLine:
 
         def done(_: Any) -> None:
             self.says("ready")
+            if self.desk.message.text.startswith(STILL_WAITING):
+                self.desk.say("The model has seen the image: Space points at an object, a finds all.")
             self._ready()
 
         def failed(error: SegduoError) -> None:
@@ -60,6 +63,8 @@ class EngineLine:
         self.desk.errands.start("model", lambda _: self.desk.session.model, done, what="Choosing the model")
 
     def ask_status(self) -> None:
+        if not self.desk.screen.is_active:
+            return  # under a dialog any change has Textual draw the whole screen, 160 KB at 160 x 50
         if self.desk.errands.busy("status") or not self.desk.engine_lock.acquire(blocking=False):
             return
         self.desk.engine_lock.release()

@@ -32,6 +32,8 @@ class Files:
     """Args:
     unless_unsaved: does something that gives the document up, and asks before; gets what to do, and its name.
     ask_for_mask: asks the engine for the mask of the document's points.
+    settle: ends what is being drawn, as done.
+    let_go: gives up what is under way for the masks that are shown.
     frames: goes through the frames of a stack or film.
     """
 
@@ -44,6 +46,8 @@ class Files:
         *,
         unless_unsaved: Callable[[Callable[[], Any], str], None],
         ask_for_mask: Callable[[], None],
+        settle: Callable[[], None],
+        let_go: Callable[[], None],
     ) -> None:
         self.desk = desk
         self.drafts = drafts
@@ -51,6 +55,8 @@ class Files:
         self.frames = frames
         self._unless_unsaved = unless_unsaved
         self._ask_for_mask = ask_for_mask
+        self._settle = settle
+        self._let_go = let_go
         self._banner: Literal["auto", "off"] = "auto"
 
     def open_target(self, target: str) -> None:
@@ -82,6 +88,7 @@ class Files:
         banner = self._banner if keep else "auto"
         if draft is not None:
             page = draft.page
+        begun_with = self.desk.doc.masks
 
         def work(_: Errand) -> tuple[OpenImagePort, Any]:
             from segment_duo.images.view import Pyramid
@@ -91,9 +98,18 @@ class Files:
             return image, Pyramid(image.data.pixels)
 
         def done(result: tuple[OpenImagePort, Any]) -> None:
+            if not keep:
+                self._settle()
+            if keep or self.desk.doc.masks is begun_with:
+                show(result)
+            else:  # edited while the image was being read
+                self._unless_unsaved(lambda: show(result), "open another image")
+
+        def show(result: tuple[OpenImagePort, Any]) -> None:
             self.desk.image, self.desk.pyramid = result
             self._banner = banner
             if not keep:
+                self._let_go()  # what was begun meanwhile is of the image before
                 self.desk.doc = Document()
                 self.desk.known_versions = None
                 self.desk.measure_from = self.desk.cut_from = None
@@ -233,7 +249,7 @@ class Files:
             if loaded.notice:
                 text += f" Note: {loaded.notice}."
             self.desk.say(f"{text} v shows the other versions.", "warning" if misfits or loaded.notice else "info")
-            self.desk.errands.stop("predict")
+            self._let_go()
             self.desk.show_document()
             self.drafts.forget()
 

@@ -17,6 +17,7 @@ from segment_duo.tui.errands import Errand
 from segment_duo.tui.journal import Draft
 from segment_duo.tui.ports import FilmPort, OpenImagePort
 from segment_duo.tui.screens.ask import Choose, TypeLine
+from segment_duo.tui.snapshot import Snapshot
 from segment_duo.tui.timeline import SavedTracks, Timeline, numbered
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
@@ -33,13 +34,18 @@ Then = Callable[[], Any]
 class Frames:
     """Args:
     engine: looks at the frame one stays on.
-    unask: gives up what the engine was asked about the frame that is left.
+    settle: ends what is being drawn, as done.
+    let_go: gives up what is under way on the frame that is left.
     """
 
-    def __init__(self, desk: Desk, engine: EngineLine, unask: Callable[[], None]) -> None:
+    def __init__(
+        self, desk: Desk, engine: EngineLine, *, settle: Callable[[], None], let_go: Callable[[], None]
+    ) -> None:
         self.desk = desk
         self._engine = engine
-        self._unask = unask
+        self._settle_stroke = settle
+        self._let_go = let_go
+        self._arrived: Snapshot | None = None
         self._player: Timer | None = None
         self._rest: Timer | None = None
 
@@ -238,10 +244,16 @@ class Frames:
         if timeline is None or self.desk.errands.busy("frame"):
             return
         target = timeline.target(1)
-        if target is None:
+        if target is None or self._begun():
             self.stop()
         else:
             self.show(target)
+
+    def _begun(self) -> bool:
+        """Whether a tool was taken or a mask was pointed at on this frame since it came."""
+        doc = self.desk.doc
+        pointed = doc.pointing and doc.present is not self._arrived
+        return bool(self.desk.tool_text or self.desk.cut_from or doc.corner or pointed)
 
     def show(self, frame: int, then: Then = lambda: None) -> None:
         """Read a frame and its masks, and show them."""
@@ -261,11 +273,18 @@ class Frames:
         def done(found: tuple[OpenImagePort, Any, tuple[Mask, ...]]) -> None:
             if self._rest is not None:
                 self._rest.stop()
-            self._unask()
+            if self.playing and self._begun():
+                timeline.wanted = timeline.frame
+                self.stop()
+                desk.show_frames()
+                return
+            self._settle_stroke()
+            self._let_go()
             desk.errands.stop("embed")
             desk.image, desk.pyramid, masks = found
             desk.cut_from = None
             desk.doc = timeline.arrive(frame, masks)
+            self._arrived = desk.doc.present
             desk.picture.show_image(desk.pyramid, keep_view=True)
             desk.show_document()
             self._settle()

@@ -26,19 +26,30 @@ class Saving:
     """Args:
     listed: called when the folder's marks may have changed.
     accept: keeps the mask that is shown.
+    settle: ends what is being drawn, as done.
     """
 
-    def __init__(self, desk: Desk, drafts: Drafts, *, listed: Callable[[], None], accept: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        drafts: Drafts,
+        *,
+        listed: Callable[[], None],
+        accept: Callable[[], None],
+        settle: Callable[[], None],
+    ) -> None:
         self.desk = desk
         self.drafts = drafts
         self._listed = listed
         self._accept = accept
+        self._settle = settle
 
     def action_save(self) -> None:
         """Save as the next version. Asks when that would leave something out, or save nothing new."""
         doc = self.desk.doc
         if not self.desk.need_image():
             return
+        self._settle()
         timeline = self.desk.timeline if self.desk.film is not None else None
         if doc.candidate is not None and doc.candidate.mask.area:
             self._ask_about_candidate()
@@ -220,7 +231,8 @@ class Saving:
     # Before unsaved work is given up
 
     def unless_unsaved(self, go_on: Then, what: str) -> None:
-        """Do something that gives the document up; asks first when there is unsaved work."""
+        """Do something that gives the document up; asks first when there is unsaved work, a stroke that is being drawn included."""
+        self._settle()
         if not self.desk.unsaved:
             self.drafts.forget()
             go_on()

@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
 from segment_duo.segmenters.base import Capability
-from segment_duo.terminal.graphics import Terminal
+from segment_duo.terminal.graphics import Method, Terminal
 from segment_duo.tui.canvas.frame_bar import FrameBar
 from segment_duo.tui.canvas.picture_view import PictureView
 from segment_duo.tui.done import DoneMarks
@@ -21,6 +21,7 @@ from segment_duo.tui.journal import Draft, Journal
 from segment_duo.tui.keys import bindings
 from segment_duo.tui.masks.mask_list import MaskList
 from segment_duo.tui.ports import FilmPort, SessionPort
+from segment_duo.tui.redraw import draw_by_cells
 from segment_duo.tui.status.keys_line import KeysLine
 from segment_duo.tui.workspace.correcting import Correcting
 from segment_duo.tui.workspace.desk import Desk, Told
@@ -91,6 +92,8 @@ class Workspace(Screen[None]):
         films: Callable[[ImageRef], FilmPort] | None = None,
     ) -> None:
         super().__init__()
+        if terminal.method is not Method.SIXEL:
+            draw_by_cells(self)
         self.start_path = start_path
         self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
@@ -103,9 +106,17 @@ class Workspace(Screen[None]):
         self.drafts = Drafts(desk)
         self.viewing = Viewing(desk)
         self.editing = Editing(desk, self._keep)
+        self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
+        self.drafts.in_hand = self.correcting.in_hand
         self.folders = Folders(desk, self._open_target)
-        self.saving = Saving(desk, self.drafts, listed=self.folders.action_reload, accept=self.editing.accept)
-        self.frames = Frames(desk, self.engine, self.editing.unask)
+        self.saving = Saving(
+            desk,
+            self.drafts,
+            listed=self.folders.action_reload,
+            accept=self.editing.accept,
+            settle=self.correcting.settle,
+        )
+        self.frames = Frames(desk, self.engine, settle=self.correcting.settle, let_go=self._let_go)
         self.tracking = Tracking(desk, self.frames, self.engine, self._tracked)
         self.files = Files(
             desk,
@@ -114,9 +125,9 @@ class Workspace(Screen[None]):
             self.frames,
             unless_unsaved=self.saving.unless_unsaved,
             ask_for_mask=self.editing.ask_for_mask,
+            settle=self.correcting.settle,
+            let_go=self._let_go,
         )
-        self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
-        self.drafts.in_hand = self.correcting.in_hand
         self.review = Review(desk, self.editing.edited)
         self.labelling = Labelling(desk, self.editing.edited)
         for part in (
@@ -136,6 +147,10 @@ class Workspace(Screen[None]):
 
     def _open_target(self, target: str) -> None:
         self.files.open_target(target)
+
+    def _let_go(self) -> None:
+        self.editing.unask()
+        self.correcting.leave(quietly=True)
 
     def _keep(self) -> None:
         """After every edit."""
