@@ -74,6 +74,22 @@ def save_sam2(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def save_edgetam(folder: Path) -> None:
+    """Its encoder is one of ``timm``'s, which ``transformers`` does not bring; here the default one of its config, a ResNet."""
+    pytest.importorskip("timm")
+    from transformers import EdgeTamConfig, EdgeTamModel
+
+    vision = {
+        "backbone_channel_list": [1024, 512, 256, 64],
+        "backbone_feature_sizes": [[SIDE // 2] * 2, [SIDE // 4] * 2, [SIDE // 8] * 2],
+        "fpn_hidden_size": WIDTH,
+    }
+    prompts = PROMPTS | {"patch_size": 8}
+    EdgeTamModel(
+        EdgeTamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
+    ).save_pretrained(folder)
+
+
 def save_sam3_tracker(folder: Path) -> None:
     from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
@@ -95,6 +111,7 @@ SAVERS: dict[str, Callable[[Path], None]] = {
     "sam": save_sam,
     "sam_hq": save_sam_hq,
     "sam2": save_sam2,
+    "edgetam": save_edgetam,
     "sam3_tracker": save_sam3_tracker,
 }
 
