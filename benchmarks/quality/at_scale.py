@@ -16,6 +16,7 @@ import numpy.typing as npt
 from benchmarks.quality.scoring import IGNORE, Labelled, deepest, iou, largest_error
 from segment_duo.closer import Scale
 from segment_duo.config import load_config
+from segment_duo.masks.part import holds
 from segment_duo.masks.rle import decode
 from segment_duo.paths import Paths
 from segment_duo.provenance import part_of
@@ -65,8 +66,9 @@ class ScaledClicks:
                 reached[i, k], predicted[i, k] = iou(mask, objects[i], counted), candidate.predicted_iou or 0.0
                 x, y, label = largest_error(mask, objects[i], counted) or (*deepest(objects[i]), 1)
                 point = Point(float(x), float(y), cast("Literal[0, 1]", label))
-                if not _holds(parts[i], point):  # what is outside the part cannot be said in it
-                    point = prompts[i].points[0]
+                part = parts[i]
+                if part is not None and not holds(part, Prompt((point,))):
+                    point = prompts[i].points[0]  # what is outside the part cannot be said in it
                 points = (*prompts[i].points, point)
                 prompts[i] = dataclasses.replace(prompts[i], points=points, mask_input=candidate.logits)
             if k + 1 < rounds:
@@ -83,7 +85,3 @@ class ScaledClicks:
             assert not any(answer.mask_input_lost for answer in answers)
             out |= {i: answer.best for i, answer in zip(group, answers, strict=True)}
         return [out[i] for i in range(len(prompts))]
-
-
-def _holds(part: Box | None, point: Point) -> bool:
-    return part is None or (part.x0 <= point.x <= part.x1 and part.y0 <= point.y <= part.y1)
