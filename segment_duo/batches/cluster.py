@@ -179,7 +179,7 @@ class Windows:
         client: whose workers compute.
         request: what to do with each image; its settings count on top of each worker's own.
         report: called in the calling thread, as chunks end.
-        stopped: asked before each chunk; once it says so, what is out is waited for and nothing more is sent.
+        stopped: asked at each turn and before each chunk, and may raise; once it says so, what is out is waited for and nothing more is sent.
         sent: told of each image before it is sent.
         """
         self._client = client
@@ -207,10 +207,11 @@ class Windows:
         try:
             with span("segduo") as self._span:
                 while True:
+                    stopped = self._stopped()
                     workers = self._workers()
                     self._bury(workers)
                     self._fill(workers, source)
-                    if not self._out and (self._stopped() or (self._drained and not self._again)):
+                    if not self._out and (stopped or (self._drained and not self._again)):
                         return
                     self._ended.wait(_LOOK_SECONDS)
                     self._ended.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -54,3 +54,29 @@ class Stopping:
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Callable[[], None]]:
+    """Inside, Ctrl-C is noted beside the KeyboardInterrupt it raises; what is given raises it again. For the main thread.
+
+    In a finalizer or a callback of the garbage collector Python prints an exception and goes on: a batch on Dask did so.
+    """
+    noted = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        noted = True
+        if callable(before):
+            before(number, frame)
+
+    def check() -> None:
+        if noted:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segment_duo.batches.stopping import interrupts_noted
 from segment_duo.cli.each import STOPS_EVERYTHING, Tally
 from segment_duo.cli.inputs import stream_inputs
 from segment_duo.cli.output import note, progress
@@ -54,8 +55,16 @@ def run_on_cluster(
     settings.setdefault("model", session.model.id)
     request = dataclasses.replace(request, settings=settings, out=str(session.reference(out)) if out else None)
     batch = _Batch(session, ledger, tell, Tally(None, as_json=as_json))
-    with connected(address) as client, progress("on the cluster") as report:
+    with (
+        connected(address) as client,
+        progress("on the cluster") as report,
+        interrupts_noted() as check_interrupt,
+    ):
         ledger.open(images=None, given=None)
+
+        def stopped() -> bool:
+            check_interrupt()
+            return ledger.stopping.asked
 
         def come(record: Record, messages: tuple[str, ...]) -> None:
             for message in messages:
@@ -67,7 +76,7 @@ def run_on_cluster(
             client,
             request,
             come,
-            stopped=lambda: ledger.stopping.asked,
+            stopped=stopped,
             sent=lambda ref: ledger.begin(ref, sent=True),
         )
         windows.run(batch.refs(stream_inputs(session, images, from_file)))

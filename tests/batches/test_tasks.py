@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
+from segment_duo.batches.stopping import interrupts_noted
 from segment_duo.batches.summary import summarize
 from tests.cli.test_json import agrees
 from tests.engine_fixtures import wait_for
@@ -59,3 +62,14 @@ def test_a_killed_task_loses_nothing_repeats_nothing_and_a_poison_image_is_named
     assert [row.split(",")[0].rpartition("/")[2] for row in sorted(rows)] == ["a.png", "c.png", "image"]
     other = toy.run("auto", "images", "--manifest", "m", "--suffix", "other")
     assert (other.code, "another batch" in other.stderr) == (2, True)
+
+
+def test_ctrl_c_that_a_callback_swallowed_is_raised_again() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts_noted() as check:
+        check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is before
