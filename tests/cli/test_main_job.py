@@ -32,6 +32,28 @@ def test_auto_saves_versions_and_never_overwrites(shell: Shell) -> None:
     assert Path(first.lines[0]).read_bytes() == content
 
 
+def test_a_click_on_a_small_disc_is_answered_from_the_part_around_it_unless_the_whole_is_asked_for(
+    shell: Shell,
+) -> None:
+    def small_disc(_seed: int) -> np.ndarray:
+        y, x = np.mgrid[:700, :900]
+        return np.where((x - 620) ** 2 + (y - 300) ** 2 <= 9**2, 190, 70).astype(np.uint8)
+
+    shell.image("wide.png", draw=small_disc)
+
+    def seen(*options: str) -> list[float]:
+        (record,) = (
+            shell.run("point", "wide.png", "-p", "620,300", "--no-save", "--json", *options).ok().json["records"]
+        )
+        return list(record["crop_box"])
+
+    left, top, width, height = seen()
+    assert width == height < 400
+    assert left < 620 < left + width
+    assert top < 300 < top + height
+    assert seen("--scale", "whole") == [0, 0, 900, 700]
+
+
 def test_a_bare_python_reads_the_set(shell: Shell) -> None:
     shell.image("particles.png")
     shell.run("auto", "particles.png", *QUICK).ok()
