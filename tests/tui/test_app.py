@@ -634,6 +634,24 @@ async def test_quitting_asks_about_unsaved_work(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal").left_behind() == []
 
 
+async def test_quitting_out_of_a_dialog_asks_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as ui:
+        await ui.keep_mask()
+        await ui.press("g")
+        await ui.dialog(TypeLine)
+        await ui.press("ctrl+q")
+        await ui.dialog(Choose)
+        assert "1 mask is not saved" in ui.text()
+        assert not ui.app._exit
+        await ui.press("escape")
+        await ui.dialog(TypeLine)
+        await ui.press("ctrl+q")
+        await ui.dialog(Choose)
+        await ui.press("enter")  # Save
+        await ui.until(lambda: ui.app._exit)
+        assert ui.session.count("save") == 1
+
+
 async def test_quitting_without_saving(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
         await ui.keep_mask()
