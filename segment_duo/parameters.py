@@ -126,7 +126,10 @@ class AutoParameters:
     tile: int = _parameter(0, "Work in tiles of this many pixels.", shown="off", group=LARGE, least=0)
     halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
     exact: bool = _parameter(
-        True, "Stock sam2's masks to the last bit, or (no) judge points cheaply first.", shown="exact", group=LARGE
+        True,
+        "Stock sam2's masks to the last bit, or (no) judge points cheaply first.",
+        shown="the model's own, else exact",
+        group=LARGE,
     )
     fast: bool = _parameter(
         False, "Judge cheaply and skip points that masks explain already; the set records it.", shown="", group=LARGE

@@ -96,7 +96,7 @@ def auto(
 
       segduo auto 'images/*.tif' --skip-existing --suffix fine --preset fine
 
-      segduo auto film.tif --frame 0:100:10
+      segduo auto film.tif --frame 0:90:10
 
       segduo ls -1 images | segduo auto - --json | jq .masks
 

@@ -41,6 +41,10 @@ class SegduoApp(App[None]):
         self.set_keymap(with_twins(self.keymap))
         self.push_screen(self.workspace)
 
+    async def action_quit(self) -> None:
+        """``Ctrl+Q`` where the workspace's own binding does not reach, in a dialog: Textual's would end the program without a question."""
+        self.workspace.action_leave()
+
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: the commands of the table that work now."""
         if screen is not self.workspace:

@@ -8,13 +8,17 @@ import pty
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from PIL import Image
+from rich.emoji import Emoji
+from typer.main import get_command
 
 from segment_duo.cli import output
+from segment_duo.cli.main import build
 from segment_duo.waiting import StillWaiting
 from tests.cli_shell import Shell
 from tests.drops_server import DropsServer
@@ -233,3 +237,20 @@ def test_in_a_folder_that_was_removed(alone: Shell, arguments: list[str], code: 
     )
     assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
     assert said in done.stderr
+
+
+def _helps(command: Any) -> Iterator[str]:
+    """What the help of a command and of all below it is made of."""
+    yield from (text for text in (command.help, command.epilog) if text)
+    for parameter in command.params:
+        if text := getattr(parameter, "help", None):
+            yield text
+    for below in getattr(command, "commands", {}).values():
+        yield from _helps(below)
+
+
+def test_no_help_holds_what_is_printed_as_a_pictograph() -> None:
+    # ``--frame 0:100:10`` came out with a drawn "100".
+    texts = list(_helps(get_command(build())))
+    assert len(texts) > 200
+    assert [text for text in texts if Emoji.replace(text) != text] == []

@@ -398,7 +398,7 @@ async def test_points_refine_and_candidates_cycle(tmp_path: Path) -> None:
         await ui.press("space")
         await ui.until(lambda: ui.work.doc.candidate)
         assert len(ui.work.doc.candidates) == 3
-        assert "candidate 1 of 3, IoU 0.90" in ui.work.status.text
+        assert ui.work.status.text.split(" │ ")[1] == "candidate 1 of 3, IoU 0.90"  # where a narrow terminal shows it
         await ui.press("m")
         assert "candidate 2 of 3" in ui.work.status.text
         await ui.press("right", "x")
@@ -632,6 +632,24 @@ async def test_quitting_asks_about_unsaved_work(tmp_path: Path) -> None:
         await ui.until(lambda: not ui.app.is_running or ui.app._exit)
         assert ui.session.count("save") == 1
     assert Journal(tmp_path / "journal").left_behind() == []
+
+
+async def test_quitting_out_of_a_dialog_asks_too(tmp_path: Path) -> None:
+    async with running(tmp_path) as ui:
+        await ui.keep_mask()
+        await ui.press("g")
+        await ui.dialog(TypeLine)
+        await ui.press("ctrl+q")
+        await ui.dialog(Choose)
+        assert "1 mask is not saved" in ui.text()
+        assert not ui.app._exit
+        await ui.press("escape")
+        await ui.dialog(TypeLine)
+        await ui.press("ctrl+q")
+        await ui.dialog(Choose)
+        await ui.press("enter")  # Save
+        await ui.until(lambda: ui.app._exit)
+        assert ui.session.count("save") == 1
 
 
 async def test_quitting_without_saving(tmp_path: Path) -> None:

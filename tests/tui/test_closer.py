@@ -11,13 +11,15 @@ from PIL import Image
 from segment_duo.config import Resolved
 from segment_duo.masks.part import cut_pixels, into_part, out_of_part
 from segment_duo.masks.rle import decode
+from segment_duo.parameters import AutoParameters
 from segment_duo.session import Session
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.closer import part_in_view
 from segment_duo.tui.screens.auto import AutoDialog
+from segment_duo.tui.workspace.editing import advice
 from segment_duo.types import Box, Point, Prompt
 from tests.engine_fixtures import Home, real_engine
-from tests.tui_fakes import disc, micrograph, pictures
+from tests.tui_fakes import FakeModel, disc, micrograph, pictures
 from tests.tui_pilot import PARTICLES, colours, running
 
 __all__ = ["colours", "real_engine"]
@@ -177,3 +179,9 @@ def test_a_small_disc_in_a_large_picture_is_found_by_looking_closer(real_engine:
     if session.model.id == "nano":
         assert closer > 0.8
         assert closer > iou(None)
+
+
+def test_more_scales_are_advised_where_the_dialog_has_one() -> None:
+    assert "both scales" in advice((1200, 1000), FakeModel(), AutoParameters(scale="whole"))
+    assert advice((1200, 1000), FakeModel(), AutoParameters(scale="all")) == ""
+    assert advice((900, 900), FakeModel(), AutoParameters(scale="whole")) == ""

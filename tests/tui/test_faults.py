@@ -233,6 +233,8 @@ async def test_help_in_dialogs_and_keys_in_the_palette(tmp_path: Path) -> None:
         await ui.press("f1")
         await ui.dialog(DialogHelp)
         assert "Points on a grid" in ui.text()
+        assert "Tab and Shift+Tab" in ui.text()
+        assert "\\x0a" not in ui.text()
         await ui.press("f1")
         await ui.dialog(AutoDialog)
         await ui.press("escape", "f1")

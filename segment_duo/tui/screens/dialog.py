@@ -76,7 +76,7 @@ class DialogHelp(Dialog[None]):
         self._text = text
 
     def body(self) -> list[Widget]:
-        return [line(f"{self._text}\n\n{DIALOG_KEYS}".strip())]
+        return [line(text) for text in (self._text, DIALOG_KEYS) if text]
 
     def action_help(self) -> None:
         self.dismiss(None)

@@ -310,7 +310,8 @@ class Desk:
         candidate = self.doc.candidate
         if candidate is not None:
             score = f", IoU {candidate.predicted_iou:.2f}" if candidate.predicted_iou is not None else ""
-            parts.append(f"candidate {self.doc.candidate_index + 1} of {len(self.doc.candidates)}{score}")
+            # Early, for a narrow terminal cuts the end.
+            parts.insert(1, f"candidate {self.doc.candidate_index + 1} of {len(self.doc.candidates)}{score}")
         elif not self.doc.pointing:
             here = self.mask_at(x, y)
             if here is not None:

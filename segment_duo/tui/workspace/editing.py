@@ -288,7 +288,7 @@ class Editing:
                 has_masks=bool(self.doc.masks),
                 box=self.doc.present.box,
                 view=visible_box(view) if view else None,
-                advice=advice(size, self.desk.model),
+                advice=advice(size, self.desk.model, next(iter(presets.values()))),
                 takes_text=self.desk.model is not None and Capability.TEXT in self.desk.model.capabilities,
             )
             self.desk.ask(dialog, self._run_auto)
@@ -366,15 +366,18 @@ class Editing:
         self.edited()
 
 
-def advice(size: tuple[int, int], model: ChosenModel | None) -> str:
-    """What to say of the scale of an image of this width and height in pixels, as the command line does; empty for nothing."""
+def advice(size: tuple[int, int], model: ChosenModel | None, first: AutoParameters) -> str:
+    """What to say of the scale of an image of this width and height in pixels, as the command line does; empty for nothing.
+
+    ``first`` is what the dialog begins with.
+    """
     from segment_duo.segmenters.advice import scale_advice, tile_advice
 
     if model is None or not model.input_size:
         return ""
     if tile := tile_advice(*size):
         return f"A large image: tiles of {tile:,} px find small objects in it."
-    if scale_advice(*size, model.input_size):
+    if first.scale == "whole" and scale_advice(*size, model.input_size):
         return f"{model.id} shrinks this image to {model.input_size:,} px; if small objects are missed, look at both scales."
     return ""
 
