@@ -1,7 +1,7 @@
 """Looking closer: a prompt's own part of the picture, where the model sees it larger than in the whole.
 
     the whole picture, or a window wide enough ──> mask ──if it is small──> the same prompt in a window that suits its size ──> mask
-                                                                            the one with the higher predicted IoU stays
+                                                  the one that holds the points stays; of two that do, the one with the higher predicted IoU
 
 Every model shrinks an image to a fixed number of pixels a side; what is 20 pixels wide in a picture of 10,000 is one pixel then. Windows lie on
 a coarse raster, so that prompts near each other share one, and with it its embedding. Pure arithmetic around a function that predicts.
@@ -93,8 +93,8 @@ class _Look:
 
     @property
     def fits(self) -> bool:
-        """Whether the mask is whole in the window it is from, with surroundings."""
-        return self.seen is None or self._is_whole(self.found, self.seen)
+        """Whether the mask is whole in the window it is from, with surroundings, and where it was asked for."""
+        return self.seen is None or (self._is_whole(self.found, self.seen) and self._holds_points(self.found))
 
     def part(self, side: float) -> Box | None:
         """A window of this side around the prompt, None if it would be the whole picture or hold too little."""
@@ -109,9 +109,24 @@ class _Look:
         return None if side is None else self.part(side)
 
     def take(self, found: PredictedObject, part: Box | None, *, better: bool) -> None:
-        """Keep an answer; ``better``: only if it is whole and the model thinks more of it than of the one before."""
-        if not better or (self._is_whole(found, part) and _score(found) > _score(self.found)):
+        """Keep an answer; ``better``: only if it is whole, and holds the points or the model thinks more of it than of the one before."""
+        if not better or (self._is_whole(found, part) and self._rank(found) > self._rank(self.found)):
             self.answer, self.seen = found, part
+
+    def _rank(self, found: PredictedObject) -> tuple[bool, float]:
+        return self._holds_points(found), found.best.predicted_iou or 0.0
+
+    def _holds_points(self, found: PredictedObject) -> bool:
+        """Whether every include point is in the mask."""
+        from segment_duo.masks.rle import decode_crop
+
+        rle = found.best.mask.rle
+        places = [
+            (min(round(point.x), self.width - 1), min(round(point.y), self.height - 1))
+            for point in self.prompt.points
+            if point.label
+        ]
+        return all(bool(decode_crop(rle, x, y, 1, 1)[0, 0]) for x, y in places)
 
     def _is_whole(self, found: PredictedObject, part: Box | None) -> bool:
         if part is None:
@@ -127,10 +142,6 @@ class _Look:
         return (
             mask.area > 0 and not cut and sqrt(mask.area) <= LARGE * max(part.x1 - part.x0 + 1, part.y1 - part.y0 + 1)
         )
-
-
-def _score(found: PredictedObject) -> float:
-    return found.best.predicted_iou or 0.0
 
 
 def _answer(predict: Predict, looks: Sequence[_Look], parts: Sequence[Box | None], *, better: bool) -> None:

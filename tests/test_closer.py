@@ -77,6 +77,24 @@ def test_a_mask_that_its_window_cuts_does_not_count() -> None:
     assert len(model.asked) == 2
 
 
+def test_a_mask_that_holds_the_click_counts_more_than_a_surer_one_that_does_not() -> None:
+    class Beside(Squares):
+        """Seen whole, the click is answered with something 100 pixels away that the model is sure of."""
+
+        def _answer(self, prompt: Prompt, part: Box | None) -> PredictedObject:
+            if part is not None:
+                return super()._answer(prompt, part)
+            rle = encode_crop(np.ones((20, 20), bool), 600, 400, self.height, self.width)
+            mask = Mask(
+                rle, 400, bounding_box(rle), 0, 0.99, crop_box=(0.0, 0.0, float(self.width), float(self.height))
+            )
+            return PredictedObject(prompt.object_id, (Candidate(mask, ""),))
+
+    model = Beside(1000, 800, {(500, 400): 20})
+    assert model.look(click(500, 400))[0][2] == 154
+    assert model.look(Prompt((Point(610, 410), Point(500, 400, 0)))) == [whole(800, 1000)]
+
+
 def test_what_touches_the_pictures_edge_is_not_cut_by_a_window() -> None:
     model = Squares(1000, 800, {(3, 3): 40})
     ((left, top, width, _),) = model.look(click(3, 3))

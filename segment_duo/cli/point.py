@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from segment_duo.session import OpenImage, Session
 
 
+UNSURE = 0.1
+"""Predicted IoU below which a mask is said to be no object; nano says 0.00 to 0.01 on plain background."""
+
+
 def register(app: typer.Typer, *, panel: str) -> None:
     app.command("point", rich_help_panel=panel)(point)
 
@@ -142,6 +146,9 @@ def point(
         ]
         first = max((mask.id for mask in before), default=-1) + 1
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
+        for mask in made:
+            if mask.predicted_iou is not None and mask.predicted_iou < UNSURE:
+                note(f"mask {mask.id}: the model sees no object there (predicted IoU {max(mask.predicted_iou, 0):.2f})")
         record: dict[str, Any] = {**image_record(opened.ref), "masks": len(before) + len(made), "new": len(made)}
         if as_json:
             from segment_duo.masks.formats.native import to_record

@@ -52,6 +52,7 @@ def test_a_click_on_a_small_disc_is_answered_from_the_part_around_it_unless_the_
     assert left < 620 < left + width
     assert top < 300 < top + height
     assert seen("--scale", "whole") == [0, 0, 900, 700]
+    assert "the model sees no object there" in shell.run("point", "wide.png", "-p", "100,600").ok().stderr
 
 
 def test_a_bare_python_reads_the_set(shell: Shell) -> None:
