@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from segment_duo.closer import PromptScale
     from segment_duo.session import OpenImage, Session
 
     ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
@@ -80,7 +81,7 @@ def point(
     *,
     box: Sequence[float] | npt.NDArray[Any] | None = None,
     multimask_output: bool | None = None,
-    scale: Literal["whole", "closer"] | None = None,
+    scale: PromptScale | None = None,
     model: str | None = None,
     device: str | None = None,
     pixel_size_nm: float | tuple[float, float] | None = None,

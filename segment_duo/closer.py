@@ -18,7 +18,7 @@ from segment_duo.boxes import window
 from segment_duo.results import PredictedObject
 from segment_duo.types import Box, Prompt
 
-Scale: TypeAlias = Literal["whole", "closer"]
+PromptScale: TypeAlias = Literal["whole", "closer"]
 """What the model is shown for a prompt: all of the picture, or also the parts around it."""
 
 Predict: TypeAlias = Callable[[Sequence[Prompt], Box | None], list[PredictedObject]]

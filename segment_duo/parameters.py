@@ -41,7 +41,7 @@ WHAT = "What to look for"
 LARGE = "Large images and speed"
 
 
-Scale: TypeAlias = Literal["whole", "both", "all"]
+AutoScale: TypeAlias = Literal["whole", "both", "all"]
 """How a picture is shown to the model; see :mod:`segment_duo.segmenters.sam2.scales`."""
 
 
@@ -116,7 +116,7 @@ class AutoParameters:
     use_m2m: bool = _parameter(False, "Refine each mask once with itself as prompt.", shown="off", group=GRID)
     multimask_output: bool = _parameter(True, "Three candidates a point, or one.", shown="three", group=GRID)
     region: Box | None = _parameter(None, "Prompt only inside this box.", group=GRID)  # noqa: RUF009 - makes a field
-    scale: Scale = _parameter(  # noqa: RUF009 - makes a field
+    scale: AutoScale = _parameter(  # noqa: RUF009 - makes a field
         "whole",
         "See the picture whole; both: also in windows of the model's input size where it is larger, for small objects; "
         "all: also from farther away, for large ones.",

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.closer import Scale, look_closer
+from segment_duo.closer import PromptScale, look_closer
 from segment_duo.engine.link import EngineLink
 from segment_duo.errors import InputError, ModelError, NotFound
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
@@ -240,7 +240,7 @@ class Session:
         self,
         image: OpenImage,
         prompts: Sequence[Prompt],
-        scale: Scale | None = None,
+        scale: PromptScale | None = None,
         *,
         multimask_output: bool | None = None,
     ) -> list[PredictedObject]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segment_duo.closer import Scale
+from segment_duo.closer import PromptScale
 from segment_duo.config import ClassSettings
 from segment_duo.engine.protocol import AutoEvent
 from segment_duo.engine.reports import EngineStatus
@@ -123,6 +123,7 @@ class FakeSession:
     spool: bool = False
     parts: list[Box | None] = field(default_factory=list)
     closer: Box | None = None
+    predicted_iou: float = 0.9
     pages: int = 1
     more_listed: list[FakeListed] = field(default_factory=list)
     gate: threading.Event | None = None
@@ -211,7 +212,9 @@ class FakeSession:
             PredictedObject(
                 "0",
                 tuple(
-                    Candidate(disc(height, width, x, y, radius, predicted_iou=0.9 - i / 10), f"logits-{radius}")
+                    Candidate(
+                        disc(height, width, x, y, radius, predicted_iou=self.predicted_iou - i / 10), f"logits-{radius}"
+                    )
                     for i, radius in enumerate(radii)
                 ),
             )
@@ -221,7 +224,7 @@ class FakeSession:
         self,
         image: FakeImage,
         prompts: Sequence[Prompt],
-        scale: Scale | None = None,
+        scale: PromptScale | None = None,
         *,
         multimask_output: bool | None = None,
     ) -> list[PredictedObject]:

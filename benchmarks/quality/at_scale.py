@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality.scoring import IGNORE, Labelled, deepest, iou, largest_error
-from segment_duo.closer import Scale
+from segment_duo.closer import PromptScale
 from segment_duo.config import load_config
 from segment_duo.masks.part import holds
 from segment_duo.masks.rle import decode
@@ -35,7 +35,7 @@ class ScaledClicks:
         scale: as of ``segduo point``.
     """
 
-    def __init__(self, model: str, scale: Scale) -> None:
+    def __init__(self, model: str, scale: PromptScale) -> None:
         paths = Paths.default()
         self.scale = scale
         self.session = Session(load_config({"model": model, "in_process": True}, paths=paths), paths)

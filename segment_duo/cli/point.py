@@ -26,7 +26,7 @@ from segment_duo.cli.options import (
 )
 from segment_duo.cli.output import image_record, note, waiting
 from segment_duo.cli.saving import deliver_waiting, finish_saved
-from segment_duo.closer import Scale
+from segment_duo.closer import PromptScale
 from segment_duo.errors import InputError, PromptError, UsageError
 from segment_duo.prompts import check_asks, parse_box, parse_point, parse_prompts
 from segment_duo.types import Mask, Prompt
@@ -34,10 +34,6 @@ from segment_duo.types import Mask, Prompt
 if TYPE_CHECKING:
     from segment_duo.library.library import LoadedSet
     from segment_duo.session import OpenImage, Session
-
-
-UNSURE = 0.1
-"""Predicted IoU below which a mask is said to be no object; nano says 0.00 to 0.01 on plain background."""
 
 
 def register(app: typer.Typer, *, panel: str) -> None:
@@ -69,7 +65,7 @@ def point(
         typer.Option("--multimask/--no-multimask", help="Keep all three candidates / ask for one mask only."),
     ] = None,
     scale: Annotated[
-        Scale | None,
+        PromptScale | None,
         typer.Option(
             "--scale",
             help="Show the model the whole picture only, or also the part around the prompt, closer.",
@@ -120,6 +116,7 @@ def point(
       echo '120 88' | segduo point grain.tif --points - --append
     """
     from segment_duo.provenance import prompt_record
+    from segment_duo.segmenters.advice import sees_nothing
 
     check_save(save, as_json)
     check_frame(frame, reading.page)
@@ -147,8 +144,10 @@ def point(
         first = max((mask.id for mask in before), default=-1) + 1
         made = [dataclasses.replace(mask, id=first + index) for index, mask in enumerate(made)]
         for mask in made:
-            if mask.predicted_iou is not None and mask.predicted_iou < UNSURE:
-                note(f"mask {mask.id}: the model sees no object there (predicted IoU {max(mask.predicted_iou, 0):.2f})")
+            if sees_nothing(mask.predicted_iou):
+                note(
+                    f"mask {mask.id}: the model sees no object there (predicted IoU {max(mask.predicted_iou or 0.0, 0.0):.2f})"
+                )
         record: dict[str, Any] = {**image_record(opened.ref), "masks": len(before) + len(made), "new": len(made)}
         if as_json:
             from segment_duo.masks.formats.native import to_record

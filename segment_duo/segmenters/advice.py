@@ -1,4 +1,4 @@
-"""When to cut an image into tiles, and when to look at it at two scales. Light: commands ask before any engine is started."""
+"""What front ends advise: tiles, several scales, another point. Light: commands ask before any engine is started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tile_advice(width: int, height: int) -> int | None:
 
 
 SHRUNK = 2
-"""Times a picture is shrunk from which two scales are advised: an object of 16 pixels is left with 8."""
+"""Times a picture is shrunk from which more than one scale is advised: an object of 16 pixels is left with 8."""
 
 
 def scale_advice(width: int, height: int, input_size: int) -> bool:
@@ -23,3 +23,12 @@ def scale_advice(width: int, height: int, input_size: int) -> bool:
     Only for models of less than SAM's own 1,024 pixels: theirs is one pass, as stock has it, until tiles are worth their time.
     """
     return 0 < input_size < 1024 and max(width, height) >= SHRUNK * input_size
+
+
+NO_OBJECT = 0.1
+"""Predicted IoU of a prompted mask below which the model sees no object there; nano says 0.00 to 0.01 on plain background."""
+
+
+def sees_nothing(predicted_iou: float | None) -> bool:
+    """Whether to say of a prompted mask that the model sees no object there."""
+    return predicted_iou is not None and predicted_iou < NO_OBJECT

@@ -23,7 +23,7 @@ from segment_duo.types import (
 )
 
 if TYPE_CHECKING:
-    from segment_duo.closer import Scale
+    from segment_duo.closer import PromptScale
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.engine.reports import EngineStatus
     from segment_duo.results import AutoResult, PredictedObject
@@ -129,7 +129,12 @@ class SessionPort(Protocol):
         part: Box | None = None,
     ) -> list[PredictedObject]: ...
     def predict_at_scale(
-        self, image: Any, prompts: Sequence[Prompt], scale: Scale | None = None, *, multimask_output: bool | None = None
+        self,
+        image: Any,
+        prompts: Sequence[Prompt],
+        scale: PromptScale | None = None,
+        *,
+        multimask_output: bool | None = None,
     ) -> list[PredictedObject]: ...
     def auto(
         self,

@@ -12,7 +12,7 @@ from segment_duo.boxes import ends
 from segment_duo.errors import UsageError
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.rle import decode
-from segment_duo.parameters import AutoParameters, Scale
+from segment_duo.parameters import AutoParameters, AutoScale
 from segment_duo.segmenters.sam2.automatic import AutomaticMaskGenerator
 from segment_duo.segmenters.sam2.farther import brought_back, farther, mirrored
 from segment_duo.segmenters.sam2.grid import GridRun
@@ -90,7 +90,7 @@ def test_windows_are_for_pictures_larger_than_the_models_input(
 
 
 @pytest.mark.parametrize("scale", ["both", "all"])
-def test_a_run_at_several_scales_says_so_and_its_candidates_answer_the_next(scale: Scale) -> None:
+def test_a_run_at_several_scales_says_so_and_its_candidates_answer_the_next(scale: AutoScale) -> None:
     predictor = small_predictor()
     side = predictor.model.image_size
     pixels = np.random.default_rng(0).integers(0, 255, (side + 60, side * 3 // 2, 3), dtype=np.uint8)

@@ -135,6 +135,17 @@ async def test_the_part_that_a_first_click_was_answered_from_is_gone_on_with(tmp
         assert session.parts[-1] is None
 
 
+async def test_a_click_on_the_ground_is_told_and_the_mask_can_be_kept_all_the_same(tmp_path: Path) -> None:
+    session = pictures()
+    session.predicted_iou = 0.02
+    async with running(tmp_path, session) as ui:
+        await ui.until(lambda: ui.work.model)
+        await ui.press("space")
+        await ui.until(lambda: "sees no object here" in ui.work.message.text)
+        await ui.press("enter")
+        assert len(ui.work.doc.masks) == 1
+
+
 async def test_a_mask_without_logits_is_itself_the_prompt(tmp_path: Path) -> None:
     async with running(tmp_path) as ui:
         await ui.until(lambda: ui.work.model)

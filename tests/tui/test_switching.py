@@ -70,6 +70,16 @@ async def test_what_is_edited_while_an_image_is_read_is_asked_about(tmp_path: Pa
         assert len(ui.work.doc.masks) == 1
 
 
+async def discarded(ui: Ui) -> None:
+    """The question about unsaved work comes; it is discarded, and nothing of the stroke goes on in the next image."""
+    await ui.dialog(Choose)
+    await ui.press("down", "down", "enter")
+    await arrived(ui)
+    assert "brush" not in ui.work.status.text
+    await ui.press("right", "enter")
+    assert not ui.work.doc.masks
+
+
 async def test_a_stroke_ends_with_its_image(tmp_path: Path) -> None:
     async with running(tmp_path, two_pictures()) as ui:
         await ui.press("B", "enter", "right", "right")
@@ -80,12 +90,7 @@ async def test_a_stroke_ends_with_its_image(tmp_path: Path) -> None:
         assert len(ui.work.doc.masks) == 1
         assert "pen down" not in ui.work.status.text
         ui.screen.files.open_target(OTHER)
-        await ui.dialog(Choose)
-        await ui.press("down", "down", "enter")  # discard
-        await arrived(ui)
-        assert "brush" not in ui.work.status.text
-        await ui.press("right", "enter")
-        assert not ui.work.doc.masks
+        await discarded(ui)
 
 
 async def test_a_stroke_that_is_being_drawn_while_an_image_is_read_is_asked_about(tmp_path: Path) -> None:
@@ -94,12 +99,7 @@ async def test_a_stroke_that_is_being_drawn_while_an_image_is_read_is_asked_abou
         await ui.until(lambda: ui.work.errands.busy("open"))
         await ui.press("B", "enter", "right", "right")
         come.set()
-        await ui.dialog(Choose)
-        await ui.press("down", "down", "enter")  # discard
-        await arrived(ui)
-        assert "brush" not in ui.work.status.text
-        await ui.press("right", "enter")
-        assert not ui.work.doc.masks
+        await discarded(ui)
 
 
 async def test_quitting_and_saving_end_a_stroke(tmp_path: Path) -> None:

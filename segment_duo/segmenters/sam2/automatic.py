@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from segment_duo.errors import UsageError
-from segment_duo.parameters import AutoParameters, Scale
+from segment_duo.parameters import AutoParameters, AutoScale
 from segment_duo.segmenters.base import AutomaticRun, EmbedCrop, OnProgress, never, no_progress
 from segment_duo.segmenters.sam2.candidates import MAX_BYTES, Candidates
 from segment_duo.segmenters.sam2.grid import GridRun
@@ -103,7 +103,7 @@ def check_parameters(p: AutoParameters) -> None:
         raise UsageError(f"point_grids must hold one grid for each of the {p.crop_n_layers + 1} crop layers")
     if p.tile and p.crop_n_layers:
         raise UsageError("tile and crop_n_layers exclude each other", "Tiles are crops already; leave one of them out.")
-    if p.scale not in get_args(Scale):
+    if p.scale not in get_args(AutoScale):
         raise UsageError(f"scale is whole, both or all, not '{p.scale}'")
     if p.tile < 0 or p.halo < 0:
         raise UsageError("tile and halo cannot be negative")

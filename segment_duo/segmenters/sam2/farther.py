@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """Where a picture lies in its frame, in pixels of the picture."""
+class Placement:
+    """Where a picture lies in its frame, and how large that is, in pixels of the picture."""
 
     left: int
     top: int
@@ -40,10 +40,10 @@ class Frame:
     height: int
 
 
-def farther(run: GridRun) -> tuple[GridRun, Frame]:
+def farther(run: GridRun) -> tuple[GridRun, Placement]:
     """The same run over the frame of its picture; :func:`brought_back` puts its segments into the picture."""
     pixels = mirrored(run.pixels, run.predictor.image_size)
-    frame = Frame(run.width // 2, run.height // 2, 2 * run.width, 2 * run.height)
+    frame = Placement(run.width // 2, run.height // 2, 2 * run.width, 2 * run.height)
     inside = Box(frame.left, frame.top, frame.left + run.width, frame.top + run.height)
     region = run.parameters.region
     if region is not None:
@@ -76,7 +76,7 @@ def mirrored(pixels: npt.NDArray[np.uint8], input_size: int) -> npt.NDArray[np.u
     return np.pad(pixels, (rows, columns, (0, 0)), mode="symmetric")
 
 
-def brought_back(segments: list[Segment], frame: Frame, run: GridRun, least: float) -> list[Segment]:
+def brought_back(segments: list[Segment], frame: Placement, run: GridRun, least: float) -> list[Segment]:
     """Segments of a frame in the picture of ``run``; those that are smaller (root of the area) than ``least`` pixels are left out."""
     found = []
     for one in segments:
@@ -88,7 +88,7 @@ def brought_back(segments: list[Segment], frame: Frame, run: GridRun, least: flo
     return found
 
 
-def _inside(mask: CroppedMask, frame: Frame, run: GridRun) -> CroppedMask:
+def _inside(mask: CroppedMask, frame: Placement, run: GridRun) -> CroppedMask:
     left, top = mask.left - frame.left, mask.top - frame.top
     rows = slice(max(0, -top), max(0, run.height - top))
     columns = slice(max(0, -left), max(0, run.width - left))

@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, ProgressBar, Select
 
-from segment_duo.parameters import AutoParameters, Scale
+from segment_duo.parameters import AutoParameters, AutoScale
 from segment_duo.text import safe
 from segment_duo.tui.screens.dialog import Dialog, line
 from segment_duo.tui.screens.field import Field
@@ -208,7 +208,7 @@ class AutoDialog(Dialog[AutoChoice]):
             where = str(select.value)
         for words in self.query("#text").results(Input):
             values["text"] = words.value.strip() or None
-        scale = cast(Scale, self.query_one("#scale", Select).value)
+        scale = cast(AutoScale, self.query_one("#scale", Select).value)
         region = self._places["box"] if where == "box" else None
         parameters = replace(self._presets[preset], **values, scale=scale, region=region)  # type: ignore[arg-type]
         addition: Addition = "add"

@@ -9,6 +9,7 @@ from segment_duo.boxes import ends
 from segment_duo.errors import Cancelled, SegduoError
 from segment_duo.parameters import AutoParameters
 from segment_duo.results import ROUTINE_NOTE
+from segment_duo.segmenters.advice import sees_nothing
 from segment_duo.segmenters.base import Capability
 from segment_duo.terminal.viewport import Viewport
 from segment_duo.tui.canvas.picture_view import PictureView
@@ -25,7 +26,7 @@ from segment_duo.tui.workspace.desk import Desk
 from segment_duo.types import Box, Point
 
 if TYPE_CHECKING:
-    from segment_duo.closer import Scale
+    from segment_duo.closer import PromptScale
     from segment_duo.engine.protocol import AutoEvent
     from segment_duo.results import AutoResult, PredictedObject
 
@@ -115,7 +116,7 @@ class Editing:
                     raise Cancelled("superseded")
                 session = self.desk.session
                 if part is None and prompt.mask_input is None and prompt.mask is None:
-                    scale: Scale | None = None if self.desk.looks_closer else "whole"
+                    scale: PromptScale | None = None if self.desk.looks_closer else "whole"
                     return session.predict_at_scale(image, [prompt], scale, multimask_output=multimask)
                 return session.predict(image, [prompt], multimask_output=multimask, part=part)
 
@@ -145,6 +146,9 @@ class Editing:
             return
         if candidate.mask.area == 0:
             self.desk.say("The mask is empty; try another point, or m for another candidate.", "warning")
+            return
+        if sees_nothing(candidate.mask.predicted_iou):
+            self.desk.say("The model sees no object here; try another point, or Enter keeps the mask.", "warning")
             return
         more = "m shows another, " if len(self.doc.candidates) > 1 else ""
         self.desk.say(f"{candidate.mask.area:,} px. Enter keeps it, {more}Space and x correct it, Esc drops it.")
