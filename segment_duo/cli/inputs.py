@@ -94,6 +94,8 @@ def expand_inputs(
             given += 1
             if wanted(item):
                 found[item] = None
+    if given and not (found or failures):
+        note(f"nothing to do: of the {'sequences' if sequences else 'images'} given ({given}) none is in this shard")
     return Inputs(list(found), failures, given)
 
 

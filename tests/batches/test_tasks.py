@@ -64,6 +64,12 @@ def test_a_killed_task_loses_nothing_repeats_nothing_and_a_poison_image_is_named
     assert (other.code, "another batch" in other.stderr) == (2, True)
 
 
+def test_a_shard_without_an_image_says_so(toy: ToyShell) -> None:
+    toy.draw("a.png")
+    told = [toy.run("auto", "images", "--shard", f"{number}/2").ok().stderr for number in (1, 2)]
+    assert sorted("of the images given (1) none is in this shard" in text for text in told) == [False, True]
+
+
 def test_ctrl_c_that_a_callback_swallowed_is_raised_again() -> None:
     found = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     try:
