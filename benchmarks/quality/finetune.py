@@ -3,8 +3,8 @@
 Five pictures of one kind are the labels a user would make; others of the same kind are scored before and after with clicks and with automatic masks
 at each model's own defaults. Prints one JSON line, with processor seconds and the largest memory of the process.
 
-With ``--data``, the folder that holds ``emps/`` and ``superalloy/`` (``NAME.jpg`` or ``NAME.png`` and ``NAME_labels.png``), kinds are groups of those
-pictures, chosen by eye and listed below. Without it pictures are synthetic, from seeds that training never draws. Their kind ``core-shell``: bright
+With ``--data``, the folder of EMPS (``NAME.jpg`` or ``NAME.png`` and ``NAME_labels.png``), kinds are groups of its pictures, chosen by eye and listed
+below. Without it pictures are synthetic, from seeds that training never draws. Their kind ``core-shell``: bright
 cores in dim shells, a whole particle being the core with its shell. Both are plain to see; which of them is the object only labels can tell, and a
 model that was never told marks the core.
 
@@ -43,40 +43,35 @@ from segment_duo.training.options import BaseModel, FineTuneOptions, TrainingPro
 from segment_duo.training.validation import Checked, Scores, click_scores, measure
 from segment_duo.training.views import LabelledPicture, View
 
-REAL: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+REAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "piles": (
-        "emps",
-        ("31f17306c8", "6752c27137", "dc25ff5266", "6169a602a0", "2556313831"),
-        ("80719af02f", "5fc8c5b53c", "2ee0518d7a", "78b42bc5e8", "226dc58f03"),
-    ),
-    "cubes": (
-        "emps",
-        ("586dc6cc59", "bf57480a38", "1bf56ce626", "34864e691e", "9318f3ce70"),
-        ("f664201c62", "5c1cd79e2e", "5842aa1a32", "c355821ea6", "5898a2ac02"),
-    ),
-    "specks": (
-        "emps",
-        ("245e1a4826", "37ce835fb2", "8d7fc4c578", "f3b36fb2ab", "43875c5b20"),
-        ("9c4905d020", "80d6a1f25a", "43be4d0a2c", "d04d7ced9f", "fd1f58d925"),
-    ),
-    "rods": (
-        "emps",
-        ("6c52a10c75", "59424b060a", "2807b90ea9", "08549eb98f", "b3e7900e39"),
-        ("f32c7bd62b", "62a54f335d", "7f50b86c4b", "ef6bbe7612"),
+        ("31f17306c8", "78b42bc5e8", "a59bcf3f13", "af124a45d9", "1b3c6536a3"),
+        ("6752c27137", "cd22803960"),
     ),
     "discs": (
-        "emps",
-        ("4822787326", "77f09d7ca4", "36de69b2c0", "89e4044418", "70f9f13af4"),
-        ("b2a7683174", "4545280c2b", "b4ab2ea927", "cd48200d46", "fb1eb65fe5"),
+        ("4545280c2b", "66a6ddb34e", "913312cfdf", "82e8007547", "6d1574872b"),
+        ("434e287439", "d722a3a383"),
     ),
-    "superalloy": (
-        "superalloy",
-        ("spot1_0d_0", "spot3_0d_3", "spot4_0d_3", "spot5_0d_0", "spot6_0d_2"),
-        ("spot1_180d_5", "spot3_180d_2", "spot7_0d_5", "spot7_180d_3", "spot6_180d_7"),
+    "dots": (
+        ("0113230c21", "28d7e31165", "62594342ac", "8e68b05e0e", "33f8a59619"),
+        ("065d8e352c", "82b9b9c2af"),
+    ),
+    "specks": (
+        ("43875c5b20", "a4027c076c", "a8851978de", "d3971746e0", "03cd0b2741"),
+        ("9c68e03e41", "fd1f58d925"),
+    ),
+    "facets": (
+        ("1bf56ce626", "d822219f76", "c812c93fbd", "f78844f8ce", "864a2a6ccf"),
+        ("34864e691e", "bf57480a38", "41c25dca24"),
+    ),
+    "rods": (
+        ("1736c60650", "2bc87a8698", "aa968ec1b2", "b0e3041a0d", "dedf11eb6c"),
+        ("2b9ccd5679", "93ed483d79"),
     ),
 }
-"""Kinds of real pictures by name: folder, the five to train on, the others. Piles: dense SEM spheres; cubes: facetted, touching; specks: many tiny
-bright ones on dark ground; rods: dark, packed (TEM); discs: dark, round (TEM); superalloy: precipitates of a Ni superalloy."""
+"""Kinds of EMPS pictures by name: the five to train on, the others. None of them took part in nano's own training (``emps_validation.txt``), though
+pictures like them did. Piles: packed SEM spheres; discs: dark, round, touching (TEM); dots: small and dark on bright ground (TEM); specks: small and
+bright on dark ground (SEM); facets: cubes and other polyhedra; rods: rods and spindles."""
 
 LOOK = Look(
     level=0.5, contrast=0.0, spread=0.0, edge=-0.3, edge_width=1.5, seam=-0.3, relief=0.0, ground_texture=0.06, object_texture=0.06,
@@ -151,10 +146,10 @@ def main() -> None:
         description="Score clicks and automatic masks before and after fine-tuning on five pictures."
     )
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--data", type=Path, help="folder of the real pictures")
+    parser.add_argument("--data", type=Path, help="folder of EMPS")
     parser.add_argument(
         "--kind",
-        help="piles, cubes, specks, rods, discs, superalloy; or core-shell, or a kind of the generator, drawn as dark rims only",
+        help=f"with --data {', '.join(REAL)}; else core-shell, or a kind of the generator, drawn as dark rims only",
     )
     defaults = FineTuneOptions()
     parser.add_argument("--steps", type=int, default=defaults.steps)
@@ -167,9 +162,9 @@ def main() -> None:
 
     if options.data:
         kind = options.kind or "piles"
-        folder, first, others = REAL[kind]
-        labelled = [real(options.data / folder, name) for name in first]
-        held_out = [real(options.data / folder, name) for name in others[: options.held_out]]
+        first, others = REAL[kind]
+        labelled = [real(options.data, name) for name in first]
+        held_out = [real(options.data, name) for name in others[: options.held_out]]
     else:
         kind = options.kind or "core-shell"
         labelled = [synthetic(s, f"scene {i}") for i, s in enumerate(scenes(kind, FIRST_SEED + 10_000, 5))]

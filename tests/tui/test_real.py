@@ -87,6 +87,20 @@ class Terminal:
         """What is shown, with its colours."""
         return Replay(*self._size).feed(self.tmux("capture-pane", "-p", "-e", "-N").rstrip("\n")).rows
 
+    def settled(self, seconds: float = 2.0) -> list[list[Sign | None]]:
+        """The cells once they have not changed for so long: the picture is drawn after what is said of it."""
+        shown, since = self.cells(), time.monotonic()
+
+        def quiet() -> bool:
+            nonlocal shown, since
+            now = self.cells()
+            if now != shown:
+                shown, since = now, time.monotonic()
+            return time.monotonic() - since > seconds
+
+        wait_for(quiet, "the picture does not come to rest")
+        return shown
+
     def press(self, *keys: str) -> None:
         """Type. Textual hands a key to what has the focus when it comes, so a key that moves the focus needs an ``until`` after it."""
         for key in keys:
@@ -285,7 +299,7 @@ def test_what_is_drawn_cell_by_cell_is_what_a_whole_redraw_draws(terminal: Termi
     terminal.until("字x")
     terminal.press("n", "t", "Left", "c", "c")
     terminal.until("Grey values as they are")
-    before = terminal.cells()
+    before = terminal.settled()
     terminal.press("F1")
     terminal.until("All keys|Making a mask")
     terminal.press("Escape")
