@@ -23,7 +23,7 @@ LEAST_CHUNK, MOST_CHUNK = 4 * 2**20, 16 * 2**20
 def image_chunk_bytes(caches: Path = CACHES) -> int:
     """Bytes of image tokens that a CPU works on at once: twice the smallest second-level cache of the cores this process may use.
 
-    FilterValues with nano and tiny on a core with 2 MiB, processor time a prompt by bytes of tokens: 4 MiB takes 8 to 18 % less than 16 MiB, 32 MiB a
+    Measured with nano and tiny on a core with 2 MiB, processor time a prompt by bytes of tokens: 4 MiB takes 8 to 18 % less than 16 MiB, 32 MiB a
     quarter more, and below 2 MiB the calls themselves cost. Without a known cache (other systems) the least, 4 MiB.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
