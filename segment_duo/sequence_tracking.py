@@ -201,6 +201,7 @@ class _Run:
         self._earlier_masks = earlier_masks(parent, corrected, now) if parent is not None else []
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
+        self._labels = self._labels_before() | {one: mask.label for one, _, mask in request.masks if mask.label}
         self._origin = writer.head.origins[0]
         self._notices = [FAST_NOTICE] if request.fast else []
         self._resumed = len(writer.done)
@@ -276,6 +277,13 @@ class _Run:
                 raise PromptError(f"frame {frame} is not among the frames that are followed")
             found.append(ObjectPrompt(one, self._place[frame], mask=self._above_banner(mask)))
         return found
+
+    def _labels_before(self) -> dict[int, str]:
+        """Labels of the objects that are followed now, in the version that is corrected: an object has one label on all frames."""
+        if self._parent is None:
+            return {}
+        begun = [(life.id, life.first) for life in self._parent.lives() if life.id in self._ids]
+        return {one: mask.label for one, first in begun for mask in self._parent.frame(first).masks if mask.id == one}
 
     def _come_in(self, position: int, masks: Sequence[Mask]) -> list[ObjectPrompt]:
         """Masks of a frame become objects, with ids that no other has."""
@@ -373,8 +381,9 @@ class _Run:
             if one.seen and one.mask.area:
                 rle = one.mask.rle(height, width)
                 found[one.id] = Mask(
-                    rle, one.mask.area, bounding_box(rle), id=one.id, source="prompt", origin=self._origin
-                )
+                    rle, one.mask.area, bounding_box(rle),
+                    id=one.id, label=self._labels.get(one.id, ""), source="prompt", origin=self._origin,
+                )  # fmt: skip
         return found
 
     def _write(

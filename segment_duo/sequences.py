@@ -286,13 +286,15 @@ def save_edited(
     onto: str | None = None,
     suffix: str = "",
     into: Session | None = None,
+    labels: Mapping[int, str] | None = None,
     gone: Collection[int] = (),
     since: int = 0,
 ) -> Followed:
     """Masks of single frames that were made or changed by hand, saved; all other frames are as in the version ``onto``, or empty without one.
 
     Args:
-        changes: frame -> all its masks, whose ids are the objects'.
+        changes: frame -> all its masks, whose ids are the objects'. Of masks that are in ``onto`` too the labels do not count.
+        labels: object -> its label on all frames, for objects that got another one.
         gone: ids of objects that are left out, from the frame ``since`` on.
         into: the session whose place of saved sets takes it, if not this one's.
     """
@@ -304,7 +306,7 @@ def save_edited(
         made.append(Origin("tui", None, {"masks": _reshaped(changes, parent)}, __version__))
         head = sequence.head(
             [*before, *(origin for origin in made if origin not in before)],
-            {"frames": sorted(changes), "gone": sorted(gone), "since": since},
+            {"frames": sorted(changes), "labels": dict(labels or {}), "gone": sorted(gone), "since": since},
             operation="tui",
             parent=onto,
         )
@@ -314,6 +316,8 @@ def save_edited(
             for number in sequence.numbers:
                 known = parent.frame(number) if parent is not None and number in parent else SeenFrame(number, ())
                 masks = [mask for mask in changes.get(number, known.masks) if number < since or mask.id not in gone]
+                named = {mask.id: mask.label for mask in known.masks} | dict(labels or {})
+                masks = [dataclasses.replace(mask, label=named.get(mask.id, mask.label)) for mask in masks]
                 writer.append(number, sorted(masks, key=lambda mask: mask.id), known.events)
             writer.finish(parent.notices if parent is not None else ())
         finally:

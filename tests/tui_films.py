@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from segment_duo.errors import Cancelled, MaskFileError, SegduoError
 from segment_duo.library.sequences import SavedSequence
@@ -156,6 +156,7 @@ class FakeFilm:
         onto: str | None,
         suffix: str = "",
         into: SessionPort | None = None,
+        labels: Mapping[int, str] | None = None,
         gone: Collection[int] = (),
         since: int = 0,
     ) -> Followed:
@@ -165,7 +166,11 @@ class FakeFilm:
         parent = self.films.sets[onto] if onto is not None else FakeSet({})
         changed = {frame: tuple(masks) for frame, masks in changes.items()}
         masks = {
-            frame: tuple(mask for mask in found if frame < since or mask.id not in gone)
+            frame: tuple(
+                replace(mask, label=(labels or {}).get(mask.id, mask.label))
+                for mask in found
+                if frame < since or mask.id not in gone
+            )
             for frame, found in {**parent.masks, **changed}.items()
         }
         return self._saved(FakeSet(masks, parent.asked, onto))

@@ -53,6 +53,7 @@ class TrackRow:
     displacement_nm: float | None
     speed_nm_per_s: float | None
     predicted_iou: float | None
+    label: str
 
 
 COLUMNS: tuple[str, ...] = tuple(one.name for one in dataclasses.fields(TrackRow))
@@ -140,6 +141,7 @@ def _row(
         displacement_nm=scale.nm(dx, dy),
         speed_nm_per_s=speed_nm,
         predicted_iou=mask.predicted_iou,
+        label=mask.label,
     )
 
 

@@ -132,6 +132,7 @@ class Film:
         onto: str | None,
         suffix: str = "",
         into: SessionPort | None = None,
+        labels: Mapping[int, str] | None = None,
         gone: Collection[int] = (),
         since: int = 0,
     ) -> Followed:
@@ -139,8 +140,9 @@ class Film:
 
         other = cast("Session | None", into)  # what gives sessions of other folders gives whole ones
         return save_edited(
-            self._session, self._frames_of(onto), changes, onto=onto, suffix=suffix, into=other, gone=gone, since=since
-        )
+            self._session, self._frames_of(onto), changes,
+            onto=onto, suffix=suffix, into=other, labels=labels, gone=gone, since=since,
+        )  # fmt: skip
 
     def _frames_of(self, version: str | None) -> OpenSequence:
         """The frames that a version is of, which may be a choice of all."""

@@ -216,12 +216,14 @@ class FilmPort(Protocol):
         onto: str | None,
         suffix: str = "",
         into: SessionPort | None = None,
+        labels: Mapping[int, str] | None = None,
         gone: Collection[int] = (),
         since: int = 0,
     ) -> Followed:
         """Save masks of single frames, and of all others those of the version ``onto``, as a new version.
 
-        ``into``: in that session's folder. ``gone``: ids of objects to leave out, from the frame ``since`` on.
+        ``into``: in that session's folder. ``labels``: of objects that got another one, on all frames. ``gone``: ids of objects to leave out,
+        from the frame ``since`` on.
         """
         ...
 

@@ -87,8 +87,10 @@ class Timeline:
         """Show a frame: its document, with the edits that were made on it.
 
         Args:
-            masks: of the saved set on this frame.
+            masks: of the saved set on this frame; objects that were labelled on another frame have that label here too.
         """
+        labels = self.labels()
+        masks = tuple(dataclasses.replace(mask, label=labels.get(mask.id, mask.label)) for mask in masks)
         before = self._documents.get(self.frame)
         self._leave()
         doc = self._documents.get(frame)
@@ -153,6 +155,19 @@ class Timeline:
         """The frames that differ from the saved set, with all their masks."""
         return {frame: doc.masks for frame, doc in sorted(self._documents.items()) if doc.unsaved}
 
+    def labels(self) -> dict[int, str]:
+        """Objects whose label was changed, on whichever frame, with the new one: a label is the object's, on all its frames.
+
+        An object that was labelled differently on two frames has the label of the one that was edited last.
+        """
+        found: dict[int, str] = {}
+        for frame in self._edited:
+            doc = self._documents.get(frame)
+            if doc is not None and doc.unsaved:
+                saved = {mask.id: mask.label for mask in doc.saved}
+                found |= {mask.id: mask.label for mask in doc.masks if mask.label != saved.get(mask.id, "")}
+        return found
+
     def asked(self) -> tuple[tuple[int, int, Mask], ...]:
         """What the next run follows: (object, frame, mask), for each mask that is new on its frame or has another shape than in the saved set."""
         found = []
@@ -167,7 +182,7 @@ class Timeline:
             now = {mask.id: mask for mask in masks if mask.area}
             for mask in self._documents[frame].saved:
                 there = now.get(mask.id)
-                if there is None or (there.rle == mask.rle and there != mask):
+                if there is None or there.label != mask.label or (there.rle == mask.rle and there != mask):
                     return True
         return False
 

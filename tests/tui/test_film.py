@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,11 @@ def film(session: Session, tmp_path: Path) -> Film:
     pictures, _ = growing(5)
     write_stack(tmp_path / "film.tif", pictures)
     return Film.open(session, session.reference(str(tmp_path / "film.tif")))
+
+
+def loaded(film: Film, version: str, frame: int) -> tuple[Mask, ...]:
+    film.load(version)
+    return film.masks(frame)
 
 
 def saved(tmp_path: Path, name: str) -> dict[int, dict[int, str]]:
@@ -163,3 +169,31 @@ def test_masks_are_linked_by_any_model_that_makes_them(session: Session, tmp_pat
     for one in film.masks(3):
         inside = truth[3][rle.decode(one.rle)]
         assert (inside == np.bincount(inside).argmax()).mean() > 0.9
+
+
+def test_labels_are_of_objects_and_go_along_when_they_are_followed(film: Film, tmp_path: Path) -> None:
+    def labels(name: str) -> dict[int, dict[int, str]]:
+        with SequenceSet.open(tmp_path / "masks" / name) as found:
+            return {seen.frame: {one.id: one.label for one in seen.masks} for seen in found}
+
+    film.follow([(1, 0, mask(1, 24, 30))], "forward", onto=None, on_frame=lambda _: None, cancelled=never, enough=never)
+    new = dataclasses.replace(mask(2, 66, 34, 10), label="rod")
+    changed = [dataclasses.replace(one, label="pore") for one in loaded(film, "0", 3)]
+    film.save({3: [*changed, new]}, onto="0", labels={1: "pore", 2: "rod"})
+    assert labels("film_1.pkl") == {
+        0: {1: "pore"},
+        1: {1: "pore"},
+        2: {1: "pore"},
+        3: {1: "pore", 2: "rod"},
+        4: {1: "pore"},
+    }
+    film.save({0: changed}, onto="0")  # a label that nobody said is the object's
+    assert labels("film_2.pkl") == {frame: {1: ""} for frame in range(5)}
+
+    again = dataclasses.replace(mask(1, 26, 31), label="")
+    film.follow(
+        [(1, 2, again), (2, 3, new)], "forward", onto="1", on_frame=lambda _: None, cancelled=never, enough=never
+    )
+    followed = labels("film_3.pkl")
+    assert {frame: found[1] for frame, found in followed.items()} == dict.fromkeys(range(5), "pore")
+    assert followed[4][2] == "rod"

@@ -522,3 +522,21 @@ async def test_another_image_leaves_the_frames_and_gives_up_the_run(tmp_path: Pa
         assert "frame 0" not in ui.text()
         await ui.press("full_stop")
         assert ui.work.timeline is None
+
+
+async def test_a_label_is_shown_and_saved_on_all_frames_of_its_object(tmp_path: Path) -> None:
+    async with film(tmp_path, FakeSet(TRACKED)) as ui:
+        await ui.press("n", "l")
+        await ui.dialog(TypeLine)
+        await ui.press(*"pore", "enter")
+        await ui.until(lambda: ui.app.screen is ui.screen and ui.work.doc.unsaved)
+        one = ui.work.doc.current
+        await ui.press("full_stop")
+        await ui.on(1)
+        assert [(mask.id, mask.label) for mask in ui.work.doc.masks if mask.label] == [(one, "pore")]
+        assert not ui.work.doc.unsaved
+        await ui.press("s")
+        await ui.until(lambda: "Saved 1 changed frame" in ui.work.message.text)
+        made = ui.films.sets["1"].masks
+        assert {mask.label for masks in made.values() for mask in masks if mask.id == one} == {"pore"}
+        assert {mask.label for masks in made.values() for mask in masks if mask.id != one} == {""}

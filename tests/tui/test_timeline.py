@@ -178,3 +178,23 @@ def test_bar_of_a_long_film_loses_no_frame() -> None:
 def test_text_tells_the_time_where_it_is_known() -> None:
     assert Timeline(12, wanted=3).text() == "frame 3 of 0–11"
     assert Timeline(12, 0.5, wanted=3).text() == "frame 3 of 0–11  1.5 s"
+
+
+def test_a_label_is_the_objects_on_all_frames() -> None:
+    timeline = begun()
+    doc = timeline.arrive(1, SAVED[1])
+    doc.label([1], "pore")
+    timeline.edited()
+    assert timeline.labels() == {1: "pore"}
+    there = timeline.arrive(2, SAVED[2])
+    assert [mask.label for mask in there.masks] == ["pore", ""]
+    assert timeline.changes().keys() == {1}  # nothing was done on this frame
+    there.label([1], "")
+    timeline.edited()
+    assert timeline.labels() == {1: ""}
+    assert timeline.arrive(0, SAVED[0]).masks == SAVED[0]
+    timeline.arrive(2, SAVED[2]).undo()
+    timeline.arrive(1, SAVED[1]).undo()
+    timeline.edited()
+    assert timeline.labels() == {}
+    assert timeline.arrive(0, SAVED[0]).masks == SAVED[0]

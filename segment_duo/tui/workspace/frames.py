@@ -360,11 +360,11 @@ class Frames:
         self.desk.ask(Choose("Delete", question, answers, stacked=True), answered)
 
     def _save_without(self, film: FilmPort, timeline: Timeline, gone: frozenset[int], since: int) -> None:
-        changes, onto = timeline.changes(), timeline.version
+        changes, labels, onto = timeline.changes(), timeline.labels(), timeline.version
 
         def work(_: Errand) -> str:
             with self.desk.store_lock:
-                return film.save(changes, onto=onto, gone=gone, since=since).saved.version.name
+                return film.save(changes, onto=onto, labels=labels, gone=gone, since=since).saved.version.name
 
         def done(version: str) -> None:
             text = f"{counted(len(gone), 'object')} deleted from frame {since} on, in version {version}; v loads the one before."

@@ -195,11 +195,11 @@ class Saving:
         film, timeline = self.desk.film, self.desk.timeline
         if film is None or timeline is None or self.desk.errands.busy("save"):
             return
-        changes, onto = timeline.changes(), timeline.version
+        changes, labels, onto = timeline.changes(), timeline.labels(), timeline.version
 
         def work(_: Errand) -> tuple[str, SavedTracks | None]:
             with self.desk.store_lock:
-                saved = film.save(changes, onto=onto, suffix=suffix, into=session).saved
+                saved = film.save(changes, onto=onto, suffix=suffix, into=session, labels=labels).saved
                 return saved.path, film.load(saved.version.name) if session is None else None
 
         def done(result: tuple[str, SavedTracks | None]) -> None:

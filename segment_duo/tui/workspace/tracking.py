@@ -114,10 +114,10 @@ class Tracking:
             return
         onto = timeline.version
         # A run is told of new shapes only; what was deleted or labelled goes into a version of its own first.
-        before = timeline.changes() if timeline.otherwise_changed() else {}
+        before, labels = (timeline.changes() if timeline.otherwise_changed() else {}), timeline.labels()
 
         def work(errand: Errand) -> Followed:
-            version = film.save(before, onto=onto).saved.version.name if before else onto
+            version = film.save(before, onto=onto, labels=labels).saved.version.name if before else onto
             with self.desk.engine_lock:
                 return film.follow(
                     objects, direction, onto=version, on_frame=self._arrived.append, cancelled=errand.superseded, enough=self._enough.is_set
@@ -130,11 +130,11 @@ class Tracking:
         if film is None or timeline is None:
             return
         # What is linked begins anew: what was done by hand is kept in a version of its own.
-        changes, onto = timeline.changes(), timeline.version
+        changes, labels, onto = timeline.changes(), timeline.labels(), timeline.version
 
         def work(errand: Errand) -> Followed:
             if changes:
-                film.save(changes, onto=onto)
+                film.save(changes, onto=onto, labels=labels)
             with self.desk.engine_lock:
                 return film.link(
                     on_frame=self._arrived.append, cancelled=lambda: errand.superseded() or self._enough.is_set()
