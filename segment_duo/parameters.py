@@ -127,8 +127,8 @@ class AutoParameters:
     halo: int = _parameter(128, "Pixels by which tiles overlap.", group=LARGE, least=0)
     exact: bool = _parameter(
         True,
-        "Stock sam2's masks to the last bit, or (no) judge points cheaply first.",
-        shown="the model's own, else exact",
+        "Stock sam2's masks to the last bit, or (no) judge points cheaply first and decode again what may stay.",
+        shown="no for SAM 2 models",
         group=LARGE,
     )
     fast: bool = _parameter(

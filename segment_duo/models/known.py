@@ -106,13 +106,15 @@ def without_plug_ins(paths: Paths, config: Config | None) -> list[KnownModel]:
 
 
 def auto_defaults(model: KnownModel) -> dict[str, Any]:
-    """A model's own parameters for automatic masks: nano's and a trained model's card have some, official models none."""
+    """A model's own parameters for automatic masks: nano's and a trained model's card have some; of all SAM 2 models points are screened."""
+    if model.family != SAM2:
+        return dict(model.own_defaults)
+    found: Any = {}
     if model.state == "packaged":
-        return read_json(NANO_DIR / "defaults.json")
-    if model.state == "trained":
-        defaults = read_json(model.checkpoint.parent / "card.json").get("auto_defaults")
-        return dict(defaults) if isinstance(defaults, dict) else {}
-    return dict(model.own_defaults)
+        found = read_json(NANO_DIR / "defaults.json")
+    elif model.state == "trained":
+        found = read_json(model.checkpoint.parent / "card.json").get("auto_defaults")
+    return {"exact": False, **(found if isinstance(found, dict) else {})}
 
 
 def plug_in(found: PlugIn, taken: bool = False) -> KnownModel:

@@ -259,7 +259,7 @@ class TestRegistry:
         assert choice.id == "nano"
         assert choice.sha256 == hashlib.sha256((nano / "nano.pt").read_bytes()).hexdigest()
         assert "segduo models pull sam2.1-large" in choice.notice
-        assert choice.auto_defaults == {"pred_iou_thresh": 0.7}
+        assert choice.auto_defaults == {"exact": False, "pred_iou_thresh": 0.7}
 
     def test_nano_asked_for_has_no_notice(self, paths: Paths, nano: Path) -> None:
         assert resolve_model(Config(), paths, "nano").notice == ""
@@ -270,7 +270,7 @@ class TestRegistry:
         choice = resolve_model(Config(), paths)
         assert (choice.id, choice.notice) == ("sam2.1-base-plus", "")
         assert choice.config == "configs/sam2.1/sam2.1_hiera_b+.yaml"
-        assert choice.auto_defaults == {}
+        assert choice.auto_defaults == {"exact": False}
 
     def test_flag_then_configured_then_pulled(self, paths: Paths, nano: Path) -> None:
         pulled(paths, "sam2.1-tiny")
@@ -343,7 +343,7 @@ class TestRegistry:
         card = {"base": {"id": "nano"}, "auto_defaults": {"points_per_side": 24}}
         (folder / "card.json").write_text(json.dumps(card))
         choice = resolve_model(Config(model="grains"), paths)
-        assert choice.auto_defaults == {"points_per_side": 24}
+        assert choice.auto_defaults == {"exact": False, "points_per_side": 24}
         assert {model.id: model.description for model in known_models(paths)}["grains"] == "trained here from nano"
 
     def test_a_disk_without_room_is_left_as_it_was(self, paths: Paths, tmp_path: Path) -> None:
