@@ -174,7 +174,7 @@ def follow(
         writer.close()
         if parent is not None:
             parent.close()
-    return save(session, sequence, writer, resumed, suffix)
+    return save(session, sequence.named, writer, resumed, suffix)
 
 
 class _Run:

@@ -240,7 +240,7 @@ def link(
         writer.finish(found)
     finally:
         writer.close()
-    return save(session, sequence, writer, resumed, suffix)
+    return save(session, sequence.named, writer, resumed, suffix)
 
 
 def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> None:
@@ -255,10 +255,10 @@ def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> N
             linker.replay([CroppedMask.of_rle(mask.rle) for mask in masks], [mask.id for mask in masks])
 
 
-def save(session: Session, sequence: OpenSequence, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:
-    """Give a set that is whole its name; ``resumed`` of its frames are an earlier run's."""
+def save(session: Session, named: ImageRef, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:
+    """Give a set that is whole its name, after ``named``; ``resumed`` of its frames are an earlier run's."""
     with SequenceSet.open(writer.path) as known:
-        saved = session.sequences.adopt(sequence.named, writer.path, suffix=suffix)
+        saved = session.sequences.adopt(named, writer.path, suffix=suffix)
         return _followed(saved, known, resumed)
 
 
@@ -317,15 +317,41 @@ def save_edited(
                 known = parent.frame(number) if parent is not None and number in parent else SeenFrame(number, ())
                 masks = [mask for mask in changes.get(number, known.masks) if number < since or mask.id not in gone]
                 named = {mask.id: mask.label for mask in known.masks} | dict(labels or {})
-                masks = [dataclasses.replace(mask, label=named.get(mask.id, mask.label)) for mask in masks]
-                writer.append(number, sorted(masks, key=lambda mask: mask.id), known.events)
+                writer.append(number, sorted(_labelled(masks, named), key=lambda mask: mask.id), known.events)
             writer.finish(parent.notices if parent is not None else ())
         finally:
             writer.close()
     finally:
         if parent is not None:
             parent.close()
-    return save(into or session, sequence, writer, 0, suffix)
+    return save(into or session, sequence.named, writer, 0, suffix)
+
+
+def relabel(
+    session: Session, named: ImageRef, found: SequenceSet, labels: Mapping[int, str], *, parent: str, suffix: str = ""
+) -> Followed:
+    """A sequence set with other labels of some objects as the next version; the frames themselves are not needed.
+
+    Args:
+        named: what its sets are called after.
+        labels: object -> its label on all frames.
+        parent: the version's name.
+    """
+    parameters = {"labels": {str(one): label for one, label in labels.items()}}
+    provenance = dataclasses.replace(found.head.provenance, operation="label", parameters=parameters, parent=parent)
+    head = dataclasses.replace(found.head, provenance=stamped(provenance))
+    writer = session.sequences.writer(named, head, restart=True)
+    try:
+        for seen in found:
+            writer.append(seen.frame, _labelled(seen.masks, labels), seen.events)
+        writer.finish(found.notices)
+    finally:
+        writer.close()
+    return save(session, named, writer, 0, suffix)
+
+
+def _labelled(masks: Iterable[Mask], labels: Mapping[int, str]) -> list[Mask]:
+    return [dataclasses.replace(mask, label=labels.get(mask.id, mask.label)) for mask in masks]
 
 
 def _reshaped(changes: Mapping[int, Sequence[Mask]], parent: SequenceSet | None) -> list[list[int]]:
@@ -380,4 +406,4 @@ def import_labels(session: Session, sequence: OpenSequence, stack: LabelStack, *
         writer.finish()
     finally:
         writer.close()
-    return save(session, sequence, writer, resumed, suffix)
+    return save(session, sequence.named, writer, resumed, suffix)

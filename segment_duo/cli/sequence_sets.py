@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,40 @@ def show(session: Session, text: str, *, as_json: bool) -> None:
     columns = ("id", "first", "last", "frames", "parent", "merged_into")
     rows = [["" if value is None else value for value in dataclasses.astuple(life)] for life in lives]
     emit_table(columns, rows, right=columns)
+
+
+def label(
+    session: Session, text: str, ids: Collection[int], name: str, *, suffix: str, dry_run: bool, as_json: bool
+) -> None:
+    """Label objects on all their frames, as a new version; without ``ids`` all of them."""
+    from segment_duo.library.sequences import sequence_ref
+    from segment_duo.sequences import relabel
+
+    choice = parse_choice(session, text)
+    with sequence_set(session, text) as found:
+        objects = {life.id for life in found.masks.lives()}
+        unknown = sorted(set(ids) - objects)
+        if unknown:
+            raise InputError(f"{found.name} has no object {unknown[0]}", "`segduo masks show` gives the ids.")
+        meant = set(ids) or objects
+        if dry_run:
+            counts = {"changed": len(meant), "objects": len(objects)}
+            emit_json(counts) if as_json else emit(f"{len(meant)} of {len(objects)} objects")
+            return
+        image = found.masks.head.provenance.image
+        ref = sequence_ref(session.reference(image.path) if choice.is_file and image is not None else choice.ref)
+        done = relabel(
+            session, ref, found.masks, dict.fromkeys(sorted(meant), name), parent=found.version, suffix=suffix
+        )
+    if as_json:
+        emit_json(
+            {
+                "sequence": str(ref), "objects": done.objects, "changed": len(meant), "parent": found.version,
+                "saved": done.saved.path, "version": done.saved.version.name,
+            }
+        )  # fmt: skip
+    else:
+        emit_path(done.saved.path)
 
 
 def export(

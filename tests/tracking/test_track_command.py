@@ -84,6 +84,18 @@ def test_every_command_that_takes_sets_knows_sequence_sets(shell: Shell) -> None
     refused = shell.run("masks", "import", "film.tif", "01_RES", "-f", "ctc")
     assert refused.code == 7
     assert "4 label images for 5 frames" in refused.stderr
+    asked = shell.run("masks", "label", "film.tif@0", "2", "rod", "--dry-run", "--json").ok().json
+    agrees("masks label of a sequence --dry-run", asked)
+    assert asked == {"changed": 1, "objects": 2}
+    labelled = shell.run("masks", "label", "masks/film.pkl", "2", "rod", "--suffix", "named", "--json").ok().json
+    agrees("masks label of a sequence", labelled)
+    assert (labelled["changed"], labelled["objects"], labelled["version"]) == (1, 2, "named")
+    rows = shell.run("measure", "film.tif@named", "--tracks", "--json").ok().json["rows"]
+    assert {(row["id"], row["label"]) for row in rows} == {(1, ""), (2, "rod")}
+    assert len(rows) == len(measured["rows"])
+    missing = shell.run("masks", "label", "film.tif@0", "7", "rod")
+    assert (missing.code, "has no object 7" in missing.stderr) == (7, True)
+    assert shell.run("masks", "label", "film.tif@0", "rod", "--min-area", "5").code == 2
     # A sequence set is never taken for one of an image.
     plain = shell.run("measure", "film.tif@0")
     assert plain.code == 7

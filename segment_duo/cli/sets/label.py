@@ -20,6 +20,8 @@ from segment_duo.cli.options import (
     pixel_size_value,
 )
 from segment_duo.cli.output import emit, emit_json, note
+from segment_duo.cli.sequence_sets import is_sequence
+from segment_duo.cli.sequence_sets import label as label_sequence
 from segment_duo.cli.sets.edit import check_ids, save_edit
 from segment_duo.errors import UsageError
 
@@ -50,13 +52,16 @@ def label_masks(
 ) -> None:
     """Write a new version with masks labelled: those of the ids, those that meet conditions, or all. The old version stays.
 
-    A label is any text; those of \\\\[classes] in config.toml have colours and number keys in the terminal UI.
+    Of a sequence set objects are labelled, on all their frames. A label is any text; those of \\\\[classes] in config.toml have colours
+    and number keys in the terminal UI.
 
     [bold]Examples[/bold]
 
       segduo masks label examples/particles.tif 3 17 pore
 
       segduo masks label examples/particles.tif dust --max-diameter 20nm
+
+      segduo masks label examples/growth.tif 2 5 rod
     """
     from segment_duo.masks import filters
     from segment_duo.masks.classes import labelled
@@ -73,8 +78,16 @@ def label_masks(
     if len(label) > 100 or not (label.isprintable() or not label):
         raise UsageError("a label has at most 100 printable characters")
     with open_session(out=out) as session:
-        loaded, choice = load_one(session, image)
         _tell_of_classes(session.config, label)
+        if is_sequence(session, image):
+            if asked:
+                raise UsageError(
+                    "conditions are for masks of one image, and this is a sequence set",
+                    "Give ids of objects, or --all.",
+                )
+            label_sequence(session, image, ids, label, suffix=suffix, dry_run=dry_run, as_json=as_json)
+            return
+        loaded, choice = load_one(session, image)
         scale = pixel_size_value(pixel_size)
         if asked:
             parameters["conditions"] = asked
