@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.cli.chosen import parse_choice
-from segment_duo.cli.output import emit, emit_json, emit_path, emit_raw, emit_table, note
+from segment_duo.cli.output import emit, emit_bytes, emit_json, emit_path, emit_raw, emit_table, note
 from segment_duo.cli.sequence_options import parse_seconds
 from segment_duo.errors import InputError, NotFound, SegduoError, UsageError
 from segment_duo.types import ImageData, PixelSize
@@ -148,20 +149,31 @@ def export(
     overlap: str,
     pixel_size: PixelSize | None,
     banner: str | int = "auto",
-) -> Path:
-    """Write a sequence set in one of the formats of sequences."""
+) -> None:
+    """Write a sequence set in one of the formats of sequences, and tell the path; ``-`` is stdout."""
     from segment_duo.tracking.export import SEQUENCE_FORMATS, export_sequence
     from segment_duo.tracking.figures import Scale
 
-    with sequence_set(session, text) as found:
-        form = SEQUENCE_FORMATS[fmt]
+    form, to_stdout = SEQUENCE_FORMATS[fmt], str(destination) == "-"
+    if to_stdout and not form.extension:
+        raise UsageError(f"the format {fmt} is a folder of files and does not go to stdout", "Name a folder with --to.")
+    with sequence_set(session, text) as found, tempfile.TemporaryDirectory() as place:
         stem = session.reference(found.masks.head.source or found.name).stem
-        target = destination
-        if destination.is_dir():
-            target = destination / (f"{stem}{form.extension}" if form.extension else stem)
+        target = Path(place) if to_stdout else destination
+        if target.is_dir():
+            target /= f"{stem}{form.extension}" if form.extension else stem
         scale = Scale.of(found.masks, pixel_size=pixel_size)
         frames = _frames(session, found.masks, banner) if fmt == "film" else None
-        return export_sequence(found.masks, fmt, target, scale=scale, overlap=overlap, name=stem, frame=frames)
+        export_sequence(found.masks, fmt, target, scale=scale, overlap=overlap, name=stem, frame=frames)
+        if not to_stdout:
+            emit_path(target)
+            return
+        if form.extension in (".csv", ".json"):
+            emit_raw(target.read_text(encoding="utf-8"))
+            return
+        with target.open("rb") as file:
+            while part := file.read(2**20):
+                emit_bytes(part)
 
 
 def _frames(session: Session, found: SequenceSet, banner: str | int) -> Callable[[int], ImageData]:

@@ -84,15 +84,11 @@ def export(
     from segment_duo.tracking.export import SEQUENCE_FORMATS
 
     if fmt in SEQUENCE_FORMATS:
-        if len(images) != 1 or str(destination) == "-":
-            raise UsageError(f"the format {fmt} takes one sequence set, and writes to a file or folder")
+        if len(images) != 1:
+            raise UsageError(f"the format {fmt} takes one sequence set")
         with open_session(out=out, max_pixels=max_pixels) as session:
             scale = pixel_size_value(pixel_size)
-            emit_path(
-                sequence_sets.export(
-                    session, images[0], fmt, destination, overlap=overlap, pixel_size=scale, banner=banner
-                )
-            )
+            sequence_sets.export(session, images[0], fmt, destination, overlap=overlap, pixel_size=scale, banner=banner)
         return
     form = FORMATS.get(fmt)
     if form is None:
