@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segment_duo import __version__
-from segment_duo.errors import Cancelled, InputError
+from segment_duo.errors import Cancelled, InputError, ServerError, StoreError
 from segment_duo.frames import sequence_of
 from segment_duo.images.frame_range import parse_frames
 from segment_duo.images.sequences import FrameSequence, Reading
@@ -255,10 +255,23 @@ def _replay(linker: Linker, writer: SequenceWriter, numbers: Sequence[int]) -> N
             linker.replay([CroppedMask.of_rle(mask.rle) for mask in masks], [mask.id for mask in masks])
 
 
-def save(session: Session, named: ImageRef, writer: SequenceWriter, resumed: int, suffix: str) -> Followed:
-    """Give a set that is whole its name, after ``named``; ``resumed`` of its frames are an earlier run's."""
+def save(
+    session: Session, named: ImageRef, writer: SequenceWriter, resumed: int, suffix: str, *, keep: bool = True
+) -> Followed:
+    """Give a set that is whole its name, after ``named``; ``resumed`` of its frames are an earlier run's.
+
+    Args:
+        keep: where it cannot be saved leave it for the same command, given again; else what it was made of is still there.
+    """
     with SequenceSet.open(writer.path) as known:
-        saved = session.sequences.adopt(named, writer.path, suffix=suffix)
+        try:
+            saved = session.sequences.adopt(named, writer.path, suffix=suffix)
+        except (StoreError, ServerError) as error:
+            if keep:
+                error.hint = f"{error.hint} What was found is kept: the same command saves it.".strip()
+            else:
+                writer.path.unlink(missing_ok=True)
+            raise
         return _followed(saved, known, resumed)
 
 
@@ -324,7 +337,7 @@ def save_edited(
     finally:
         if parent is not None:
             parent.close()
-    return save(into or session, sequence.named, writer, 0, suffix)
+    return save(into or session, sequence.named, writer, 0, suffix, keep=False)
 
 
 def relabel(
@@ -347,7 +360,7 @@ def relabel(
         writer.finish(found.notices)
     finally:
         writer.close()
-    return save(session, named, writer, 0, suffix)
+    return save(session, named, writer, 0, suffix, keep=False)
 
 
 def _labelled(masks: Iterable[Mask], labels: Mapping[int, str]) -> list[Mask]:
