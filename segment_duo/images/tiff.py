@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -25,10 +22,11 @@ from segment_duo.images.decoded import (
     upright,
 )  # fmt: skip
 from segment_duo.images.instruments.finding import MAKER_TAGS, Source
-from segment_duo.images.lzw import expand_lzw
-from segment_duo.images.mended import MendedFile
 from segment_duo.images.promises import read_promise
-from segment_duo.images.segments import is_incomplete, mend_byte_counts, too_few_bytes
+from segment_duo.tiff.lzw import expand_lzw
+from segment_duo.tiff.mended import MendedFile
+from segment_duo.tiff.quiet import quiet_tifffile
+from segment_duo.tiff.segments import is_incomplete, mend_byte_counts, too_few_bytes
 from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
@@ -38,18 +36,6 @@ if TYPE_CHECKING:
 _LARGEST_TAG = 64 << 20  # makers' texts are below 64 KiB; Tescan puts a thumbnail beside its own
 _JPEG_HEAD = 1 << 16
 _JPEG_PADDING = 64  # a JPEG unit is at most 32 x 32 pixels; some writers pad by one
-
-
-@contextmanager
-def _quiet_tifffile() -> Iterator[None]:
-    """tifffile reports odd tags through logging; on a terminal that would appear as stray lines."""
-    logger = logging.getLogger("tifffile")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> Decoded:
@@ -75,7 +61,7 @@ class TiffStack:
 
         self._name, self._max_pixels = name, max_pixels
         self._file = MendedFile(file)
-        with _quiet_tifffile():
+        with quiet_tifffile():
             self.tif = tifffile.TiffFile(self._file)
             pages = len(self.tif.pages)
             if pages == 0:
@@ -94,7 +80,7 @@ class TiffStack:
     @cached_property
     def axes(self) -> FrameAxes:
         """How the planes are arranged; read once, for the XML of a long OME-TIFF has megabytes."""
-        with _quiet_tifffile():
+        with quiet_tifffile():
             return read_axes(self.tif, self.pages)
 
     def decode(self, number: int) -> Decoded:
@@ -103,7 +89,7 @@ class TiffStack:
 
         name = self._name
         check_page(name, number, self.pages)
-        with _quiet_tifffile():
+        with quiet_tifffile():
             page = self.tif.pages[0 if self._hidden else number]
             # tifffile keeps the first page; what is mended below must not stay in it.
             page = copy.copy(page) if isinstance(page, tifffile.TiffPage) else page.aspage()

@@ -6,8 +6,9 @@ import io
 import json
 import math
 import pickle
+import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -626,3 +627,58 @@ def test_pages_that_lead_back_to_themselves_are_not_followed_for_ever() -> None:
     assert data[after : after + 4] == bytes(4)
     data[after : after + 4] = second.to_bytes(4, "little")
     assert [mask.area for mask in read(bytes(data), "labels.tif").masks] == [12]
+
+
+def label_tiff(labels: np.ndarray, **options: Any) -> bytes:
+    stored = io.BytesIO()
+    tifffile.imwrite(stored, labels, metadata=None, **options)
+    return stored.getvalue()
+
+
+def with_values(data: bytes, code: int, values: Callable[[int], Sequence[int]]) -> bytes:
+    """The file with the values of one tag of its first page replaced; ``values`` is given their number."""
+    out = bytearray(data)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tag, order = tiff.pages[0].tags[code], tiff.byteorder
+    kind = {2: "H", 4: "I"}[tag.valuebytecount // tag.count]
+    struct.pack_into(f"{order}{tag.count}{kind}", out, tag.valueoffset, *values(tag.count))
+    return bytes(out)
+
+
+LABELS = np.zeros((HEIGHT, WIDTH), np.uint16)
+LABELS[10:30, 10:30], LABELS[50:60, 50:80] = 1, 300
+STRIP_COUNTS, STRIP_OFFSETS, TILE_COUNTS = 279, 273, 325
+
+
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        (STRIP_COUNTS, {"rowsperstrip": 7}),
+        (STRIP_COUNTS, {"rowsperstrip": 7, "compression": "lzw", "predictor": 2}),
+        (STRIP_COUNTS, {"compression": "zlib", "byteorder": ">"}),
+        (TILE_COUNTS, {"tile": (32, 32)}),
+    ],
+)
+def test_labels_without_byte_counts_are_no_background(code: int, options: dict[str, Any]) -> None:
+    data = label_tiff(LABELS, **options)
+    assert areas(read(data, "a.tif")) == [400, 300]
+    assert areas(read(with_values(data, code, lambda n: [0] * n), "a.tif")) == [400, 300]
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
+def test_labels_of_which_strips_are_missing_are_refused(compression: str | None) -> None:
+    data = label_tiff(LABELS.astype(np.uint8), rowsperstrip=7, compression=compression)
+    with pytest.raises(MaskFileError, match="pixels are missing"):
+        read(with_values(data, STRIP_OFFSETS, lambda n: [0] * n), "a.tif")
+
+
+def test_labels_of_odd_types_say_nothing_beside_their_error(capfd: pytest.CaptureFixture[str]) -> None:
+    assert areas(read(label_tiff((LABELS > 0).astype(np.float16)), "a.tif")) == [700]
+    with pytest.raises(MaskFileError, match="samples of the type complex64"):
+        read(label_tiff(LABELS.astype(np.complex64)), "a.tif")
+    data = bytearray(label_tiff(LABELS))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as tiff:
+        software = tiff.pages[0].tags[305].offset
+    struct.pack_into("<H", data, software + 2, 99)  # a field type that does not exist
+    assert areas(read(bytes(data), "a.tif")) == [400, 300]
+    assert capfd.readouterr().err == ""

@@ -200,10 +200,13 @@ def _labels_array(
     if array.dtype == bool:
         return array.astype(np.uint8)
     if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or (array != np.floor(array)).any() or abs(array).max() > 2**31:
+        wide = array.astype(np.float64)  # 2**31 is beyond half precision
+        if not np.isfinite(wide).all() or (wide != np.floor(wide)).any() or abs(wide).max() > 2**31:
             raise MaskFileError("holds fractions; the values of a label image are whole numbers")
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu" or (array.dtype.kind == "i" and array.min() < 0):
+        array = wide.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise MaskFileError(f"holds samples of the type {array.dtype}; the values of a label image are whole numbers")
+    if array.dtype.kind == "i" and array.min() < 0:
         raise MaskFileError("holds negative values; the labels begin at 0, the background")
     return array
 
@@ -215,17 +218,21 @@ def _read_tiff(data: bytes, height: int, width: int, page: int | None, pages: in
     import numpy as np
     import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    from segment_duo.tiff.mended import MendedFile
+    from segment_duo.tiff.quiet import quiet_tifffile
+    from segment_duo.tiff.samples import samples_of
+
+    file = MendedFile(io.BytesIO(data))
+    with quiet_tifffile(), tifffile.TiffFile(file) as tiff:
         # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
         count = len(tiff.pages)
         series = tiff.series[0]
         shape = tuple(n for n in series.shape if n != 1)
-        if page is not None and count == pages and shape == (pages, height, width):
-            return np.asarray(tiff.pages[page].asarray()).reshape(height, width)
+        of_stack = page is not None and count == pages and shape == (pages, height, width)
         # Sizes first: a small file can claim any size.
-        if shape != tuple(n for n in (height, width) if n != 1):
+        if not of_stack and (shape != tuple(n for n in (height, width) if n != 1) or len(series.pages) > 1):
             raise MaskFileError(f"has the shape {series.shape}, the image is {width} x {height}")
-        return np.asarray(series.asarray()).reshape(height, width)
+        return np.asarray(samples_of(tiff.pages[page] if of_stack else series.pages[0], file)).reshape(height, width)
 
 
 def _read_png(data: bytes, height: int, width: int) -> npt.NDArray[Any]:
