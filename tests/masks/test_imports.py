@@ -64,6 +64,41 @@ def test_ids_are_compared_as_text(image: object, image_id: object) -> None:
     assert [(mask.area, mask.label, mask.id) for mask in found.masks] == [(400, "grain", 1)]
 
 
+def test_ids_of_many_digits_and_with_underscores_stay_apart() -> None:
+    long = 2**53
+    for one, other in ((f"{long}", f"{long + 1}"), ("2024_01", "202401"), ("12e3", "12000")):
+        images = [{"id": one, "file_name": "img.png"}, {"id": other, "file_name": "b.png"}]
+        content = coco({"image_id": one}, {"image_id": other}, {"image_id": other}) | {"images": images}
+        assert len(read(content, image_name="img.png").masks) == 1
+        assert len(read(content, image_name="b.png").masks) == 2
+    assert len(read(coco({"image_id": f"{long + 1}"}, image={"id": long + 1})).masks) == 1
+
+
+def test_entries_that_are_no_objects_are_left_out() -> None:
+    """Of any list: the rest of the file is as good as ever."""
+    content = coco({}, {})
+    content = {key: [None, *content[key], "x"] for key in content}
+    found = read(content)
+    assert [mask.label for mask in found.masks] == ["grain", "grain"]
+    assert found.notices[0] == "annotation 1 is left out: has no segmentation"
+    assert found.notices[-1] == "2 of 4 annotations are left out"
+    assert len(read(coco({}, categories=None)).masks) == len(read(coco({}, categories={"1": "grain"})).masks) == 1
+    assert areas(read([7, {"segmentation": [flat(square(1, 1))]}])) == [400]
+    for content in (labelme({"points": square(1, 1)}), features(polygon(1, 1))):
+        key = "shapes" if "shapes" in content else "features"
+        content[key].insert(0, None)
+        found = read(content)
+        assert areas(found) == [400]
+        assert len(found.notices) == 1
+
+
+def test_runs_are_whole_numbers() -> None:
+    runs = {"size": [HEIGHT, WIDTH], "counts": [10.5, 20, HEIGHT * WIDTH - 30]}
+    found = read(coco({"segmentation": runs}, {}))
+    assert len(found.masks) == 1
+    assert "no whole numbers" in found.notices[0]
+
+
 def test_a_file_whose_annotations_all_miss_the_image_is_an_error() -> None:
     with pytest.raises(MaskFileError, match="none of its 2 annotations belongs to the image img"):
         read(coco({"image_id": 2}, {"image_id": "b"}), image_name="img.png")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from segment_duo.errors import MaskFileError
-from segment_duo.masks.formats.common import Gathered, extras, only_dicts, read_json, ring_array, whole, write_json
+from segment_duo.masks.formats.common import Gathered, extras, objects_of, read_json, ring_array, whole, write_json
 from segment_duo.masks.outlines import outline_parts, rle_of_polygons
 from segment_duo.masks.overlay import PALETTE
 from segment_duo.types import Mask, MaskSet, Rle
@@ -68,7 +68,7 @@ def load(data: bytes, height: int, width: int, *, page: int | None = None) -> tu
     content = read_json(data)
     if isinstance(content, dict):
         content = content.get("features", [content])
-    features = only_dicts(content, "features")
+    features = objects_of(content, "features")
     planes = [_plane(feature) for feature in features]
     # QuPath writes no plane for the first one: without any plane in the file it says nothing.
     staggered = page is not None and any(plane for plane in planes)

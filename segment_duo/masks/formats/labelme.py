@@ -20,7 +20,7 @@ from segment_duo.masks.formats.common import (
     is_numbers,
     key_of,
     name_notice,
-    only_dicts,
+    objects_of,
     read_json,
     ring_array,
     whole,
@@ -97,7 +97,7 @@ def load(data: bytes, height: int, width: int, *, image_name: str = "") -> tuple
     found = Gathered("shape", notices=name_notice(content.get("imagePath"), image_name))
     grouped: dict[tuple[str, str], int] = {}
     used: set[int] = set()
-    for position, shape in enumerate(only_dicts(content["shapes"], "shapes"), 1):
+    for position, shape in enumerate(objects_of(content["shapes"], "shapes"), 1):
         group, label = shape.get("group_id"), shape.get("label", "")
         number = whole(group)
         identity = number if number is not None and number not in used else None
