@@ -262,6 +262,7 @@ def features(*geometries: Any, **properties: Any) -> dict[str, Any]:
         ({"classification": {"names": ["Tumor", "Positive"], "color": [200, 0, 0]}}, "Tumor: Positive"),
         ({"classification": {"name": "Tumor", "colorRGB": -1}, "name": "x"}, "Tumor"),
         ({"classification": "Tumor"}, "Tumor"),
+        ({"classification": ["Tumor", "Positive"]}, "Tumor: Positive"),
         ({"name": "Annotation 7"}, "Annotation 7"),
         ({"classification": None, "name": "b"}, "b"),
         ({"segduo": {"label": ""}, "name": "mask 3"}, ""),
@@ -311,6 +312,51 @@ def test_a_bare_geometry_and_one_feature() -> None:
     assert areas(read(polygon(10, 10))) == [400]
     assert areas(read(features(polygon(10, 10))["features"][0])) == [400]
     assert areas(read({"type": "GeometryCollection", "geometries": [polygon(10, 10)]})) == [400]
+
+
+def test_features_inside_others_are_taken() -> None:
+    """Collections in collections, lists of collections, and the objects that QuPath keeps inside an annotation."""
+    outer, inner = features(polygon(0, 0, 40)), features(polygon(5, 5, 10), name="inner")
+    for content in (
+        {"type": "FeatureCollection", "features": [*outer["features"], inner]},
+        [outer, inner],
+        features(polygon(0, 0, 40), childObjects=inner["features"]),
+        features(polygon(0, 0, 40), children=[*inner["features"], 7, "a name"]),
+    ):
+        found = read(content)
+        assert (found.format, areas(found), found.notices) == ("geojson", [1600, 100], ())
+        assert found.masks[1].label == "inner"
+    with pytest.raises(MaskFileError, match="no list of features"):
+        read({"type": "FeatureCollection", "features": None})
+
+
+def test_damaged_parts_do_not_spoil_their_feature() -> None:
+    good, line = closed(square(10, 10)), [[1, 1], [2, 2]]
+    for geometry in (
+        {"type": "MultiPolygon", "coordinates": [[good], [line]]},
+        {"type": "MultiPolygon", "coordinates": [[], [good]]},
+        {"type": "Polygon", "coordinates": [good, line]},
+        {"type": "GeometryCollection", "geometries": [None, polygon(10, 10)]},
+    ):
+        found = read(features(geometry, polygon(40, 10)))
+        assert areas(found) == [400, 400]
+        [notice] = found.notices
+        assert notice.startswith("feature 1: 1 of its parts left out: ")
+    found = read(features({"type": "Polygon", "coordinates": [line, good]}, polygon(40, 10)))
+    assert areas(found) == [400], "a hole without the outline around it is nothing"
+
+
+def test_points_of_a_ring_with_and_without_a_height() -> None:
+    ring = [point + [5.0] * (place % 2) for place, point in enumerate(closed(square(10, 10)))]
+    assert areas(read(features({"type": "Polygon", "coordinates": [ring]}))) == [400]
+
+
+def test_qupaths_ellipse_is_the_one_in_its_box() -> None:
+    diamond = closed([[45, 10], [75, 30], [45, 50], [15, 30]])
+    [mask] = read(features({"type": "Polygon", "coordinates": [diamond], "isEllipse": True})).masks
+    assert mask.area == pytest.approx(math.pi * 30 * 20, rel=0.01)
+    [mask] = read(features({"type": "Polygon", "coordinates": [diamond], "isEllipse": False})).masks
+    assert mask.area == pytest.approx(30 * 40, rel=0.01)
 
 
 def test_deep_collections_end() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segment_duo.boxes import window
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import MAX_IMPORT_BYTES, Gathered, canvas, ring_array
-from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.masks.outlines import ellipse, outline_parts, rle_of_rings
 from segment_duo.types import Mask, MaskSet, Rle
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _rings(roi: roifile.ImagejRoi, content: bytes) -> list[Any]:
         axis = end - start
         normal = np.array((-axis[1], axis[0]))
         if roi.subtype == sub.ELLIPSE:
-            return [_ellipse((start + end) / 2, axis / 2, normal / 2 * across)]
+            return [ellipse((start + end) / 2, axis / 2, normal / 2 * across)]
         half = normal / (np.hypot(*axis) or 1.0) * across / 2
         return [np.stack((start + half, end + half, end - half, start - half))]
     if roi.roitype in {kind.RECT, kind.OVAL}:
@@ -236,21 +236,13 @@ def _rings(roi: roifile.ImagejRoi, content: bytes) -> list[Any]:
         if roi.subpixelrect:
             x, y, w, h = (float(n) for n in (roi.xd, roi.yd, roi.widthd, roi.heightd))
         if roi.roitype == kind.OVAL:
-            return [_ellipse(np.array((x + w / 2, y + h / 2)), np.array((w / 2, 0.0)), np.array((0.0, h / 2)))]
+            return [ellipse(np.array((x + w / 2, y + h / 2)), np.array((w / 2, 0.0)), np.array((0.0, h / 2)))]
         return [_rectangle(x, y, w, h, roi.rounded_rect_arc_size / 2)]
     if roi.roitype in {kind.POLYGON, kind.FREEHAND, kind.TRACED}:
         ring = roi.coordinates()
         fitted = roi.options & roifile.ROI_OPTIONS.SPLINE_FIT and len(ring) > 2
         return [_spline(np.asarray(ring, float)) if fitted else ring]
     raise MaskFileError(f"a ROI of the kind {roi.roitype.name.lower()} has no area")
-
-
-def _ellipse(centre: Floats, half: Floats, other: Floats) -> Floats:
-    """360 corners keep within 1/1000 of the radius; roifile's own outline has 33."""
-    import numpy as np
-
-    angle = np.deg2rad(np.arange(360.0))[:, None]
-    return np.asarray(centre + np.cos(angle) * half + np.sin(angle) * other)
 
 
 def _rectangle(x: float, y: float, w: float, h: float, radius: float) -> Floats:

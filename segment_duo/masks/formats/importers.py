@@ -124,7 +124,7 @@ def _guess_json(data: bytes, suffix: str) -> str:
     if "shapes" in keys:
         return "labelme"
     geometry = isinstance(content, dict) and content.get("type") in _GEOMETRIES
-    if content and (suffix == "geojson" or geometry or {"features", "geometry"} & keys or "geometry" in first):
+    if content and (suffix == "geojson" or geometry or {"features", "geometry"} & (keys | set(first))):
         return "geojson"
     return "coco"
 

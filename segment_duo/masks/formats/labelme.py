@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from segment_duo.masks.formats.common import (
     whole,
     write_json,
 )
-from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.masks.outlines import ellipse, outline_parts, rle_of_rings
 from segment_duo.masks.rle import area, bounding_box, union
 from segment_duo.types import Mask, MaskSet, Rle
 
@@ -119,8 +120,6 @@ def load(data: bytes, height: int, width: int, *, image_name: str = "") -> tuple
 
 
 def _shape(shape: dict[str, Any], height: int, width: int) -> Rle:
-    import numpy as np
-
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     if kind in _POLYGONS:
         return rle_of_rings([ring_array(points, width, height)], height, width)
@@ -137,9 +136,8 @@ def _shape(shape: dict[str, Any], height: int, width: int) -> Rle:
     if kind == "rectangle":
         ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
     else:
-        angle = np.deg2rad(np.arange(360.0))
-        radius = float(np.hypot(x1 - x0, y1 - y0))
-        ring = np.stack((x0 + radius * np.cos(angle), y0 + radius * np.sin(angle)), axis=1).tolist()
+        radius = math.hypot(x1 - x0, y1 - y0)
+        ring = ellipse((x0, y0), (radius, 0.0), (0.0, radius)).tolist()
     return rle_of_rings([ring_array(ring, width, height)], height, width)
 
 
