@@ -449,6 +449,35 @@ def test_a_zip_of_the_finder() -> None:
     assert (areas(found), found.masks[0].label, found.notices) == ([400], "Körnung 1", ())
 
 
+def test_names_of_a_zip_that_does_not_say_they_are_utf_8() -> None:
+    """As the Finder writes them: composed of letter and accent, and without the flag. Other names stay as they are."""
+    roi = freehand(10, 10)
+    roi.name = ""
+    for written, label in (("Ko\u0308rner".encode(), "Körner"), (b"K\x94rnerx", "Körnerx")):
+        plain = b"x" * len(written)
+        data = archive(**{f"{plain.decode()}.roi": roi}).replace(plain, written)
+        assert read(data, "a.zip").masks[0].label == label
+
+
+def test_rois_that_cannot_be_unpacked_are_named_and_the_rest_is_taken() -> None:
+    data = archive(**{"a.roi": freehand(10, 10), "b.roi": freehand(40, 10)})
+    first, listed = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    damaged = bytearray(data)
+    damaged[first + 30 + len("a.roi") + 8] ^= 0xFF  # in the packed bytes
+    encrypted = bytearray(data)
+    encrypted[first + 6] |= 1
+    encrypted[listed + 8] |= 1
+    unknown = bytearray(data)
+    unknown[first + 8] = unknown[listed + 10] = 97
+    for broken in (damaged, encrypted, unknown):
+        found = read(bytes(broken), "a.zip")
+        assert areas(found) == [400]
+        [notice] = found.notices
+        assert notice.startswith("a.roi is left out: ")
+    with pytest.raises(MaskFileError, match=r"holds nothing that can be used: a\.roi: cannot be unpacked"):
+        read(bytes(encrypted[: encrypted.index(b"PK\x03\x04", 4)] + encrypted[listed:]), "a.zip")
+
+
 def test_damaged_rois_are_named_and_the_rest_is_taken() -> None:
     entries = {
         "a.roi": freehand(10, 10),

@@ -5,12 +5,14 @@ A mask in one piece without holes becomes a traced ROI with whole-pixel corners;
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
 import struct
+import unicodedata
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 MAX_ROIS = 100_000
 _MAX_CORNER = 32767
 """ROI bounds are 16-bit."""
+_SAYS_UTF8 = 0x800
+"""Flag of a ZIP entry (APPNOTE, 4.4.4)."""
 _STEPS = 16
 """Straight pieces of a curve from one corner to the next."""
 
@@ -106,7 +110,7 @@ def load(
     roifile.logger().addHandler(logging.NullHandler())
     found = Gathered("ROI")
     rois: list[tuple[str, bytes, roifile.ImagejRoi, int | str | None]] = []
-    for name, content in _entries(data):
+    for name, content in _entries(data, found):
         try:
             roi = roifile.ImagejRoi.frombytes(content)
         except Exception as error:
@@ -167,25 +171,39 @@ def _slice(roi: roifile.ImagejRoi, entry: str) -> int | str | None:
 _ALONE = "the ROI"
 
 
-def _entries(data: bytes) -> list[tuple[str, bytes]]:
+def _entries(data: bytes, found: Gathered) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the ROIs; ``found`` is told of those that cannot be unpacked."""
     if not data.startswith(b"PK"):
-        return [(_ALONE, data)]
+        yield _ALONE, data
+        return
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = [info for info in archive.infolist() if _is_roi(info.filename)]
-            if len(infos) > MAX_ROIS or sum(info.file_size for info in infos) > MAX_IMPORT_BYTES:
-                raise MaskFileError(f"unpacks to more than {MAX_ROIS} ROIs or {MAX_IMPORT_BYTES} bytes")
-            entries = []
-            for info in infos:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:
+        # zipfile has its own idea of how damaged bytes fail.
+        raise MaskFileError(f"is a damaged ZIP archive ({error})") from None
+    with archive:
+        infos = [info for info in archive.infolist() if _is_roi(info.filename)]
+        if len(infos) > MAX_ROIS or sum(info.file_size for info in infos) > MAX_IMPORT_BYTES:
+            raise MaskFileError(f"unpacks to more than {MAX_ROIS} ROIs or {MAX_IMPORT_BYTES} bytes")
+        for info in infos:
+            try:
                 with archive.open(info) as stream:
                     # Asked for by number: a header that lies about the size cannot make more of it.
-                    entries.append((info.filename, stream.read(info.file_size)))
-            return entries
-    except MaskFileError:
-        raise
-    except Exception as error:
-        # zipfile and its decompressors each have their own idea of how damaged bytes fail.
-        raise MaskFileError(f"is a damaged ZIP archive ({error})") from None
+                    content = stream.read(info.file_size)
+            except Exception as error:
+                # So have the decompressors.
+                found.leave_out(_name_of(info), f"cannot be unpacked ({type(error).__name__}: {str(error)[:80]})")
+                continue
+            yield _name_of(info), content
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """The entry's name. The Finder writes UTF-8 and does not say so; zipfile then reads it as that of a DOS machine."""
+    name = info.filename
+    if not info.flag_bits & _SAYS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_roi(name: str) -> bool:
