@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -18,6 +19,7 @@ import roifile
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from segment_duo.errors import MaskFileError
@@ -238,6 +240,33 @@ def test_labelme_takes_what_is_good() -> None:
         "shape 5 is left out: covers no pixel of the image of 90 x 60",
         "4 of 7 shapes are left out",
     )
+
+
+def mask_shape(points: list[list[float]], array: np.ndarray) -> dict[str, Any]:
+    stored = io.BytesIO()
+    Image.fromarray(array).save(stored, "PNG")
+    text = base64.b64encode(stored.getvalue()).decode()
+    return {"shape_type": "mask", "points": points, "mask": text}
+
+
+def test_a_mask_shape_that_was_moved_lies_where_labelme_puts_it() -> None:
+    """LabelMe cuts its corners down to whole pixels, rounding would make 10.5 and 29.5 a pixel further apart."""
+    array = np.zeros((11, 20), np.uint8)
+    array[2:9, 3:15] = 255
+    for part in (0.0, 0.25, 0.5, 0.75):
+        shape = mask_shape([[10 + part, 20 + part], [29 + part, 30 + part]], array)
+        [mask] = read(labelme(shape)).masks
+        assert (mask.area, mask.bbox) == (7 * 12, (13, 22, 12, 7))
+
+
+def test_a_mask_shape_is_cut_at_the_images_edge() -> None:
+    full = np.full((20, 30), 255, np.uint8)
+    for (x, y), pixels in {(-10, -5): 300, (80, 50): 100, (-29, 0): 20, (0, 59): 30, (-10, 59): 20}.items():
+        [mask] = read(labelme(mask_shape([[x, y], [x + 29, y + 19]], full))).masks
+        assert (mask.area, mask.bbox[:2]) == (pixels, (max(0, x), max(0, y)))
+    for x, y in ((-30, 0), (90, 0), (0, -20), (0, 60), (500, 500)):
+        found = read(labelme({"points": square(1, 1)}, mask_shape([[x, y], [x + 29, y + 19]], full)))
+        assert found.notices == ("shape 2 is left out: covers no pixel of the image of 90 x 60",)
 
 
 # --- GeoJSON ----------------------------------------------------------------------------------------------------------------

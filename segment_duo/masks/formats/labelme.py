@@ -145,18 +145,22 @@ def _mask_shape(text: object, points: list[Any], height: int, width: int) -> Rle
     import numpy as np
     from PIL import Image
 
-    from segment_duo.masks.rle import encode_crop
+    from segment_duo.masks.rle import empty, encode_crop
 
     if not isinstance(text, str):
         raise MaskFileError("a mask shape without a mask")
-    x0, y0, x1, y1 = (round(n) for point in points[:2] for n in point)
-    if not (0 <= x0 <= x1 < width and 0 <= y0 <= y1 < height):
-        raise MaskFileError(f"a mask shape that does not lie inside {width} x {height}")
+    # As LabelMe does: a shape that was moved has corners between pixels, both by the same part of one.
+    x0, y0, x1, y1 = (math.floor(n) for point in points[:2] for n in point)
+    size = x1 - x0 + 1, y1 - y0 + 1
+    if not (0 < size[0] <= width and 0 < size[1] <= height):
+        raise MaskFileError(f"a mask shape of {size} in an image of {width} x {height}")
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
-            if image.size != (x1 - x0 + 1, y1 - y0 + 1):
-                raise MaskFileError(f"a mask shape of {image.size}, its corners say {(x1 - x0 + 1, y1 - y0 + 1)}")
+            if image.size != size:
+                raise MaskFileError(f"a mask shape of {image.size}, its corners say {size}")
             crop = np.array(image.convert("L")) > 0
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MaskFileError(f"a damaged mask shape ({type(error).__name__})") from None
-    return encode_crop(crop, x0, y0, height, width)
+    left, top = max(0, x0), max(0, y0)
+    inside = crop[top - y0 : max(top, height) - y0, left - x0 : max(left, width) - x0]
+    return encode_crop(inside, left, top, height, width) if inside.size else empty(height, width)
