@@ -441,6 +441,18 @@ def test_yolo_classes_boxes_and_scores() -> None:
     assert read(b"", "a.txt").masks == (), "an image without objects"
 
 
+@pytest.mark.parametrize("score", ["", " 0.75"])
+def test_yolo_tracks_end_with_their_id(score: str) -> None:
+    """As a tracking run writes them; read as a corner, the score and the id would be a spike."""
+    found = read("".join(f"{LINE}{score} {number}\n" for number in (1, 2, 12)).encode(), "a.txt")
+    assert [(mask.area, mask.id) for mask in found.masks] == [(400, 1), (400, 2), (400, 12)]
+    assert {mask.predicted_iou for mask in found.masks} == ({0.75} if score else {None})
+    found = read(f"{LINE}{score} 7\n7\n".encode(), "a.txt")
+    assert found.notices == ("line 2 is left out: is no polygon: 0 numbers after the class",)
+    edge = f"0 0.2 0.2 0.5 0.2 0.5 1\n{LINE}\n"
+    assert areas(read(edge.encode(), "a.txt"))[1] == 400
+
+
 # --- ImageJ -----------------------------------------------------------------------------------------------------------------
 
 
