@@ -833,3 +833,26 @@ def test_labels_of_odd_types_say_nothing_beside_their_error(capfd: pytest.Captur
     struct.pack_into("<H", data, software + 2, 99)  # a field type that does not exist
     assert areas(read(bytes(data), "a.tif")) == [400, 300]
     assert capfd.readouterr().err == ""
+
+
+def test_labels_in_an_npz_are_several_masks() -> None:
+    for array in (LABELS, LABELS[None], LABELS.astype(np.int64)):
+        stored = io.BytesIO()
+        np.savez_compressed(stored, masks=array)
+        assert areas(read(stored.getvalue(), "a.npz")) == [400, 300]
+    for array in (LABELS > 0, (LABELS > 0) * np.uint8(255)):
+        stored = io.BytesIO()
+        np.savez(stored, masks=array)
+        assert areas(read(stored.getvalue(), "a.npz")) == [700]
+    stored = io.BytesIO()
+    np.savez(stored, masks=LABELS.astype(np.int16) - 1)
+    with pytest.raises(MaskFileError, match="negative values"):
+        read(stored.getvalue(), "a.npz")
+
+
+def test_an_npz_with_python_objects_gives_its_masks() -> None:
+    stored = io.BytesIO()
+    np.savez(stored, masks=np.stack([LABELS == 1, LABELS == 300]), label=np.array(["a", None], object), id=[4, 9])
+    found = read(stored.getvalue(), "a.npz")
+    assert [(mask.id, mask.area, mask.label) for mask in found.masks] == [(4, 400, ""), (9, 300, "")]
+    assert found.notices == ("its array label holds Python objects and is left out",)

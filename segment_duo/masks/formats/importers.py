@@ -17,7 +17,7 @@ IMPORTS: dict[str, str] = {
     "labelme": "LabelMe JSON: polygons, rectangles, circles, mask shapes",
     "geojson": "GeoJSON in pixels, as QuPath writes it",
     "yolo": "YOLO segmentation text",
-    "npz": "NumPy archive with an array called masks",
+    "npz": "NumPy archive with an array called masks: one a mask, or a label image",
     "pkl": "mask set of segment_duo, of the web app (both generations), or pickled SAM 2 records",
 }
 """Format names and what they read. SAM 1's folder layout is read by :func:`import_folder`."""
@@ -185,7 +185,7 @@ def _yolo(file: _File) -> _Found:
 def _npz(file: _File) -> _Found:
     from segment_duo.masks.formats import npz
 
-    return npz.load(file.data, file.height, file.width), []
+    return npz.load(file.data, file.height, file.width)
 
 
 def _pkl(file: _File) -> _Found:
