@@ -21,7 +21,7 @@ from segment_duo.images.decoded import (
     too_short,
     upright,
 )  # fmt: skip
-from segment_duo.images.instruments.finding import MAKER_TAGS, Source
+from segment_duo.images.instruments.finding import MAKER_TAGS, Source, text_of, without_nuls
 from segment_duo.images.promises import read_promise
 from segment_duo.tiff.lzw import expand_lzw
 from segment_duo.tiff.mended import MendedFile
@@ -296,8 +296,7 @@ def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> Source:
             raw[code] = file.bytes_at(tag.valueoffset, min(tag.valuebytecount, _LARGEST_TAG))
 
     def text(code: int) -> str:
-        value = page.tags.valueof(code, default="")
-        return value.strip() if isinstance(value, str) else ""
+        return _text(page.tags.valueof(code, default=""))
 
     def ratio(code: int) -> float | None:
         value = page.tags.valueof(code, default=None)
@@ -307,9 +306,14 @@ def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> Source:
 
     description = text(270)
     if not description and (tif.is_imagej or tif.is_ome):  # they describe the whole file on its first page
-        first = tif.pages.first.description
-        description = first.strip() if isinstance(first, str) else ""
+        description = _text(tif.pages.first.description)
     return Source(
         page.imagewidth, page.imagelength, raw, make=text(271), model=text(272), description=description,
         x_resolution=ratio(282), y_resolution=ratio(283), is_ome=bool(tif.is_ome),
     )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    """A text tag; tifffile leaves it as bytes where it knows no encoding for all of them."""
+    text = text_of(value) if isinstance(value, bytes) else value
+    return without_nuls(text).strip() if isinstance(text, str) else ""
