@@ -26,7 +26,7 @@ from segment_duo.images.promises import read_promise
 from segment_duo.tiff.lzw import expand_lzw
 from segment_duo.tiff.mended import MendedFile
 from segment_duo.tiff.quiet import quiet_tifffile
-from segment_duo.tiff.segments import is_incomplete, mend_byte_counts, too_few_bytes
+from segment_duo.tiff.segments import is_incomplete, mend_byte_counts, mend_predictor, too_few_bytes
 from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class TiffStack:
             page = copy.copy(page) if isinstance(page, tifffile.TiffPage) else page.aspage()
             _check_tiff_page(page, name, self._max_pixels)
             mend_byte_counts(page, self._file.size)
+            mend_predictor(page)
             _check_tiff_data(page, name, self._file.size, lone=not self._hidden)
             stored = _read_ccitt(self._file, number, page) if page.compression in {2, 3, 4} else None
             try:
@@ -201,7 +202,7 @@ def _arrange_tiff(stored: npt.NDArray[Any], page: Any) -> Decoded:
     import numpy as np
 
     height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
-    photometric = int(page.photometric)
+    photometric = _photometric(page)
     channels = samples
     if samples > 1 and int(page.planarconfig) == 2:
         stored = np.moveaxis(stored.reshape(samples, height, width), 0, -1)
@@ -228,6 +229,13 @@ def _arrange_tiff(stored: npt.NDArray[Any], page: Any) -> Decoded:
         warnings.append("CMYK colours were converted to RGB without a colour profile")
     stored = _without_extras(stored, photometric, tuple(int(e) for e in page.extrasamples), warnings)
     return Decoded(stored, None, "TIFF", dtype, channels, 1, warnings=tuple(warnings))
+
+
+def _photometric(page: Any) -> int:
+    """Tag 262. Where a file lacks it, larger is brighter or the first three are colours, as for libtiff; tifffile takes it for WhiteIsZero."""
+    if page.tags.get(262) is not None or int(page.compression) in {2, 3, 4}:
+        return int(page.photometric)
+    return 2 if int(page.samplesperpixel) - len(page.extrasamples) >= 3 else 1
 
 
 def _without_extras(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segment_duo.tiff.lzw import expand_lzw
 from segment_duo.tiff.mended import MendedFile
 from segment_duo.tiff.quiet import quiet_tifffile
-from segment_duo.tiff.segments import is_incomplete, mend_byte_counts, too_few_bytes
+from segment_duo.tiff.segments import is_incomplete, mend_byte_counts, mend_predictor, too_few_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,6 +31,7 @@ def samples_of(page: Any, file: MendedFile) -> npt.NDArray[Any]:
     """
     page = copy.copy(page.aspage())
     mend_byte_counts(page, file.size)
+    mend_predictor(page)
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
     if max(ends, default=0) > file.size or is_incomplete(page) or too_few_bytes(page):
         raise ValueError("some of its pixels are missing")
