@@ -24,6 +24,7 @@ from scipy.ndimage import gaussian_filter
 
 from segment_duo.errors import MaskFileError
 from segment_duo.masks import rle
+from segment_duo.masks.classes import labelled
 from segment_duo.masks.formats import export, importers
 from segment_duo.types import ImageIdentity, Mask, MaskSet, Provenance
 
@@ -856,3 +857,18 @@ def test_an_npz_with_python_objects_gives_its_masks() -> None:
     found = read(stored.getvalue(), "a.npz")
     assert [(mask.id, mask.area, mask.label) for mask in found.masks] == [(4, 400, ""), (9, 300, "")]
     assert found.notices == ("its array label holds Python objects and is left out",)
+
+
+def test_half_a_character_in_a_label_does_not_spoil_the_exports(tmp_path: Path) -> None:
+    """JSON can escape one: a name with an emoji that was cut in two."""
+    content = coco({}, categories=[{"id": 1, "name": "grain \ud83d"}])
+    [mask] = read(content).masks
+    assert mask.label == "grain \N{REPLACEMENT CHARACTER}"
+    identity = ImageIdentity("img.png", "", WIDTH, HEIGHT)
+    for fmt in export.FORMATS:
+        if fmt != "overlay":  # needs the picture
+            export.export([(MaskSet((mask,), Provenance(image=identity)), None)], fmt, tmp_path / fmt)
+    stored = pickle.dumps([{"segmentation": np.ones((HEIGHT, WIDTH), bool), "label": "\ud83d\ude00 \udcf6"}])
+    assert read(stored, "a.pkl").masks[0].label == "\N{GRINNING FACE} \N{REPLACEMENT CHARACTER}"
+    relabelled = labelled([mask], {mask.id}, "K\udcf6rnung")
+    assert relabelled[0].label == "K\N{REPLACEMENT CHARACTER}rnung"

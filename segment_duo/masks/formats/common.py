@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import MaskFileError
+from segment_duo.text import well_formed
 from segment_duo.types import Mask, MaskSet, MaskSource, Rle
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def new_mask(
         crop_box=(float(crop[0]), float(crop[1]), float(crop[2]), float(crop[3]))
         if crop is not None and is_numbers(crop, 4)
         else None,
-        label="" if name == DEFAULT_LABEL else name[:1000],
+        label="" if name == DEFAULT_LABEL else well_formed(name[:1000]),
         source=source,
     )
 
