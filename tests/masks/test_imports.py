@@ -26,7 +26,7 @@ from segment_duo.errors import MaskFileError
 from segment_duo.masks import rle
 from segment_duo.masks.classes import labelled
 from segment_duo.masks.formats import export, importers
-from segment_duo.types import ImageIdentity, Mask, MaskSet, Provenance
+from segment_duo.types import FrameAxes, ImageIdentity, Mask, MaskSet, Provenance
 
 HEIGHT, WIDTH = 60, 90
 
@@ -650,6 +650,42 @@ def test_rois_of_one_slice_may_be_for_the_slice_alone() -> None:
     placed = freehand(10, 10, c_position=2, z_position=3, t_position=1)
     with pytest.raises(MaskFileError, match="lies on slice channel 2, slice 3, frame 1"):
         read(placed.tobytes(), "a.roi", page=1, pages=9)
+
+
+HYPERSTACK = FrameAxes("T", (("T", 2), ("Z", 3), ("C", 2)))
+"""Channels fastest, then slices, then frames, as ImageJ stores them."""
+
+
+def test_position_in_a_hyperstack() -> None:
+    places = [(t, z, c) for t in range(2) for z in range(3) for c in range(2)]
+    rois = {
+        f"{t}{z}{c}.roi": freehand(3 * n, 10, c_position=c + 1, z_position=z + 1, t_position=t + 1)
+        for n, (t, z, c) in enumerate(places)
+    }
+    rois |= {"z.roi": freehand(50, 30, z_position=2), "all.roi": freehand(60, 30)}
+    for page, (_, z, _) in enumerate(places):
+        found = read(archive(**rois), "a.zip", page=page, pages=12, axes=HYPERSTACK)
+        assert [mask.bbox[0] for mask in found.masks] == [3 * page, *([50] if z == 1 else []), 60]
+        assert "is left out: lies on channel " in found.notices[0]
+    stacked = archive(**{f"{n}.roi": freehand(3 * n, 10, position=n + 1) for n in range(12)})
+    for page in range(12):
+        [mask] = read(stacked, "a.zip", page=page, pages=12, axes=HYPERSTACK).masks
+        assert mask.bbox[0] == 3 * page
+
+
+def test_planes_of_a_hyperstack() -> None:
+    def placed(n: int, c: int, z: int, t: int) -> dict[str, Any]:
+        return polygon(3 * n, 10) | {"plane": {"c": c, "z": z, "t": t}}
+
+    content = features(placed(0, -1, 0, 0), placed(1, -1, 1, 0), placed(2, -1, 1, 1), placed(3, 1, 1, 1))
+    taken = {0: [0], 1: [0], 2: [3], 3: [3], 4: [], 8: [6], 9: [6, 9], 10: []}
+    for page, left in taken.items():
+        if left:
+            found = read(content, page=page, pages=12, axes=HYPERSTACK)
+            assert [mask.bbox[0] for mask in found.masks] == left
+        else:
+            with pytest.raises(MaskFileError, match="lies in plane c -1, z 0, t 0, the image is page"):
+                read(content, page=page, pages=12, axes=HYPERSTACK)
 
 
 def test_names_of_rois() -> None:

@@ -57,23 +57,27 @@ def dump(mask_set: MaskSet, colours: Mapping[str, tuple[int, int, int]] | None =
     return write_json({"type": "FeatureCollection", "features": features})
 
 
-def load(data: bytes, height: int, width: int, *, page: int | None = None) -> tuple[list[Mask], list[str]]:
+def load(
+    data: bytes, height: int, width: int, *, page: int | None = None, place: Mapping[str, int] | None = None
+) -> tuple[list[Mask], list[str]]:
     """Masks from a FeatureCollection, a list of features, one feature or one geometry, and what was left out (points and lines).
 
     A feature is one mask, the union of its polygons. Its label is its class (of QuPath's subclasses ``Tumor: Positive``), or else its name.
 
     Args:
         page: features that QuPath puts into another plane are left out.
+        place: where the page lies in a stack of several axes, axis -> index.
     """
     features = _features(read_json(data))
     planes = [_plane(feature) for feature in features]
     # QuPath writes no plane for the first one: without any plane in the file it says nothing.
-    staggered = page is not None and any(plane for plane in planes)
+    staggered = page is not None and any(max(plane if place else plane[1:]) > 0 for plane in planes)
     found = Gathered("feature")
     for position, (feature, plane) in enumerate(zip(features, planes, strict=True), 1):
         what = f"feature {position}"
-        if staggered and (plane or 0) != page:
-            found.leave_out(what, f"lies in plane {plane or 0}, the image is page {page}")
+        elsewhere = _elsewhere(plane, page, place) if staggered else ""
+        if elsewhere:
+            found.leave_out(what, f"lies in plane {elsewhere}, the image is page {page}")
             continue
         geometry = feature if "coordinates" in feature or "geometries" in feature else feature.get("geometry")
         properties = feature.get("properties")
@@ -117,14 +121,21 @@ def _features(content: object) -> list[dict[str, Any]]:
     return found
 
 
-def _plane(feature: dict[str, Any]) -> int | None:
-    """The plane of a stack that QuPath puts a feature into, from 0; None where the file does not say."""
+def _plane(feature: dict[str, Any]) -> tuple[int, int, int]:
+    """Channel (-1: all), slice and time of the plane of a stack that QuPath puts a feature into, from 0; the first where the file does not say."""
     geometry = feature.get("geometry")
     plane = geometry.get("plane") if isinstance(geometry, dict) else None
-    if not isinstance(plane, dict):
-        return None
-    places = [whole(plane.get(axis)) or 0 for axis in ("z", "t")]
-    return max(places)
+    channel, z, t = (whole(plane.get(axis)) if isinstance(plane, dict) else None for axis in ("c", "z", "t"))
+    return -1 if channel is None else channel, z or 0, t or 0
+
+
+def _elsewhere(plane: tuple[int, int, int], page: int | None, place: Mapping[str, int] | None) -> str:
+    """The plane in words, if it is not the page's."""
+    channel, z, t = plane
+    if place is None:
+        return "" if max(z, t) == page else str(max(z, t))
+    here = z == place.get("Z", 0) and t == place.get("T", 0) and channel in (-1, place.get("C", 0))
+    return "" if here else f"c {channel}, z {z}, t {t}"
 
 
 def _label(properties: dict[str, Any], extra: dict[str, Any]) -> object:

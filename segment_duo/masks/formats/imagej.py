@@ -96,12 +96,19 @@ def _roi(mask: Mask, name: str) -> roifile.ImagejRoi | None:
 
 
 def load(
-    data: bytes, height: int, width: int, *, page: int | None = None, pages: int | None = None
+    data: bytes,
+    height: int,
+    width: int,
+    *,
+    page: int | None = None,
+    pages: int | None = None,
+    place: Mapping[str, int] | None = None,
 ) -> tuple[list[Mask], list[str]]:
     """Masks from a ROI archive or file, and what was left out (lines, points and text have no area).
 
     Args:
         page: page of the image in its stack, from 0: ROIs whose position is another slice are left out. Position 0 belongs to every slice.
+        place: where the page lies in a stack of several axes, axis -> index.
         pages: how many pages the stack has. ROIs that all lie on one slice are taken for an image of one page, which may be that slice.
     """
     import roifile
@@ -109,7 +116,7 @@ def load(
     # Its remarks on odd files would reach stderr; what cannot be used is said below.
     roifile.logger().addHandler(logging.NullHandler())
     found = Gathered("ROI")
-    rois: list[tuple[str, bytes, roifile.ImagejRoi, int | str | None]] = []
+    rois: list[tuple[str, bytes, roifile.ImagejRoi]] = []
     for name, content in _entries(data, found):
         try:
             roi = roifile.ImagejRoi.frombytes(content)
@@ -117,14 +124,15 @@ def load(
             # roifile raises whatever the damaged bytes lead it into.
             found.leave_out(name, f"is no readable ROI ({type(error).__name__}: {str(error)[:80]})")
             continue
-        rois.append((name, content, roi, _slice(roi, name)))
-    places = {place for *_, place in rois if place is not None}
-    if page is not None and pages == 1 and len(places) == 1:
-        found.notices += [f"the ROIs lie on slice {place} of a stack" for place in places if place != 1]
+        rois.append((name, content, roi))
+    slices = {_slice(roi, name) for name, _, roi in rois} - {None}
+    if page is not None and pages == 1 and len(slices) == 1:
+        found.notices += [f"the ROIs lie on slice {number} of a stack" for number in slices if number != 1]
         page = None
-    for name, content, roi, place in rois:
-        if page is not None and place not in (None, page + 1):
-            found.leave_out(name, f"lies on slice {place}, the image is page {page} (slice {page + 1})")
+    for name, content, roi in rois:
+        elsewhere = "" if page is None else _elsewhere(roi, name, page, place)
+        if page is not None and elsewhere:
+            found.leave_out(name, f"lies on {elsewhere}, the image is page {page} (slice {page + 1})")
             continue
         found.take(name, partial(_read, roi, content, height, width), label=_label(roi, name))
     if not rois and not found.left_out:
@@ -148,6 +156,16 @@ def _label(roi: roifile.ImagejRoi, entry: str) -> str:
 
 def _entry_name(entry: str) -> str:
     return entry.rsplit("/", 1)[-1].removesuffix(".roi").removesuffix(".ROI")
+
+
+def _elsewhere(roi: roifile.ImagejRoi, entry: str, page: int, place: Mapping[str, int] | None) -> str:
+    """Where a ROI lies, if that is not the page. Positions count from 1 along each axis; 0 is all of it."""
+    positions = {"C": int(roi.c_position), "Z": int(roi.z_position), "T": int(roi.t_position)}
+    if place is not None and any(positions.values()):
+        off = any(number and number != place.get(axis, 0) + 1 for axis, number in positions.items())
+        return "channel {}, slice {}, frame {}".format(*positions.values()) if off else ""
+    number = _slice(roi, entry)
+    return "" if number in (None, page + 1) else f"slice {number}"
 
 
 def _slice(roi: roifile.ImagejRoi, entry: str) -> int | str | None:
