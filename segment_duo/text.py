@@ -56,6 +56,12 @@ def well_formed(text: str) -> str:
     return text if is_utf8(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def what_it_said(error: Exception, limit: int = 2000) -> str:
+    """``: `` and what a decoder said, or nothing where it speaks of an object of Python's: it was given bytes and names no file."""
+    said = str(error)
+    return f": {said[:limit]}" if said and " object at 0x" not in said else ""
+
+
 def byte_size(count: float) -> str:
     """A number of bytes, in powers of 1024: ``512 B``, ``1.5 MiB``; ``?`` for what is no number."""
     try:

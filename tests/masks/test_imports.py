@@ -745,13 +745,28 @@ def test_a_folder_of_sam1_with_gaps(tmp_path: Path) -> None:
     mask_set = MaskSet(masks, Provenance(image=ImageIdentity("img.png", "", WIDTH, HEIGHT)))
     (folder,) = export.export([(mask_set, None)], "sam1", tmp_path)
     (folder / "1.png").unlink()
-    (folder / "2.png").write_bytes(b"junk")
+    (folder / "2.png").write_bytes(b"junk")  # Pillow would name the object it was given
     (folder / "._0.png").write_bytes(b"junk of the Finder")
     found = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
     assert areas(found) == [25, 25]
     assert [notice[:17] for notice in found.notices] == ["1.png is left out", "2.png is left out", "2 of 4 masks are "]
+    assert found.notices[1].endswith("is not a readable label image (UnidentifiedImageError)")
     with pytest.raises(MaskFileError, match=r"nothing that can be used: 0\.png: is for an image of 90 x 60"):
         importers.import_folder(folder, width=WIDTH, height=HEIGHT + 1)
+
+
+def test_a_table_of_sam1_that_a_spreadsheet_saved(tmp_path: Path) -> None:
+    """With semicolons and decimal commas, as in half the world."""
+    code = rle.encode_crop(np.ones((5, 5), bool), 3, 3, HEIGHT, WIDTH)
+    mask = Mask(code, 25, rle.bounding_box(code), predicted_iou=0.75, point_coords=((4.5, 5.0),), point_labels=(1,))
+    mask_set = MaskSet((mask,), Provenance(image=ImageIdentity("img.png", "", WIDTH, HEIGHT)))
+    (folder,) = export.export([(mask_set, None)], "sam1", tmp_path)
+    table = folder / "metadata.csv"
+    plain = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
+    table.write_text(table.read_text().replace(",", ";").replace(".", ","))
+    found = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
+    assert found == plain
+    assert (found.masks[0].predicted_iou, found.masks[0].point_coords) == (0.75, ((4.5, 5.0),))
 
 
 # --- what we write comes back -----------------------------------------------------------------------------------------------

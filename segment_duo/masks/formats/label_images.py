@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.boxes import in_pixels, whole
 from segment_duo.errors import MaskFileError
+from segment_duo.lengths import parse_number
 from segment_duo.masks.formats.common import Gathered, canvas, check_size, new_mask
 from segment_duo.masks.overlap import label_image
+from segment_duo.text import what_it_said
 from segment_duo.types import Mask, MaskSet, Rle
 
 if TYPE_CHECKING:
@@ -92,7 +94,9 @@ def load_sam1(files: Mapping[str, bytes], height: int, width: int) -> tuple[list
     if "metadata.csv" not in files:
         raise MaskFileError("has no metadata.csv")
     try:
-        rows = list(csv.DictReader(io.StringIO(files["metadata.csv"].decode("utf-8-sig"))))
+        text = files["metadata.csv"].decode("utf-8-sig")
+        # Spreadsheets of countries with a decimal comma save it with semicolons.
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=";" if ";" in text.partition("\n")[0] else ","))
     except (UnicodeDecodeError, csv.Error) as error:
         raise MaskFileError(f"its metadata.csv is damaged ({error})") from None
     found = Gathered("mask")
@@ -122,10 +126,7 @@ def _empty(height: int, width: int) -> Rle:
 
 def _sam1_fields(row: Mapping[str, str | None]) -> dict[str, Any]:
     def number(column: str) -> float | None:
-        try:
-            return float(row.get(column) or "")
-        except ValueError:
-            return None
+        return parse_number(row.get(column) or "")
 
     point = [number("point_input_x"), number("point_input_y")]
     crop = [number("crop_box_" + part) for part in ("x0", "y0", "w", "h")]
@@ -193,7 +194,9 @@ def _labels_array(
         raise
     except Exception as error:
         # Broken images raise nearly anything from the depths of their decoders.
-        raise MaskFileError(f"is not a readable label image ({type(error).__name__}: {str(error)[:100]})") from None
+        raise MaskFileError(
+            f"is not a readable label image ({type(error).__name__}{what_it_said(error, 100)})"
+        ) from None
     if array.ndim != 2:
         raise MaskFileError(f"has the shape {array.shape}; a label image has one channel and one page")
     check_size((int(array.shape[0]), int(array.shape[1])), height, width)
