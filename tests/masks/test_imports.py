@@ -260,6 +260,12 @@ def test_a_mask_shape_that_was_moved_lies_where_labelme_puts_it() -> None:
         assert (mask.area, mask.bbox) == (7 * 12, (13, 22, 12, 7))
 
 
+def test_base64_in_lines_is_read_as_labelme_reads_it() -> None:
+    shape = mask_shape([[10, 20], [29, 30]], np.full((11, 20), 255, np.uint8))
+    text = shape["mask"]
+    assert areas(read(labelme(shape | {"mask": f"{text[:20]}\r\n{text[20:]}\n"}))) == [220]
+
+
 def test_a_mask_shape_is_cut_at_the_images_edge() -> None:
     full = np.full((20, 30), 255, np.uint8)
     for (x, y), pixels in {(-10, -5): 300, (80, 50): 100, (-29, 0): 20, (0, 59): 30, (-10, 59): 20}.items():

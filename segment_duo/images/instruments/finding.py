@@ -75,6 +75,11 @@ def _decoded(raw: bytes) -> str:
         return raw.decode("cp1252", "replace")
 
 
+def unescaped(unit: str) -> str:
+    r"""A unit of ImageJ's, which writes ``\u00B5m`` for what is not ASCII."""
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit.strip())
+
+
 def ini_sections(text: str) -> dict[str, dict[str, str]]:
     """INI text as lower-case section -> lower-case key -> value; lines before any section are in ``""``; the first of equal keys counts.
 
