@@ -57,7 +57,9 @@ class LabelStack:
         if place.is_dir():
             self._read_folder(place)
         else:
-            self._read_stack(place)
+            with ExitStack() as opened:  # closes what was opened when the rest of it fails
+                self._read_stack(place, opened)
+                self._open = opened.pop_all()
         self.kind = "ctc" if self.tracks else "labels"
 
     def _read_folder(self, place: Path) -> None:
@@ -72,14 +74,14 @@ class LabelStack:
         if table is not None:
             self.tracks = read_ctc_table(table)
 
-    def _read_stack(self, place: Path) -> None:
+    def _read_stack(self, place: Path, opened: ExitStack) -> None:
         import numpy as np
         import tifffile
 
         try:
-            self._file = MendedFile(self._open.enter_context(place.open("rb")))
+            self._file = MendedFile(opened.enter_context(place.open("rb")))
             with quiet_tifffile():
-                tiff = self._open.enter_context(tifffile.TiffFile(self._file))
+                tiff = opened.enter_context(tifffile.TiffFile(self._file))
                 # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
                 count = len(tiff.pages)
                 series = tiff.series[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from pathlib import Path
 
@@ -196,6 +197,16 @@ def test_a_label_stack_without_byte_counts_is_no_background(tmp_path: Path) -> N
         file.write_bytes(data)
         with LabelStack(file) as stack:
             assert all((stack.frame(n, SIZE) == labels[n]).all() for n in (1, 0, 1))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stack_that_cannot_be_read_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    for content in (b"II*\0junk", b"no TIFF"):
+        file.write_bytes(content)
+        with pytest.raises(MaskFileError, match="is not a readable stack of labels"):
+            LabelStack(file)
+        gc.collect()
 
 
 def test_an_imagej_stack_in_one_page_is_a_label_stack(tmp_path: Path) -> None:
