@@ -25,8 +25,9 @@ _METRES = {
     "dm": ("decimeter", "decimetre"),
     "cm": ("centimeter", "centimetre"),
     "mm": ("millimeter", "millimetre", "milimetro"),
-    # "?m" and "âµm" are what encodings make of "µm"; ImageJ users write a bare "u" or "micron".
-    "um": ("u", "μ", "μm", "?m", "âµm", "î¼m", "мкм", "micron", "mikron", "micrometer", "micrometre", "mikrometer", "micrometro"),
+    # "?m", "âµm" and the like are what encodings make of "µm" (those of Japan and China read as Windows-1252: "ƒêm", "¦ìm"); ImageJ users
+    # write a bare "u" or "micron".
+    "um": ("u", "μ", "μm", "?m", "âµm", "î¼m", "ƒêm", "¦ìm", "мкм", "micron", "mikron", "micrometer", "micrometre", "mikrometer", "micrometro"),
     "nm": ("нм", "nanometer", "nanometre", "nanometro"),
     "å": ("angstrom", "angstroem", "ang"),
     "pm": ("picometer", "picometre", "pikometer"),

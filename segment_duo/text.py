@@ -48,6 +48,20 @@ def is_utf8(name: str) -> bool:
     return True
 
 
+def well_formed(text: str) -> str:
+    """The text without lone surrogates, which no file format can hold: two halves become their character, a half alone U+FFFD.
+
+    JSON can escape half a character (an emoji that was cut in two), a pickle can hold one, and so does an argument that is not UTF-8.
+    """
+    return text if is_utf8(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def what_it_said(error: Exception, limit: int = 2000) -> str:
+    """``: `` and what a decoder said, or nothing where it speaks of an object of Python's: it was given bytes and names no file."""
+    said = str(error)
+    return f": {said[:limit]}" if said and " object at 0x" not in said else ""
+
+
 def byte_size(count: float) -> str:
     """A number of bytes, in powers of 1024: ``512 B``, ``1.5 MiB``; ``?`` for what is no number."""
     try:

@@ -125,6 +125,13 @@ class FrameAxes:
         """Frames along ``axis``."""
         return dict(self.sizes).get(self.axis, 1)
 
+    def place_of(self, page: int) -> dict[str, int]:
+        """Axis -> index of a page, where pages are in the order of ``sizes``."""
+        place: dict[str, int] = {}
+        for axis, size in reversed(self.sizes):
+            page, place[axis] = divmod(page, size)
+        return place
+
     def along(self, axis: str) -> FrameAxes:
         """The same with frames along another axis."""
         return FrameAxes(axis, self.sizes, self.frame_seconds, self.spacing_nm)

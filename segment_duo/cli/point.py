@@ -29,6 +29,7 @@ from segment_duo.cli.saving import deliver_waiting, finish_saved
 from segment_duo.closer import PromptScale
 from segment_duo.errors import InputError, PromptError, UsageError
 from segment_duo.prompts import check_asks, parse_box, parse_point, parse_prompts
+from segment_duo.text import well_formed
 from segment_duo.types import Mask, Prompt
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def point(
             suffix = series_of(session, opened.ref, loaded) if suffix is None else suffix
         found = session.predict_at_scale(opened, prompts, scale, multimask_output=multimask_output)
         made = [
-            dataclasses.replace(candidate.mask, label=label, id=-1)
+            dataclasses.replace(candidate.mask, label=well_formed(label), id=-1)
             for item in found
             for candidate in (item.candidates if multimask_output else item.candidates[:1])
         ]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from segment_duo.images.instruments.finding import local_name, positive, safe_xml
+from segment_duo.images.instruments.finding import local_name, positive, safe_xml, unescaped
 from segment_duo.lengths import length_nm, parse_quantity
 from segment_duo.types import FrameAxes
 
@@ -75,13 +75,11 @@ def _imagej_axes(description: str) -> FrameAxes:
     order = values.get("order", "czt").upper()
     order = order if sorted(order) == ["C", "T", "Z"] else "CZT"
     sizes = tuple((axis, lengths[axis]) for axis in reversed(order) if lengths[axis] > 1)
-    seconds = parse_seconds(values.get("finterval", ""), values.get("tunit", "") or "s")
+    seconds = parse_seconds(values.get("finterval", ""), unescaped(values.get("tunit", "")) or "s")
     if seconds is None:
         rate = positive(values.get("fps"))
         seconds = 1 / rate if rate else None
-    unit = re.sub(
-        r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), values.get("zunit") or values.get("unit", "")
-    )
+    unit = unescaped(values.get("zunit") or values.get("unit", ""))
     spacing = length_nm(f"{values.get('spacing', '')} {unit}")
     if not sizes and images > 1:
         return FrameAxes("page", (("page", images),), seconds, spacing)

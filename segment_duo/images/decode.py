@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from segment_duo.errors import ImageError, SegduoError
 from segment_duo.images.decoded import Decoded
+from segment_duo.text import what_it_said
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """Lower-case extensions, with the dot, of the files we open."""
@@ -75,15 +76,9 @@ def explained(name: str, kind: str) -> Iterator[None]:
         raise ImageError(f"{name}: not enough memory to decode this image") from error
     except Exception as error:  # broken files raise whatever a decoder happens to raise
         raise ImageError(
-            f"{name}: damaged or unreadable {kind} file ({type(error).__name__}{_reason(error)})",
+            f"{name}: damaged or unreadable {kind} file ({type(error).__name__}{what_it_said(error)})",
             "copy the file again, or export it anew from the program that made it",
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What the decoder said, unless it speaks of an object of Python's: it was given bytes and names no file."""
-    said = str(error)
-    return f": {said}" if said and " object at 0x" not in said else ""
 
 
 def sniff(data: bytes) -> str:

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -24,11 +21,12 @@ from segment_duo.images.decoded import (
     too_short,
     upright,
 )  # fmt: skip
-from segment_duo.images.instruments.finding import MAKER_TAGS, Source
-from segment_duo.images.lzw import expand_lzw
-from segment_duo.images.mended import MendedFile
+from segment_duo.images.instruments.finding import MAKER_TAGS, Source, text_of, without_nuls
 from segment_duo.images.promises import read_promise
-from segment_duo.images.segments import is_incomplete, mend_byte_counts, too_few_bytes
+from segment_duo.tiff.lzw import expand_lzw
+from segment_duo.tiff.mended import MendedFile
+from segment_duo.tiff.quiet import quiet_tifffile
+from segment_duo.tiff.segments import is_incomplete, mend_byte_counts, mend_predictor, too_few_bytes
 from segment_duo.types import FrameAxes
 
 if TYPE_CHECKING:
@@ -38,18 +36,6 @@ if TYPE_CHECKING:
 _LARGEST_TAG = 64 << 20  # makers' texts are below 64 KiB; Tescan puts a thumbnail beside its own
 _JPEG_HEAD = 1 << 16
 _JPEG_PADDING = 64  # a JPEG unit is at most 32 x 32 pixels; some writers pad by one
-
-
-@contextmanager
-def _quiet_tifffile() -> Iterator[None]:
-    """tifffile reports odd tags through logging; on a terminal that would appear as stray lines."""
-    logger = logging.getLogger("tifffile")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def decode_tiff(data: bytes, name: str, page_number: int, max_pixels: int) -> Decoded:
@@ -75,7 +61,7 @@ class TiffStack:
 
         self._name, self._max_pixels = name, max_pixels
         self._file = MendedFile(file)
-        with _quiet_tifffile():
+        with quiet_tifffile():
             self.tif = tifffile.TiffFile(self._file)
             pages = len(self.tif.pages)
             if pages == 0:
@@ -94,7 +80,7 @@ class TiffStack:
     @cached_property
     def axes(self) -> FrameAxes:
         """How the planes are arranged; read once, for the XML of a long OME-TIFF has megabytes."""
-        with _quiet_tifffile():
+        with quiet_tifffile():
             return read_axes(self.tif, self.pages)
 
     def decode(self, number: int) -> Decoded:
@@ -103,12 +89,13 @@ class TiffStack:
 
         name = self._name
         check_page(name, number, self.pages)
-        with _quiet_tifffile():
+        with quiet_tifffile():
             page = self.tif.pages[0 if self._hidden else number]
             # tifffile keeps the first page; what is mended below must not stay in it.
             page = copy.copy(page) if isinstance(page, tifffile.TiffPage) else page.aspage()
             _check_tiff_page(page, name, self._max_pixels)
             mend_byte_counts(page, self._file.size)
+            mend_predictor(page)
             _check_tiff_data(page, name, self._file.size, lone=not self._hidden)
             stored = _read_ccitt(self._file, number, page) if page.compression in {2, 3, 4} else None
             try:
@@ -215,7 +202,7 @@ def _arrange_tiff(stored: npt.NDArray[Any], page: Any) -> Decoded:
     import numpy as np
 
     height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
-    photometric = int(page.photometric)
+    photometric = _photometric(page)
     channels = samples
     if samples > 1 and int(page.planarconfig) == 2:
         stored = np.moveaxis(stored.reshape(samples, height, width), 0, -1)
@@ -242,6 +229,13 @@ def _arrange_tiff(stored: npt.NDArray[Any], page: Any) -> Decoded:
         warnings.append("CMYK colours were converted to RGB without a colour profile")
     stored = _without_extras(stored, photometric, tuple(int(e) for e in page.extrasamples), warnings)
     return Decoded(stored, None, "TIFF", dtype, channels, 1, warnings=tuple(warnings))
+
+
+def _photometric(page: Any) -> int:
+    """Tag 262. Where a file lacks it, larger is brighter or the first three are colours, as for libtiff; tifffile takes it for WhiteIsZero."""
+    if page.tags.get(262) is not None or int(page.compression) in {2, 3, 4}:
+        return int(page.photometric)
+    return 2 if int(page.samplesperpixel) - len(page.extrasamples) >= 3 else 1
 
 
 def _without_extras(
@@ -310,8 +304,7 @@ def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> Source:
             raw[code] = file.bytes_at(tag.valueoffset, min(tag.valuebytecount, _LARGEST_TAG))
 
     def text(code: int) -> str:
-        value = page.tags.valueof(code, default="")
-        return value.strip() if isinstance(value, str) else ""
+        return _text(page.tags.valueof(code, default=""))
 
     def ratio(code: int) -> float | None:
         value = page.tags.valueof(code, default=None)
@@ -321,9 +314,14 @@ def _tiff_tags(page: Any, tif: Any, file: MendedFile) -> Source:
 
     description = text(270)
     if not description and (tif.is_imagej or tif.is_ome):  # they describe the whole file on its first page
-        first = tif.pages.first.description
-        description = first.strip() if isinstance(first, str) else ""
+        description = _text(tif.pages.first.description)
     return Source(
         page.imagewidth, page.imagelength, raw, make=text(271), model=text(272), description=description,
         x_resolution=ratio(282), y_resolution=ratio(283), is_ome=bool(tif.is_ome),
     )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    """A text tag; tifffile leaves it as bytes where it knows no encoding for all of them."""
+    text = text_of(value) if isinstance(value, bytes) else value
+    return without_nuls(text).strip() if isinstance(text, str) else ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from segment_duo.masks.overlay import PALETTE
 from segment_duo.provenance import edited, label_step
+from segment_duo.text import well_formed
 from segment_duo.types import Mask, MaskSet, Origin
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def counts(masks: Iterable[Mask]) -> dict[str, int]:
 def labelled(masks: Sequence[Mask], ids: Container[int], label: str) -> tuple[Mask, ...]:
     """Masks with a label given to those of ``ids``, or taken off by an empty one; their origins say so. Those that have it are the same objects."""
     origins: dict[int, Origin] = {}
+    label = well_formed(label)
 
     def changed(mask: Mask) -> Mask:
         # Masks of one run share an origin, and so they do afterwards.

@@ -161,6 +161,17 @@ def fill(rings: Sequence[npt.NDArray[np.float64]], height: int, width: int) -> B
     return np.bitwise_xor.accumulate(toggles, axis=1)[:, :width].astype(bool)
 
 
+def ellipse(centre: npt.ArrayLike, half: npt.ArrayLike, other: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Outline of an ellipse by its centre and the ends of two conjugate half axes from there, each x, y.
+
+    Shape (360, 2): so many corners keep within 1/1000 of the radius.
+    """
+    import numpy as np
+
+    angle = np.deg2rad(np.arange(360.0))[:, None]
+    return np.asarray(centre + np.cos(angle) * np.asarray(half) + np.sin(angle) * np.asarray(other))
+
+
 def rle_of_rings(rings: Sequence[npt.NDArray[np.float64]], height: int, width: int) -> Rle:
     """:func:`fill` and encode, on the rings' bounding box only."""
     import numpy as np

@@ -248,10 +248,13 @@ def from_counts(counts: Sequence[float], height: int, width: int) -> Rle:
     """
     import numpy as np
 
-    lengths = np.array(counts, dtype=np.int64)
+    exact = np.array(counts, dtype=np.float64)
+    lengths = exact.astype(np.int64)
     if (lengths.size and (lengths.min() < 0 or lengths.max() > height * width)) or lengths.sum() != height * width:
         raise MaskFileError(f"the mask's runs do not cover its size of {width} x {height}")
-    edges = np.cumsum(np.array(counts, dtype=np.int64))
+    if (lengths != exact).any():
+        raise MaskFileError("the mask's runs are no whole numbers of pixels")
+    edges = np.cumsum(lengths)
     ends = edges[1::2]
     starts = edges[0::2][: len(ends)]
     keep = ends > starts

@@ -12,6 +12,9 @@ from segment_duo.errors import InputError, MaskFileError, NotFound
 from segment_duo.masks.formats.label_images import labels_array
 from segment_duo.masks.formats.sequence import Event
 from segment_duo.text import natural_order
+from segment_duo.tiff.mended import MendedFile
+from segment_duo.tiff.quiet import quiet_tifffile
+from segment_duo.tiff.samples import samples_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +57,9 @@ class LabelStack:
         if place.is_dir():
             self._read_folder(place)
         else:
-            self._read_stack(place)
+            with ExitStack() as opened:  # closes what was opened when the rest of it fails
+                self._read_stack(place, opened)
+                self._open = opened.pop_all()
         self.kind = "ctc" if self.tracks else "labels"
 
     def _read_folder(self, place: Path) -> None:
@@ -69,16 +74,24 @@ class LabelStack:
         if table is not None:
             self.tracks = read_ctc_table(table)
 
-    def _read_stack(self, place: Path) -> None:
+    def _read_stack(self, place: Path, opened: ExitStack) -> None:
+        import numpy as np
         import tifffile
 
         try:
-            self._tiff: Any = self._open.enter_context(tifffile.TiffFile(place))
-            # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
-            count = len(self._tiff.pages)
-            series = self._tiff.series[0]
+            self._file = MendedFile(opened.enter_context(place.open("rb")))
+            with quiet_tifffile():
+                tiff = opened.enter_context(tifffile.TiffFile(self._file))
+                # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
+                count = len(tiff.pages)
+                series = tiff.series[0]
             shape = tuple(n for n in series.shape if n != 1) or (1, 1)
-            self._contiguous = series.dataoffset is not None and count == 1 and len(shape) == 3
+            self._behind: Any = None
+            if (
+                series.dataoffset is not None and count == 1 and len(shape) == 3
+            ):  # ImageJ's large stacks: one page, the others behind it
+                stored = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
+                self._behind = np.memmap(place, stored, "r", series.dataoffset, shape)
         except FileNotFoundError:
             raise NotFound(f"no such file or folder: '{place}'") from None
         except OSError as error:
@@ -127,12 +140,11 @@ class LabelStack:
             wanted = size or _size_of(content, file.name)
             return labels_array(content, *wanted, name=file.name)
         try:
-            if self._contiguous:  # ImageJ's large stacks: one page, the others behind it
-                array = np.asarray(
-                    self._series.asarray(out="memmap")[number] if self._count > 1 else self._series.asarray()
-                )
-            else:
-                array = np.asarray(self._series.pages[number].asarray())
+            array = (
+                samples_of(self._series.pages[number], self._file)
+                if self._behind is None
+                else np.asarray(self._behind[number], self._behind.dtype.newbyteorder("="))
+            )
         except Exception as error:
             raise MaskFileError(f"{self.name}: frame {number} cannot be read ({type(error).__name__})") from None
         array = (

@@ -217,6 +217,22 @@ def test_white_is_zero_is_turned_round() -> None:
         assert np.array_equal(data.original, np.iinfo(image.dtype).max - image)
 
 
+def test_without_a_word_about_it_larger_is_brighter() -> None:
+    for image in (GREY, DEEP, COLOUR):
+        data = read_image(patched(tiff(image), 262, int, rename=65000), name="a.tif")
+        assert np.array_equal(data.original, image)
+        assert data.facts.warnings == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 7}, {"tile": (16, 16)}], ids=str)
+def test_a_predictor_beside_no_compression_is_none(options: dict[str, object]) -> None:
+    for image in (GREY, DEEP, COLOUR):
+        raw = patched(tiff(image, extratags=[(65000, 3, 1, 2, True)], **options), 65000, int, rename=317)
+        with tifffile.TiffFile(io.BytesIO(raw)) as tif:
+            assert int(tif.pages[0].predictor) == 2
+        assert np.array_equal(read_image(raw, name="a.tif").original, image)
+
+
 def test_cmyk_is_converted_and_said_so() -> None:
     ink = np.dstack([COLOUR, np.zeros_like(GREY)])
     data = read_image(tiff(ink, photometric="separated"), name="a.tif")

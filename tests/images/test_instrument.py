@@ -17,7 +17,7 @@ import tifffile
 from segment_duo.errors import UsageError
 from segment_duo.images import parse_pixel_size, read_image, sidecar_names
 from segment_duo.images.instruments import read_instrument
-from segment_duo.images.instruments.finding import Source, ini_sections, magnification, safe_xml, text_of
+from segment_duo.images.instruments.finding import Finding, Source, ini_sections, magnification, safe_xml, text_of
 from segment_duo.lengths import describe_nm, fitting_unit, parse_number, parse_quantity, to_nm
 from segment_duo.types import ImageFacts
 
@@ -377,6 +377,54 @@ def test_a_decimal_comma_changes_nothing_in_a_text_file(name: str, text: str) ->
     shown = read_instrument(Source(200, 150, sidecars={name: with_comma(text).encode()}))
     assert (shown.pixel_size.x_nm, shown.pixel_size.y_nm) == (found.pixel_size.x_nm, found.pixel_size.y_nm)  # type: ignore[union-attr]
     assert shown.instrument == found.instrument
+
+
+@pytest.mark.parametrize("padded", ["{}\0\r\n", "{}\0", "{}\r\n\0\0", "{}\0\0\0\n"])
+@pytest.mark.parametrize(
+    ("tag", "name", "text"),
+    [
+        (34118, "", zeiss("0 0 0 3.59375e-008 1e3 6", *ZEISS)),
+        (34118, "", zeiss("", *ZEISS)),
+        (34682, "", FEI_INI + "[EScan]\nPixelWidth=3.37e-009\n"),
+        (50431, "", "AccFrames=4\r\n" + MAIN + SEM),
+        (0, "a.txt", JEOL),
+        (0, "a.txt", HITACHI),
+        (0, "a-tif.hdr", f"[MAIN]\r\n{MAIN}[SEM]\r\n{SEM}"),
+    ],
+)
+def test_nuls_at_the_ends_of_lines_change_nothing(tag: int, name: str, text: str, padded: str) -> None:
+    def found(raw: bytes) -> Finding:
+        return read_instrument(Source(200, 150, raw={tag: raw} if tag else {}, sidecars={name: raw} if name else {}))
+
+    plain = found(text.encode("cp1252"))
+    assert plain.pixel_size is not None
+    with_nuls = "".join(map(padded.format, text.splitlines()))
+    assert found(with_nuls.encode("cp1252")) == plain
+    assert found(b"\0" + text.encode("cp1252") + b"\0\0") == plain
+
+
+def test_a_zero_says_that_the_scale_is_unknown() -> None:
+    finding = read_instrument(Source(200, 150, raw={34682: (FEI_INI + "[Scan]\nPixelWidth=0\n").encode()}))
+    assert finding.pixel_size is not None
+    assert finding.pixel_size.source.endswith("HFW / ResolutionX")
+    assert finding.warnings == ()
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "gbk", "utf-16", "cp1252", "utf-8"])
+def test_micrometres_in_the_encodings_of_the_makers_countries(encoding: str) -> None:
+    text = JEOL.replace("10um", "10\N{MICRO SIGN}m" if encoding == "cp1252" else "10\N{GREEK SMALL LETTER MU}m")
+    plain = read_instrument(Source(200, 150, sidecars={"a.txt": JEOL.encode()}))
+    found = read_instrument(Source(200, 150, sidecars={"a.txt": text.encode(encoding)}))
+    assert plain.pixel_size is not None
+    assert found.pixel_size is not None
+    assert found.pixel_size.x_nm == plain.pixel_size.x_nm
+
+
+def test_a_description_in_no_known_encoding_is_read_all_the_same() -> None:
+    text = b"ImageJ=1.54f\nunit=nm\nnote=\x81\x8d\n"  # neither UTF-8 nor Windows-1252
+    facts = read_facts(tiff(description=text, metadata=None, resolution=(2, 2)), name="a.tif")
+    assert facts.pixel_size is not None
+    assert facts.pixel_size.x_nm == 0.5
 
 
 @pytest.mark.parametrize(

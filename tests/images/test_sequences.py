@@ -136,6 +136,7 @@ def test_what_a_stack_does_not_have_is_said() -> None:
         (imagej(HYPER[:, 0, 0], axes="TYX", finterval=0.5), "T", {"T": 5}, 0.5),
         (imagej(HYPER[:, 0, 0], axes="TYX", fps=4.0), "T", {"T": 5}, 0.25),
         (imagej(HYPER[:, 0, 0], axes="TYX", finterval=3.0, tunit="min"), "T", {"T": 5}, 180),
+        (imagej(HYPER[:, 0, 0], axes="TYX", finterval=500.0, tunit="\\u00B5s"), "T", {"T": 5}, 5e-4),
         (imagej(HYPER[:, 0, 0], axes="ZYX"), "Z", {"Z": 5}, None),
         (imagej(HYPER[:3, 0, 0], axes="CYX"), "C", {"C": 3}, None),
         (tiff(HYPER[:, 0, 0], imagej=True, truncate=True, metadata={"axes": "TYX"}), "T", {"T": 5}, None),

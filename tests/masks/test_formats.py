@@ -543,7 +543,7 @@ FAR = [[0, 0], [1e9, 0], [1e9, 1e9]]
         (
             b'{"shapes": [{"shape_type": "mask", "points": [[0, 0], [99, 1]], "mask": ""}]}',
             "a.json",
-            "does not lie inside",
+            "in an image of 56 x 40",
         ),
         (
             b'{"shapes": [{"shape_type": "line", "points": [[0, 0], [9, 1]]}]}',

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
 import pickle
+import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ import roifile
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from segment_duo.errors import MaskFileError
 from segment_duo.masks import rle
+from segment_duo.masks.classes import labelled
 from segment_duo.masks.formats import export, importers
-from segment_duo.types import ImageIdentity, Mask, MaskSet, Provenance
+from segment_duo.types import FrameAxes, ImageIdentity, Mask, MaskSet, Provenance
 
 HEIGHT, WIDTH = 60, 90
 
@@ -61,6 +65,41 @@ def coco(*annotations: dict[str, Any], image: dict[str, Any] | None = None, **mo
 def test_ids_are_compared_as_text(image: object, image_id: object) -> None:
     found = read(coco({"image_id": image_id, "category_id": "1"}, image={"id": image}))
     assert [(mask.area, mask.label, mask.id) for mask in found.masks] == [(400, "grain", 1)]
+
+
+def test_ids_of_many_digits_and_with_underscores_stay_apart() -> None:
+    long = 2**53
+    for one, other in ((f"{long}", f"{long + 1}"), ("2024_01", "202401"), ("12e3", "12000")):
+        images = [{"id": one, "file_name": "img.png"}, {"id": other, "file_name": "b.png"}]
+        content = coco({"image_id": one}, {"image_id": other}, {"image_id": other}) | {"images": images}
+        assert len(read(content, image_name="img.png").masks) == 1
+        assert len(read(content, image_name="b.png").masks) == 2
+    assert len(read(coco({"image_id": f"{long + 1}"}, image={"id": long + 1})).masks) == 1
+
+
+def test_entries_that_are_no_objects_are_left_out() -> None:
+    """Of any list: the rest of the file is as good as ever."""
+    content = coco({}, {})
+    content = {key: [None, *content[key], "x"] for key in content}
+    found = read(content)
+    assert [mask.label for mask in found.masks] == ["grain", "grain"]
+    assert found.notices[0] == "annotation 1 is left out: has no segmentation"
+    assert found.notices[-1] == "2 of 4 annotations are left out"
+    assert len(read(coco({}, categories=None)).masks) == len(read(coco({}, categories={"1": "grain"})).masks) == 1
+    assert areas(read([7, {"segmentation": [flat(square(1, 1))]}])) == [400]
+    for content in (labelme({"points": square(1, 1)}), features(polygon(1, 1))):
+        key = "shapes" if "shapes" in content else "features"
+        content[key].insert(0, None)
+        found = read(content)
+        assert areas(found) == [400]
+        assert len(found.notices) == 1
+
+
+def test_runs_are_whole_numbers() -> None:
+    runs = {"size": [HEIGHT, WIDTH], "counts": [10.5, 20, HEIGHT * WIDTH - 30]}
+    found = read(coco({"segmentation": runs}, {}))
+    assert len(found.masks) == 1
+    assert "no whole numbers" in found.notices[0]
 
 
 def test_a_file_whose_annotations_all_miss_the_image_is_an_error() -> None:
@@ -204,6 +243,39 @@ def test_labelme_takes_what_is_good() -> None:
     )
 
 
+def mask_shape(points: list[list[float]], array: np.ndarray) -> dict[str, Any]:
+    stored = io.BytesIO()
+    Image.fromarray(array).save(stored, "PNG")
+    text = base64.b64encode(stored.getvalue()).decode()
+    return {"shape_type": "mask", "points": points, "mask": text}
+
+
+def test_a_mask_shape_that_was_moved_lies_where_labelme_puts_it() -> None:
+    """LabelMe cuts its corners down to whole pixels, rounding would make 10.5 and 29.5 a pixel further apart."""
+    array = np.zeros((11, 20), np.uint8)
+    array[2:9, 3:15] = 255
+    for part in (0.0, 0.25, 0.5, 0.75):
+        shape = mask_shape([[10 + part, 20 + part], [29 + part, 30 + part]], array)
+        [mask] = read(labelme(shape)).masks
+        assert (mask.area, mask.bbox) == (7 * 12, (13, 22, 12, 7))
+
+
+def test_base64_in_lines_is_read_as_labelme_reads_it() -> None:
+    shape = mask_shape([[10, 20], [29, 30]], np.full((11, 20), 255, np.uint8))
+    text = shape["mask"]
+    assert areas(read(labelme(shape | {"mask": f"{text[:20]}\r\n{text[20:]}\n"}))) == [220]
+
+
+def test_a_mask_shape_is_cut_at_the_images_edge() -> None:
+    full = np.full((20, 30), 255, np.uint8)
+    for (x, y), pixels in {(-10, -5): 300, (80, 50): 100, (-29, 0): 20, (0, 59): 30, (-10, 59): 20}.items():
+        [mask] = read(labelme(mask_shape([[x, y], [x + 29, y + 19]], full))).masks
+        assert (mask.area, mask.bbox[:2]) == (pixels, (max(0, x), max(0, y)))
+    for x, y in ((-30, 0), (90, 0), (0, -20), (0, 60), (500, 500)):
+        found = read(labelme({"points": square(1, 1)}, mask_shape([[x, y], [x + 29, y + 19]], full)))
+        assert found.notices == ("shape 2 is left out: covers no pixel of the image of 90 x 60",)
+
+
 # --- GeoJSON ----------------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +298,7 @@ def features(*geometries: Any, **properties: Any) -> dict[str, Any]:
         ({"classification": {"names": ["Tumor", "Positive"], "color": [200, 0, 0]}}, "Tumor: Positive"),
         ({"classification": {"name": "Tumor", "colorRGB": -1}, "name": "x"}, "Tumor"),
         ({"classification": "Tumor"}, "Tumor"),
+        ({"classification": ["Tumor", "Positive"]}, "Tumor: Positive"),
         ({"name": "Annotation 7"}, "Annotation 7"),
         ({"classification": None, "name": "b"}, "b"),
         ({"segduo": {"label": ""}, "name": "mask 3"}, ""),
@@ -275,6 +348,51 @@ def test_a_bare_geometry_and_one_feature() -> None:
     assert areas(read(polygon(10, 10))) == [400]
     assert areas(read(features(polygon(10, 10))["features"][0])) == [400]
     assert areas(read({"type": "GeometryCollection", "geometries": [polygon(10, 10)]})) == [400]
+
+
+def test_features_inside_others_are_taken() -> None:
+    """Collections in collections, lists of collections, and the objects that QuPath keeps inside an annotation."""
+    outer, inner = features(polygon(0, 0, 40)), features(polygon(5, 5, 10), name="inner")
+    for content in (
+        {"type": "FeatureCollection", "features": [*outer["features"], inner]},
+        [outer, inner],
+        features(polygon(0, 0, 40), childObjects=inner["features"]),
+        features(polygon(0, 0, 40), children=[*inner["features"], 7, "a name"]),
+    ):
+        found = read(content)
+        assert (found.format, areas(found), found.notices) == ("geojson", [1600, 100], ())
+        assert found.masks[1].label == "inner"
+    with pytest.raises(MaskFileError, match="no list of features"):
+        read({"type": "FeatureCollection", "features": None})
+
+
+def test_damaged_parts_do_not_spoil_their_feature() -> None:
+    good, line = closed(square(10, 10)), [[1, 1], [2, 2]]
+    for geometry in (
+        {"type": "MultiPolygon", "coordinates": [[good], [line]]},
+        {"type": "MultiPolygon", "coordinates": [[], [good]]},
+        {"type": "Polygon", "coordinates": [good, line]},
+        {"type": "GeometryCollection", "geometries": [None, polygon(10, 10)]},
+    ):
+        found = read(features(geometry, polygon(40, 10)))
+        assert areas(found) == [400, 400]
+        [notice] = found.notices
+        assert notice.startswith("feature 1: 1 of its parts left out: ")
+    found = read(features({"type": "Polygon", "coordinates": [line, good]}, polygon(40, 10)))
+    assert areas(found) == [400], "a hole without the outline around it is nothing"
+
+
+def test_points_of_a_ring_with_and_without_a_height() -> None:
+    ring = [point + [5.0] * (place % 2) for place, point in enumerate(closed(square(10, 10)))]
+    assert areas(read(features({"type": "Polygon", "coordinates": [ring]}))) == [400]
+
+
+def test_qupaths_ellipse_is_the_one_in_its_box() -> None:
+    diamond = closed([[45, 10], [75, 30], [45, 50], [15, 30]])
+    [mask] = read(features({"type": "Polygon", "coordinates": [diamond], "isEllipse": True})).masks
+    assert mask.area == pytest.approx(math.pi * 30 * 20, rel=0.01)
+    [mask] = read(features({"type": "Polygon", "coordinates": [diamond], "isEllipse": False})).masks
+    assert mask.area == pytest.approx(30 * 40, rel=0.01)
 
 
 def test_deep_collections_end() -> None:
@@ -330,6 +448,18 @@ def test_yolo_classes_boxes_and_scores() -> None:
     assert read(b"", "a.txt").masks == (), "an image without objects"
 
 
+@pytest.mark.parametrize("score", ["", " 0.75"])
+def test_yolo_tracks_end_with_their_id(score: str) -> None:
+    """As a tracking run writes them; read as a corner, the score and the id would be a spike."""
+    found = read("".join(f"{LINE}{score} {number}\n" for number in (1, 2, 12)).encode(), "a.txt")
+    assert [(mask.area, mask.id) for mask in found.masks] == [(400, 1), (400, 2), (400, 12)]
+    assert {mask.predicted_iou for mask in found.masks} == ({0.75} if score else {None})
+    found = read(f"{LINE}{score} 7\n7\n".encode(), "a.txt")
+    assert found.notices == ("line 2 is left out: is no polygon: 0 numbers after the class",)
+    edge = f"0 0.2 0.2 0.5 0.2 0.5 1\n{LINE}\n"
+    assert areas(read(edge.encode(), "a.txt"))[1] == 400
+
+
 # --- ImageJ -----------------------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +495,35 @@ def test_a_zip_of_the_finder() -> None:
     }
     found = read(archive(**entries), "umlaut.zip")
     assert (areas(found), found.masks[0].label, found.notices) == ([400], "Körnung 1", ())
+
+
+def test_names_of_a_zip_that_does_not_say_they_are_utf_8() -> None:
+    """As the Finder writes them: composed of letter and accent, and without the flag. Other names stay as they are."""
+    roi = freehand(10, 10)
+    roi.name = ""
+    for written, label in (("Ko\u0308rner".encode(), "Körner"), (b"K\x94rnerx", "Körnerx")):
+        plain = b"x" * len(written)
+        data = archive(**{f"{plain.decode()}.roi": roi}).replace(plain, written)
+        assert read(data, "a.zip").masks[0].label == label
+
+
+def test_rois_that_cannot_be_unpacked_are_named_and_the_rest_is_taken() -> None:
+    data = archive(**{"a.roi": freehand(10, 10), "b.roi": freehand(40, 10)})
+    first, listed = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    damaged = bytearray(data)
+    damaged[first + 30 + len("a.roi") + 8] ^= 0xFF  # in the packed bytes
+    encrypted = bytearray(data)
+    encrypted[first + 6] |= 1
+    encrypted[listed + 8] |= 1
+    unknown = bytearray(data)
+    unknown[first + 8] = unknown[listed + 10] = 97
+    for broken in (damaged, encrypted, unknown):
+        found = read(bytes(broken), "a.zip")
+        assert areas(found) == [400]
+        [notice] = found.notices
+        assert notice.startswith("a.roi is left out: ")
+    with pytest.raises(MaskFileError, match=r"holds nothing that can be used: a\.roi: cannot be unpacked"):
+        read(bytes(encrypted[: encrypted.index(b"PK\x03\x04", 4)] + encrypted[listed:]), "a.zip")
 
 
 def test_damaged_rois_are_named_and_the_rest_is_taken() -> None:
@@ -499,6 +658,42 @@ def test_rois_of_one_slice_may_be_for_the_slice_alone() -> None:
         read(placed.tobytes(), "a.roi", page=1, pages=9)
 
 
+HYPERSTACK = FrameAxes("T", (("T", 2), ("Z", 3), ("C", 2)))
+"""Channels fastest, then slices, then frames, as ImageJ stores them."""
+
+
+def test_position_in_a_hyperstack() -> None:
+    places = [(t, z, c) for t in range(2) for z in range(3) for c in range(2)]
+    rois = {
+        f"{t}{z}{c}.roi": freehand(3 * n, 10, c_position=c + 1, z_position=z + 1, t_position=t + 1)
+        for n, (t, z, c) in enumerate(places)
+    }
+    rois |= {"z.roi": freehand(50, 30, z_position=2), "all.roi": freehand(60, 30)}
+    for page, (_, z, _) in enumerate(places):
+        found = read(archive(**rois), "a.zip", page=page, pages=12, axes=HYPERSTACK)
+        assert [mask.bbox[0] for mask in found.masks] == [3 * page, *([50] if z == 1 else []), 60]
+        assert "is left out: lies on channel " in found.notices[0]
+    stacked = archive(**{f"{n}.roi": freehand(3 * n, 10, position=n + 1) for n in range(12)})
+    for page in range(12):
+        [mask] = read(stacked, "a.zip", page=page, pages=12, axes=HYPERSTACK).masks
+        assert mask.bbox[0] == 3 * page
+
+
+def test_planes_of_a_hyperstack() -> None:
+    def placed(n: int, c: int, z: int, t: int) -> dict[str, Any]:
+        return polygon(3 * n, 10) | {"plane": {"c": c, "z": z, "t": t}}
+
+    content = features(placed(0, -1, 0, 0), placed(1, -1, 1, 0), placed(2, -1, 1, 1), placed(3, 1, 1, 1))
+    taken = {0: [0], 1: [0], 2: [3], 3: [3], 4: [], 8: [6], 9: [6, 9], 10: []}
+    for page, left in taken.items():
+        if left:
+            found = read(content, page=page, pages=12, axes=HYPERSTACK)
+            assert [mask.bbox[0] for mask in found.masks] == left
+        else:
+            with pytest.raises(MaskFileError, match="lies in plane c -1, z 0, t 0, the image is page"):
+                read(content, page=page, pages=12, axes=HYPERSTACK)
+
+
 def test_names_of_rois() -> None:
     rois = {
         "pore.roi": freehand(10, 10),
@@ -556,13 +751,28 @@ def test_a_folder_of_sam1_with_gaps(tmp_path: Path) -> None:
     mask_set = MaskSet(masks, Provenance(image=ImageIdentity("img.png", "", WIDTH, HEIGHT)))
     (folder,) = export.export([(mask_set, None)], "sam1", tmp_path)
     (folder / "1.png").unlink()
-    (folder / "2.png").write_bytes(b"junk")
+    (folder / "2.png").write_bytes(b"junk")  # Pillow would name the object it was given
     (folder / "._0.png").write_bytes(b"junk of the Finder")
     found = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
     assert areas(found) == [25, 25]
     assert [notice[:17] for notice in found.notices] == ["1.png is left out", "2.png is left out", "2 of 4 masks are "]
+    assert found.notices[1].endswith("is not a readable label image (UnidentifiedImageError)")
     with pytest.raises(MaskFileError, match=r"nothing that can be used: 0\.png: is for an image of 90 x 60"):
         importers.import_folder(folder, width=WIDTH, height=HEIGHT + 1)
+
+
+def test_a_table_of_sam1_that_a_spreadsheet_saved(tmp_path: Path) -> None:
+    """With semicolons and decimal commas, as in half the world."""
+    code = rle.encode_crop(np.ones((5, 5), bool), 3, 3, HEIGHT, WIDTH)
+    mask = Mask(code, 25, rle.bounding_box(code), predicted_iou=0.75, point_coords=((4.5, 5.0),), point_labels=(1,))
+    mask_set = MaskSet((mask,), Provenance(image=ImageIdentity("img.png", "", WIDTH, HEIGHT)))
+    (folder,) = export.export([(mask_set, None)], "sam1", tmp_path)
+    table = folder / "metadata.csv"
+    plain = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
+    table.write_text(table.read_text().replace(",", ";").replace(".", ","))
+    found = importers.import_folder(folder, width=WIDTH, height=HEIGHT)
+    assert found == plain
+    assert (found.masks[0].predicted_iou, found.masks[0].point_coords) == (0.75, ((4.5, 5.0),))
 
 
 # --- what we write comes back -----------------------------------------------------------------------------------------------
@@ -626,3 +836,96 @@ def test_pages_that_lead_back_to_themselves_are_not_followed_for_ever() -> None:
     assert data[after : after + 4] == bytes(4)
     data[after : after + 4] = second.to_bytes(4, "little")
     assert [mask.area for mask in read(bytes(data), "labels.tif").masks] == [12]
+
+
+def label_tiff(labels: np.ndarray, **options: Any) -> bytes:
+    stored = io.BytesIO()
+    tifffile.imwrite(stored, labels, metadata=None, **options)
+    return stored.getvalue()
+
+
+def with_values(data: bytes, code: int, values: Callable[[int], Sequence[int]]) -> bytes:
+    """The file with the values of one tag of its first page replaced; ``values`` is given their number."""
+    out = bytearray(data)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tag, order = tiff.pages[0].tags[code], tiff.byteorder
+    kind = {2: "H", 4: "I"}[tag.valuebytecount // tag.count]
+    struct.pack_into(f"{order}{tag.count}{kind}", out, tag.valueoffset, *values(tag.count))
+    return bytes(out)
+
+
+LABELS = np.zeros((HEIGHT, WIDTH), np.uint16)
+LABELS[10:30, 10:30], LABELS[50:60, 50:80] = 1, 300
+STRIP_COUNTS, STRIP_OFFSETS, TILE_COUNTS = 279, 273, 325
+
+
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        (STRIP_COUNTS, {"rowsperstrip": 7}),
+        (STRIP_COUNTS, {"rowsperstrip": 7, "compression": "lzw", "predictor": 2}),
+        (STRIP_COUNTS, {"compression": "zlib", "byteorder": ">"}),
+        (TILE_COUNTS, {"tile": (32, 32)}),
+    ],
+)
+def test_labels_without_byte_counts_are_no_background(code: int, options: dict[str, Any]) -> None:
+    data = label_tiff(LABELS, **options)
+    assert areas(read(data, "a.tif")) == [400, 300]
+    assert areas(read(with_values(data, code, lambda n: [0] * n), "a.tif")) == [400, 300]
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
+def test_labels_of_which_strips_are_missing_are_refused(compression: str | None) -> None:
+    data = label_tiff(LABELS.astype(np.uint8), rowsperstrip=7, compression=compression)
+    with pytest.raises(MaskFileError, match="pixels are missing"):
+        read(with_values(data, STRIP_OFFSETS, lambda n: [0] * n), "a.tif")
+
+
+def test_labels_of_odd_types_say_nothing_beside_their_error(capfd: pytest.CaptureFixture[str]) -> None:
+    assert areas(read(label_tiff((LABELS > 0).astype(np.float16)), "a.tif")) == [700]
+    with pytest.raises(MaskFileError, match="samples of the type complex64"):
+        read(label_tiff(LABELS.astype(np.complex64)), "a.tif")
+    data = bytearray(label_tiff(LABELS))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as tiff:
+        software = tiff.pages[0].tags[305].offset
+    struct.pack_into("<H", data, software + 2, 99)  # a field type that does not exist
+    assert areas(read(bytes(data), "a.tif")) == [400, 300]
+    assert capfd.readouterr().err == ""
+
+
+def test_labels_in_an_npz_are_several_masks() -> None:
+    for array in (LABELS, LABELS[None], LABELS.astype(np.int64)):
+        stored = io.BytesIO()
+        np.savez_compressed(stored, masks=array)
+        assert areas(read(stored.getvalue(), "a.npz")) == [400, 300]
+    for array in (LABELS > 0, (LABELS > 0) * np.uint8(255)):
+        stored = io.BytesIO()
+        np.savez(stored, masks=array)
+        assert areas(read(stored.getvalue(), "a.npz")) == [700]
+    stored = io.BytesIO()
+    np.savez(stored, masks=LABELS.astype(np.int16) - 1)
+    with pytest.raises(MaskFileError, match="negative values"):
+        read(stored.getvalue(), "a.npz")
+
+
+def test_an_npz_with_python_objects_gives_its_masks() -> None:
+    stored = io.BytesIO()
+    np.savez(stored, masks=np.stack([LABELS == 1, LABELS == 300]), label=np.array(["a", None], object), id=[4, 9])
+    found = read(stored.getvalue(), "a.npz")
+    assert [(mask.id, mask.area, mask.label) for mask in found.masks] == [(4, 400, ""), (9, 300, "")]
+    assert found.notices == ("its array label holds Python objects and is left out",)
+
+
+def test_half_a_character_in_a_label_does_not_spoil_the_exports(tmp_path: Path) -> None:
+    """JSON can escape one: a name with an emoji that was cut in two."""
+    content = coco({}, categories=[{"id": 1, "name": "grain \ud83d"}])
+    [mask] = read(content).masks
+    assert mask.label == "grain \N{REPLACEMENT CHARACTER}"
+    identity = ImageIdentity("img.png", "", WIDTH, HEIGHT)
+    for fmt in export.FORMATS:
+        if fmt != "overlay":  # needs the picture
+            export.export([(MaskSet((mask,), Provenance(image=identity)), None)], fmt, tmp_path / fmt)
+    stored = pickle.dumps([{"segmentation": np.ones((HEIGHT, WIDTH), bool), "label": "\ud83d\ude00 \udcf6"}])
+    assert read(stored, "a.pkl").masks[0].label == "\N{GRINNING FACE} \N{REPLACEMENT CHARACTER}"
+    relabelled = labelled([mask], {mask.id}, "K\udcf6rnung")
+    assert relabelled[0].label == "K\N{REPLACEMENT CHARACTER}rnung"

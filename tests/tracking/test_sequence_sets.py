@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,46 @@ def test_label_stacks_come_back_with_their_ids_scale_and_time(tmp_path: Path, fm
     with LabelStack(file) as stack:
         assert len(stack) == 4
         assert all((stack.frame(n, SIZE) == expected[n]).all() for n in range(4))
+
+
+def test_a_label_stack_without_byte_counts_is_no_background(tmp_path: Path) -> None:
+    labels = np.zeros((2, *SIZE), np.uint16)
+    labels[0, 3:9, 4:8], labels[1, 5:11, 4:8] = 1, 2
+    for compression in (None, "lzw"):
+        stored = io.BytesIO()
+        with tifffile.TiffWriter(stored) as writer:
+            for page in labels:
+                writer.write(page, metadata=None, rowsperstrip=4, compression=compression)
+        data = bytearray(stored.getvalue())
+        with tifffile.TiffFile(io.BytesIO(bytes(data))) as tiff:
+            for page in tiff.pages:
+                counts = page.aspage().tags["StripByteCounts"]
+                data[counts.valueoffset : counts.valueoffset + counts.valuebytecount] = bytes(counts.valuebytecount)
+        file = tmp_path / f"{compression}.tif"
+        file.write_bytes(data)
+        with LabelStack(file) as stack:
+            assert all((stack.frame(n, SIZE) == labels[n]).all() for n in (1, 0, 1))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stack_that_cannot_be_read_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    for content in (b"II*\0junk", b"no TIFF"):
+        file.write_bytes(content)
+        with pytest.raises(MaskFileError, match="is not a readable stack of labels"):
+            LabelStack(file)
+        gc.collect()
+
+
+def test_an_imagej_stack_in_one_page_is_a_label_stack(tmp_path: Path) -> None:
+    labels = np.arange(3, dtype=np.uint16)[:, None, None] + np.ones((3, *SIZE), np.uint16)
+    file = tmp_path / "large.tif"
+    with tifffile.TiffWriter(file, byteorder=">") as writer:
+        writer.write(labels[0], description="ImageJ=1.54f\nimages=3\nslices=3\n", metadata=None)
+    file.write_bytes(file.read_bytes() + labels[1:].astype(">u2").tobytes())
+    with LabelStack(file) as stack:
+        assert len(stack) == 3
+        assert all((stack.frame(n, SIZE) == labels[n]).all() for n in range(3))
 
 
 def test_a_cell_tracking_folder_has_no_gaps_and_begins_anew_at_splits(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def import_set(
                     image_name=opened.ref.name,
                     page=facts.page,
                     pages=facts.pages,
+                    axes=facts.frames,
                 )
         except OSError as error:
             raise InputError(f"{file}: {error.strerror}") from None

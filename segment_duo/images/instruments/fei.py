@@ -105,7 +105,7 @@ def _ini_pixel_size(
         name = {"scan": "Scan", "escan": "EScan", "iscan": "IScan"}.get(section, section)
         if x_nm and y_nm:
             return PixelSize(x_nm, y_nm, f"FEI tag {tag}, [{name}] PixelWidth", "high"), tuple(unread)
-        if across and (number(across) or 1) > 0:  # a zero is how these files say that they do not know
+        if across and number(across) != 0:  # a zero is how these files say that they do not know
             key, written = ("PixelHeight", down) if x_nm else ("PixelWidth", across)
             unread.append(unreadable(f"FEI tag {tag}", f"[{name}] {key}", written))
     for section in dict.fromkeys((beam, "ebeam", "ibeam")):

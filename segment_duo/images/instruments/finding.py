@@ -52,19 +52,32 @@ class Finding:
 
 
 def text_of(raw: bytes) -> str:
-    """Metadata as text: UTF-16 (with or without a mark), UTF-8, else Windows-1252."""
-    raw = raw[:_MAX_TEXT]
+    """Metadata as text: UTF-16 (with or without a mark), UTF-8, else Windows-1252; without NULs."""
+    return without_nuls(_decoded(raw[:_MAX_TEXT]))
+
+
+def without_nuls(text: str) -> str:
+    """The text without the NULs that C programs pad their lines with; alone between two lines they end the first."""
+    return re.sub(r"\0+", "\n", re.sub(r"^\0+|(?<=[\r\n])\0+|\0+(?=[\r\n])|\0+$", "", text))
+
+
+def _decoded(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", "replace").rstrip("\0")
+        return raw.decode("utf-16", "replace")
     if len(raw) >= 8 and raw[1:64:2].count(0) > len(raw[1:64:2]) * 3 // 4:
-        return raw.decode("utf-16-le", "replace").rstrip("\0")
+        return raw.decode("utf-16-le", "replace")
     if len(raw) >= 8 and raw[0:64:2].count(0) > len(raw[0:64:2]) * 3 // 4:
-        return raw.decode("utf-16-be", "replace").rstrip("\0")
-    raw = raw.rstrip(b"\0").removeprefix(b"\xef\xbb\xbf")
+        return raw.decode("utf-16-be", "replace")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("cp1252", "replace")
+
+
+def unescaped(unit: str) -> str:
+    r"""A unit of ImageJ's, which writes ``\u00B5m`` for what is not ASCII."""
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit.strip())
 
 
 def ini_sections(text: str) -> dict[str, dict[str, str]]:
@@ -75,7 +88,7 @@ def ini_sections(text: str) -> dict[str, dict[str, str]]:
     sections: dict[str, dict[str, str]] = {"": {}}
     current = sections[""]
     for raw_line in text.splitlines():
-        line = raw_line.strip().strip("\0")
+        line = raw_line.strip()
         if line.startswith("[") and line.endswith("]"):
             current = sections.setdefault(line[1:-1].strip().lower(), {})
         elif "=" in line:

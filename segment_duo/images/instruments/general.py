@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from segment_duo.images.instruments.finding import Finding, Source, local_name, safe_xml, unreadable
+from segment_duo.images.instruments.finding import Finding, Source, local_name, safe_xml, unescaped, unreadable
 from segment_duo.lengths import length_nm, parse_number, to_nm
 from segment_duo.types import Instrument, PixelSize
 
@@ -20,8 +20,8 @@ def read(source: Source) -> Finding | None:
 def _read_imagej(source: Source) -> Finding | None:
     """``unit=`` names the length, XResolution counts pixels in one of it. ``yunit=`` stands beside it where the axes differ."""
     units = dict(reversed(re.findall(r"^(unit|xunit|yunit)=(.*)$", source.description, re.MULTILINE)))
-    unit = _unescaped(units.get("xunit") or units.get("unit", ""))
-    unit_y = _unescaped(units["yunit"]) if units.get("yunit") else unit
+    unit = unescaped(units.get("xunit") or units.get("unit", ""))
+    unit_y = unescaped(units["yunit"]) if units.get("yunit") else unit
     across, down = source.x_resolution, source.y_resolution or source.x_resolution
     if not unit or not across or not down or across <= 0 or down <= 0:
         return None
@@ -36,10 +36,6 @@ def _read_imagej(source: Source) -> Finding | None:
 
 _NO_UNITS = frozenset({"pixel", "pixels", "inch", "inches", "in", "null", "none", "reference frame"})
 """What ImageJ writes of a picture without a scale; inches are its name for a print resolution."""
-
-
-def _unescaped(unit: str) -> str:
-    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit.strip())
 
 
 def _read_ome(source: Source) -> Finding | None:

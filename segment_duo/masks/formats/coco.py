@@ -19,7 +19,7 @@ from segment_duo.masks.formats.common import (
     key_of,
     name_notice,
     new_mask,
-    only_dicts,
+    objects_of,
     read_json,
     same_image,
     stem_of,
@@ -85,16 +85,18 @@ def load(data: bytes, name: str, height: int, width: int, *, image_name: str = "
     """
     content = read_json(data)
     if isinstance(content, list):
-        return _load_records(only_dicts(content, "records"), name, height, width)
+        return _load_records(objects_of(content, "records"), name, height, width)
     if not isinstance(content, dict) or "annotations" not in content:
         raise MaskFileError("is no COCO file: it has no annotations")
-    image = _image_of(only_dicts(content.get("images"), "images"), name)
+    image = _image_of([image for image in objects_of(content.get("images"), "images") if image], name)
     check_stated_size(image.get("height"), image.get("width"), height, width)
-    categories = only_dicts(content.get("categories", []), "categories")
+    listed = content.get("categories")
+    categories = objects_of(listed, "categories") if isinstance(listed, list) else []
     names = {key_of(item.get("id")): item.get("name", "") for item in categories}
-    annotations = only_dicts(content["annotations"], "annotations")
+    annotations = objects_of(content["annotations"], "annotations")
     wanted = key_of(image.get("id"))
-    own = [annotation for annotation in annotations if key_of(annotation.get("image_id")) == wanted]
+    # An entry that is no object belongs to no image that one could tell; it is named with those of this one.
+    own = [entry for entry in annotations if not entry or key_of(entry.get("image_id")) == wanted]
     if annotations and not own:
         raise MaskFileError(f"none of its {len(annotations)} annotations belongs to the image {bare_name(name)}")
     found = Gathered("annotation", notices=name_notice(image.get("file_name"), image_name))

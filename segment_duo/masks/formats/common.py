@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import MaskFileError
+from segment_duo.text import well_formed
 from segment_duo.types import Mask, MaskSet, MaskSource, Rle
 
 if TYPE_CHECKING:
@@ -78,15 +79,17 @@ class Gathered:
         return self.masks, [*self.notices, *notices]
 
 
+_WHOLE = re.compile(r"\s*([-+]?\d+)(?:\.0*)?\s*", re.ASCII)
+
+
 def whole(value: object) -> int | None:
     """A whole number, however it is written (``7``, ``7.0``, ``"7"``); None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
-        try:
-            value = float(value) if len(value) < 40 else None
-        except ValueError:
-            return None
+        # Digit by digit: as a float a long id would become its neighbour, and Python reads 2024_01 and 1e5 as numbers too.
+        written = _WHOLE.fullmatch(value) if len(value) < 40 else None
+        return int(written[1]) if written else None
     if isinstance(value, int):
         return value
     return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else None
@@ -198,7 +201,7 @@ def new_mask(
         crop_box=(float(crop[0]), float(crop[1]), float(crop[2]), float(crop[3]))
         if crop is not None and is_numbers(crop, 4)
         else None,
-        label="" if name == DEFAULT_LABEL else name[:1000],
+        label="" if name == DEFAULT_LABEL else well_formed(name[:1000]),
         source=source,
     )
 
@@ -279,15 +282,15 @@ def write_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def only_dicts(value: object, what: str) -> list[dict[str, Any]]:
-    """A list of objects.
+def objects_of(value: object, what: str) -> list[dict[str, Any]]:
+    """The objects of a list. An entry that is none is given as an empty one, so that its reader leaves it out by its place.
 
     Raises:
-        MaskFileError: something else.
+        MaskFileError: something else than a list, or nothing in it is an object.
     """
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    if not isinstance(value, list) or (value and not any(isinstance(item, dict) for item in value)):
         raise MaskFileError(f"has no list of {what}")
-    return value
+    return [item if isinstance(item, dict) else {} for item in value]
 
 
 def check_size(found: tuple[int, int], height: int, width: int) -> None:

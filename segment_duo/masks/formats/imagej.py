@@ -5,19 +5,21 @@ A mask in one piece without holes becomes a traced ROI with whole-pixel corners;
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
 import struct
+import unicodedata
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.boxes import window
 from segment_duo.errors import MaskFileError
 from segment_duo.masks.formats.common import MAX_IMPORT_BYTES, Gathered, canvas, ring_array
-from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.masks.outlines import ellipse, outline_parts, rle_of_rings
 from segment_duo.types import Mask, MaskSet, Rle
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 MAX_ROIS = 100_000
 _MAX_CORNER = 32767
 """ROI bounds are 16-bit."""
+_SAYS_UTF8 = 0x800
+"""Flag of a ZIP entry (APPNOTE, 4.4.4)."""
 _STEPS = 16
 """Straight pieces of a curve from one corner to the next."""
 
@@ -92,12 +96,19 @@ def _roi(mask: Mask, name: str) -> roifile.ImagejRoi | None:
 
 
 def load(
-    data: bytes, height: int, width: int, *, page: int | None = None, pages: int | None = None
+    data: bytes,
+    height: int,
+    width: int,
+    *,
+    page: int | None = None,
+    pages: int | None = None,
+    place: Mapping[str, int] | None = None,
 ) -> tuple[list[Mask], list[str]]:
     """Masks from a ROI archive or file, and what was left out (lines, points and text have no area).
 
     Args:
         page: page of the image in its stack, from 0: ROIs whose position is another slice are left out. Position 0 belongs to every slice.
+        place: where the page lies in a stack of several axes, axis -> index.
         pages: how many pages the stack has. ROIs that all lie on one slice are taken for an image of one page, which may be that slice.
     """
     import roifile
@@ -105,22 +116,23 @@ def load(
     # Its remarks on odd files would reach stderr; what cannot be used is said below.
     roifile.logger().addHandler(logging.NullHandler())
     found = Gathered("ROI")
-    rois: list[tuple[str, bytes, roifile.ImagejRoi, int | str | None]] = []
-    for name, content in _entries(data):
+    rois: list[tuple[str, bytes, roifile.ImagejRoi]] = []
+    for name, content in _entries(data, found):
         try:
             roi = roifile.ImagejRoi.frombytes(content)
         except Exception as error:
             # roifile raises whatever the damaged bytes lead it into.
             found.leave_out(name, f"is no readable ROI ({type(error).__name__}: {str(error)[:80]})")
             continue
-        rois.append((name, content, roi, _slice(roi, name)))
-    places = {place for *_, place in rois if place is not None}
-    if page is not None and pages == 1 and len(places) == 1:
-        found.notices += [f"the ROIs lie on slice {place} of a stack" for place in places if place != 1]
+        rois.append((name, content, roi))
+    slices = {_slice(roi, name) for name, _, roi in rois} - {None}
+    if page is not None and pages == 1 and len(slices) == 1:
+        found.notices += [f"the ROIs lie on slice {number} of a stack" for number in slices if number != 1]
         page = None
-    for name, content, roi, place in rois:
-        if page is not None and place not in (None, page + 1):
-            found.leave_out(name, f"lies on slice {place}, the image is page {page} (slice {page + 1})")
+    for name, content, roi in rois:
+        elsewhere = "" if page is None else _elsewhere(roi, name, page, place)
+        if page is not None and elsewhere:
+            found.leave_out(name, f"lies on {elsewhere}, the image is page {page} (slice {page + 1})")
             continue
         found.take(name, partial(_read, roi, content, height, width), label=_label(roi, name))
     if not rois and not found.left_out:
@@ -146,6 +158,16 @@ def _entry_name(entry: str) -> str:
     return entry.rsplit("/", 1)[-1].removesuffix(".roi").removesuffix(".ROI")
 
 
+def _elsewhere(roi: roifile.ImagejRoi, entry: str, page: int, place: Mapping[str, int] | None) -> str:
+    """Where a ROI lies, if that is not the page. Positions count from 1 along each axis; 0 is all of it."""
+    positions = {"C": int(roi.c_position), "Z": int(roi.z_position), "T": int(roi.t_position)}
+    if place is not None and any(positions.values()):
+        off = any(number and number != place.get(axis, 0) + 1 for axis, number in positions.items())
+        return "channel {}, slice {}, frame {}".format(*positions.values()) if off else ""
+    number = _slice(roi, entry)
+    return "" if number in (None, page + 1) else f"slice {number}"
+
+
 def _slice(roi: roifile.ImagejRoi, entry: str) -> int | str | None:
     """The slice a ROI belongs to, from 1; None for every one; a text when channel, slice and frame do not tell the page."""
     places = [int(n) for n in (roi.c_position, roi.z_position, roi.t_position)]
@@ -167,25 +189,39 @@ def _slice(roi: roifile.ImagejRoi, entry: str) -> int | str | None:
 _ALONE = "the ROI"
 
 
-def _entries(data: bytes) -> list[tuple[str, bytes]]:
+def _entries(data: bytes, found: Gathered) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the ROIs; ``found`` is told of those that cannot be unpacked."""
     if not data.startswith(b"PK"):
-        return [(_ALONE, data)]
+        yield _ALONE, data
+        return
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = [info for info in archive.infolist() if _is_roi(info.filename)]
-            if len(infos) > MAX_ROIS or sum(info.file_size for info in infos) > MAX_IMPORT_BYTES:
-                raise MaskFileError(f"unpacks to more than {MAX_ROIS} ROIs or {MAX_IMPORT_BYTES} bytes")
-            entries = []
-            for info in infos:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:
+        # zipfile has its own idea of how damaged bytes fail.
+        raise MaskFileError(f"is a damaged ZIP archive ({error})") from None
+    with archive:
+        infos = [info for info in archive.infolist() if _is_roi(info.filename)]
+        if len(infos) > MAX_ROIS or sum(info.file_size for info in infos) > MAX_IMPORT_BYTES:
+            raise MaskFileError(f"unpacks to more than {MAX_ROIS} ROIs or {MAX_IMPORT_BYTES} bytes")
+        for info in infos:
+            try:
                 with archive.open(info) as stream:
                     # Asked for by number: a header that lies about the size cannot make more of it.
-                    entries.append((info.filename, stream.read(info.file_size)))
-            return entries
-    except MaskFileError:
-        raise
-    except Exception as error:
-        # zipfile and its decompressors each have their own idea of how damaged bytes fail.
-        raise MaskFileError(f"is a damaged ZIP archive ({error})") from None
+                    content = stream.read(info.file_size)
+            except Exception as error:
+                # So have the decompressors.
+                found.leave_out(_name_of(info), f"cannot be unpacked ({type(error).__name__}: {str(error)[:80]})")
+                continue
+            yield _name_of(info), content
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """The entry's name. The Finder writes UTF-8 and does not say so; zipfile then reads it as that of a DOS machine."""
+    name = info.filename
+    if not info.flag_bits & _SAYS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_roi(name: str) -> bool:
@@ -227,7 +263,7 @@ def _rings(roi: roifile.ImagejRoi, content: bytes) -> list[Any]:
         axis = end - start
         normal = np.array((-axis[1], axis[0]))
         if roi.subtype == sub.ELLIPSE:
-            return [_ellipse((start + end) / 2, axis / 2, normal / 2 * across)]
+            return [ellipse((start + end) / 2, axis / 2, normal / 2 * across)]
         half = normal / (np.hypot(*axis) or 1.0) * across / 2
         return [np.stack((start + half, end + half, end - half, start - half))]
     if roi.roitype in {kind.RECT, kind.OVAL}:
@@ -236,21 +272,13 @@ def _rings(roi: roifile.ImagejRoi, content: bytes) -> list[Any]:
         if roi.subpixelrect:
             x, y, w, h = (float(n) for n in (roi.xd, roi.yd, roi.widthd, roi.heightd))
         if roi.roitype == kind.OVAL:
-            return [_ellipse(np.array((x + w / 2, y + h / 2)), np.array((w / 2, 0.0)), np.array((0.0, h / 2)))]
+            return [ellipse(np.array((x + w / 2, y + h / 2)), np.array((w / 2, 0.0)), np.array((0.0, h / 2)))]
         return [_rectangle(x, y, w, h, roi.rounded_rect_arc_size / 2)]
     if roi.roitype in {kind.POLYGON, kind.FREEHAND, kind.TRACED}:
         ring = roi.coordinates()
         fitted = roi.options & roifile.ROI_OPTIONS.SPLINE_FIT and len(ring) > 2
         return [_spline(np.asarray(ring, float)) if fitted else ring]
     raise MaskFileError(f"a ROI of the kind {roi.roitype.name.lower()} has no area")
-
-
-def _ellipse(centre: Floats, half: Floats, other: Floats) -> Floats:
-    """360 corners keep within 1/1000 of the radius; roifile's own outline has 33."""
-    import numpy as np
-
-    angle = np.deg2rad(np.arange(360.0))[:, None]
-    return np.asarray(centre + np.cos(angle) * half + np.sin(angle) * other)
 
 
 def _rectangle(x: float, y: float, w: float, h: float, radius: float) -> Floats:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segment_duo.errors import InputError, MaskFileError, NotFound, UsageError
 from segment_duo.masks.ids import unique_ids
-from segment_duo.types import Mask
+from segment_duo.types import FrameAxes, Mask
 
 IMPORTS: dict[str, str] = {
     "coco": "COCO dataset JSON, or a bare list of records with COCO runs",
@@ -17,7 +17,7 @@ IMPORTS: dict[str, str] = {
     "labelme": "LabelMe JSON: polygons, rectangles, circles, mask shapes",
     "geojson": "GeoJSON in pixels, as QuPath writes it",
     "yolo": "YOLO segmentation text",
-    "npz": "NumPy archive with an array called masks",
+    "npz": "NumPy archive with an array called masks: one a mask, or a label image",
     "pkl": "mask set of segment_duo, of the web app (both generations), or pickled SAM 2 records",
 }
 """Format names and what they read. SAM 1's folder layout is read by :func:`import_folder`."""
@@ -42,6 +42,7 @@ def import_report(
     image_name: str = "",
     page: int | None = None,
     pages: int | None = None,
+    axes: FrameAxes | None = None,
 ) -> Imported:
     """Read masks for an image of ``width`` x ``height`` (uncut).
 
@@ -54,6 +55,7 @@ def import_report(
         image_name: picks the image in a COCO file of several; ``name`` does when empty.
         page: which page of a stack the image is, from 0; masks that lie on other slices are left out. None: position does not count.
         pages: how many pages the stack has.
+        axes: how they are arranged, by which the place of a mask along channel, depth and time is told.
 
     Raises:
         UsageError: unknown format.
@@ -61,9 +63,11 @@ def import_report(
     """
     if fmt is not None and fmt not in IMPORTS:
         raise UsageError(f"no import format is called {fmt!r}", "known: " + ", ".join(IMPORTS))
+    # Along a single axis the page is the place.
+    place = axes.place_of(page) if page is not None and axes is not None and len(axes.sizes) > 1 else None
     try:
         kind = fmt or guess_format(data, name)
-        masks, notices = _READERS[kind](_File(data, image_name, name, height, width, page, pages))
+        masks, notices = _READERS[kind](_File(data, image_name, name, height, width, page, pages, place))
     except MemoryError:
         raise MaskFileError(f"{name} needs more memory than there is", "Read it on a larger machine.") from None
     except InputError as error:
@@ -124,7 +128,7 @@ def _guess_json(data: bytes, suffix: str) -> str:
     if "shapes" in keys:
         return "labelme"
     geometry = isinstance(content, dict) and content.get("type") in _GEOMETRIES
-    if content and (suffix == "geojson" or geometry or {"features", "geometry"} & keys or "geometry" in first):
+    if content and (suffix == "geojson" or geometry or {"features", "geometry"} & (keys | set(first))):
         return "geojson"
     return "coco"
 
@@ -135,7 +139,7 @@ _Found = tuple[list[Mask], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """``image_name`` is empty when nobody says; ``page`` and ``pages`` None."""
+    """``image_name`` is empty when nobody says; ``page`` and ``pages`` None, and ``place`` where the page tells it."""
 
     data: bytes
     image_name: str
@@ -144,6 +148,7 @@ class _File:
     width: int
     page: int | None
     pages: int | None
+    place: Mapping[str, int] | None
 
 
 def _coco(file: _File) -> _Found:
@@ -161,7 +166,7 @@ def _labels(file: _File) -> _Found:
 def _imagej(file: _File) -> _Found:
     from segment_duo.masks.formats import imagej
 
-    return imagej.load(file.data, file.height, file.width, page=file.page, pages=file.pages)
+    return imagej.load(file.data, file.height, file.width, page=file.page, pages=file.pages, place=file.place)
 
 
 def _labelme(file: _File) -> _Found:
@@ -173,7 +178,7 @@ def _labelme(file: _File) -> _Found:
 def _geojson(file: _File) -> _Found:
     from segment_duo.masks.formats import geojson
 
-    return geojson.load(file.data, file.height, file.width, page=file.page)
+    return geojson.load(file.data, file.height, file.width, page=file.page, place=file.place)
 
 
 def _yolo(file: _File) -> _Found:
@@ -185,7 +190,7 @@ def _yolo(file: _File) -> _Found:
 def _npz(file: _File) -> _Found:
     from segment_duo.masks.formats import npz
 
-    return npz.load(file.data, file.height, file.width), []
+    return npz.load(file.data, file.height, file.width)
 
 
 def _pkl(file: _File) -> _Found:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from segment_duo.boxes import in_pixels, whole
 from segment_duo.errors import MaskFileError
+from segment_duo.lengths import parse_number
 from segment_duo.masks.formats.common import Gathered, canvas, check_size, new_mask
 from segment_duo.masks.overlap import label_image
+from segment_duo.text import what_it_said
 from segment_duo.types import Mask, MaskSet, Rle
 
 if TYPE_CHECKING:
@@ -92,7 +94,9 @@ def load_sam1(files: Mapping[str, bytes], height: int, width: int) -> tuple[list
     if "metadata.csv" not in files:
         raise MaskFileError("has no metadata.csv")
     try:
-        rows = list(csv.DictReader(io.StringIO(files["metadata.csv"].decode("utf-8-sig"))))
+        text = files["metadata.csv"].decode("utf-8-sig")
+        # Spreadsheets of countries with a decimal comma save it with semicolons.
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=";" if ";" in text.partition("\n")[0] else ","))
     except (UnicodeDecodeError, csv.Error) as error:
         raise MaskFileError(f"its metadata.csv is damaged ({error})") from None
     found = Gathered("mask")
@@ -122,10 +126,7 @@ def _empty(height: int, width: int) -> Rle:
 
 def _sam1_fields(row: Mapping[str, str | None]) -> dict[str, Any]:
     def number(column: str) -> float | None:
-        try:
-            return float(row.get(column) or "")
-        except ValueError:
-            return None
+        return parse_number(row.get(column) or "")
 
     point = [number("point_input_x"), number("point_input_y")]
     crop = [number("crop_box_" + part) for part in ("x0", "y0", "w", "h")]
@@ -193,17 +194,22 @@ def _labels_array(
         raise
     except Exception as error:
         # Broken images raise nearly anything from the depths of their decoders.
-        raise MaskFileError(f"is not a readable label image ({type(error).__name__}: {str(error)[:100]})") from None
+        raise MaskFileError(
+            f"is not a readable label image ({type(error).__name__}{what_it_said(error, 100)})"
+        ) from None
     if array.ndim != 2:
         raise MaskFileError(f"has the shape {array.shape}; a label image has one channel and one page")
     check_size((int(array.shape[0]), int(array.shape[1])), height, width)
     if array.dtype == bool:
         return array.astype(np.uint8)
     if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or (array != np.floor(array)).any() or abs(array).max() > 2**31:
+        wide = array.astype(np.float64)  # 2**31 is beyond half precision
+        if not np.isfinite(wide).all() or (wide != np.floor(wide)).any() or abs(wide).max() > 2**31:
             raise MaskFileError("holds fractions; the values of a label image are whole numbers")
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu" or (array.dtype.kind == "i" and array.min() < 0):
+        array = wide.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise MaskFileError(f"holds samples of the type {array.dtype}; the values of a label image are whole numbers")
+    if array.dtype.kind == "i" and array.min() < 0:
         raise MaskFileError("holds negative values; the labels begin at 0, the background")
     return array
 
@@ -215,17 +221,21 @@ def _read_tiff(data: bytes, height: int, width: int, page: int | None, pages: in
     import numpy as np
     import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    from segment_duo.tiff.mended import MendedFile
+    from segment_duo.tiff.quiet import quiet_tifffile
+    from segment_duo.tiff.samples import samples_of
+
+    file = MendedFile(io.BytesIO(data))
+    with quiet_tifffile(), tifffile.TiffFile(file) as tiff:
         # Counted first: only that finds a chain of pages that leads back to itself, which the series would follow for ever.
         count = len(tiff.pages)
         series = tiff.series[0]
         shape = tuple(n for n in series.shape if n != 1)
-        if page is not None and count == pages and shape == (pages, height, width):
-            return np.asarray(tiff.pages[page].asarray()).reshape(height, width)
+        of_stack = page is not None and count == pages and shape == (pages, height, width)
         # Sizes first: a small file can claim any size.
-        if shape != tuple(n for n in (height, width) if n != 1):
+        if not of_stack and (shape != tuple(n for n in (height, width) if n != 1) or len(series.pages) > 1):
             raise MaskFileError(f"has the shape {series.shape}, the image is {width} x {height}")
-        return np.asarray(series.asarray()).reshape(height, width)
+        return np.asarray(samples_of(tiff.pages[page] if of_stack else series.pages[0], file)).reshape(height, width)
 
 
 def _read_png(data: bytes, height: int, width: int) -> npt.NDArray[Any]:

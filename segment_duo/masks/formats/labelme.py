@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,13 +21,13 @@ from segment_duo.masks.formats.common import (
     is_numbers,
     key_of,
     name_notice,
-    only_dicts,
+    objects_of,
     read_json,
     ring_array,
     whole,
     write_json,
 )
-from segment_duo.masks.outlines import outline_parts, rle_of_rings
+from segment_duo.masks.outlines import ellipse, outline_parts, rle_of_rings
 from segment_duo.masks.rle import area, bounding_box, union
 from segment_duo.types import Mask, MaskSet, Rle
 
@@ -97,7 +98,7 @@ def load(data: bytes, height: int, width: int, *, image_name: str = "") -> tuple
     found = Gathered("shape", notices=name_notice(content.get("imagePath"), image_name))
     grouped: dict[tuple[str, str], int] = {}
     used: set[int] = set()
-    for position, shape in enumerate(only_dicts(content["shapes"], "shapes"), 1):
+    for position, shape in enumerate(objects_of(content["shapes"], "shapes"), 1):
         group, label = shape.get("group_id"), shape.get("label", "")
         number = whole(group)
         identity = number if number is not None and number not in used else None
@@ -119,8 +120,6 @@ def load(data: bytes, height: int, width: int, *, image_name: str = "") -> tuple
 
 
 def _shape(shape: dict[str, Any], height: int, width: int) -> Rle:
-    import numpy as np
-
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     if kind in _POLYGONS:
         return rle_of_rings([ring_array(points, width, height)], height, width)
@@ -137,9 +136,8 @@ def _shape(shape: dict[str, Any], height: int, width: int) -> Rle:
     if kind == "rectangle":
         ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
     else:
-        angle = np.deg2rad(np.arange(360.0))
-        radius = float(np.hypot(x1 - x0, y1 - y0))
-        ring = np.stack((x0 + radius * np.cos(angle), y0 + radius * np.sin(angle)), axis=1).tolist()
+        radius = math.hypot(x1 - x0, y1 - y0)
+        ring = ellipse((x0, y0), (radius, 0.0), (0.0, radius)).tolist()
     return rle_of_rings([ring_array(ring, width, height)], height, width)
 
 
@@ -147,18 +145,22 @@ def _mask_shape(text: object, points: list[Any], height: int, width: int) -> Rle
     import numpy as np
     from PIL import Image
 
-    from segment_duo.masks.rle import encode_crop
+    from segment_duo.masks.rle import empty, encode_crop
 
     if not isinstance(text, str):
         raise MaskFileError("a mask shape without a mask")
-    x0, y0, x1, y1 = (round(n) for point in points[:2] for n in point)
-    if not (0 <= x0 <= x1 < width and 0 <= y0 <= y1 < height):
-        raise MaskFileError(f"a mask shape that does not lie inside {width} x {height}")
+    # As LabelMe does: a shape that was moved has corners between pixels, both by the same part of one.
+    x0, y0, x1, y1 = (math.floor(n) for point in points[:2] for n in point)
+    size = x1 - x0 + 1, y1 - y0 + 1
+    if not (0 < size[0] <= width and 0 < size[1] <= height):
+        raise MaskFileError(f"a mask shape of {size} in an image of {width} x {height}")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
-            if image.size != (x1 - x0 + 1, y1 - y0 + 1):
-                raise MaskFileError(f"a mask shape of {image.size}, its corners say {(x1 - x0 + 1, y1 - y0 + 1)}")
+        with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as image:
+            if image.size != size:
+                raise MaskFileError(f"a mask shape of {image.size}, its corners say {size}")
             crop = np.array(image.convert("L")) > 0
     except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MaskFileError(f"a damaged mask shape ({type(error).__name__})") from None
-    return encode_crop(crop, x0, y0, height, width)
+    left, top = max(0, x0), max(0, y0)
+    inside = crop[top - y0 : max(top, height) - y0, left - x0 : max(left, width) - x0]
+    return encode_crop(inside, left, top, height, width) if inside.size else empty(height, width)

@@ -40,6 +40,7 @@ from segment_duo.masks.load_masks import (
     spans_of,
 )
 from segment_duo.provenance import derived, origins
+from segment_duo.text import well_formed
 from segment_duo.types import Mask, MaskSet, MaskSource, Origin, Provenance, Rle
 
 PICKLE_PROTOCOL = 4
@@ -349,7 +350,7 @@ def _read_record(fields: dict[str, Any], position: int, *, ours: bool, max_pixel
         point_coords=points,
         point_labels=tuple(int(n) for n in labels) if len(labels) == len(points) else (),
         crop_box=(crop[0], crop[1], crop[2], crop[3]) if crop and len(crop) == 4 and any(crop) else None,
-        label=str(fields.get("label") or "")[:1000],
+        label=well_formed(str(fields.get("label") or "")[:1000]),
         source=cast(MaskSource, source)
         if source in ("auto", "prompt", "import")
         else ("prompt" if prompted else "auto"),

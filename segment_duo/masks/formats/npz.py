@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.errors import MaskFileError
@@ -69,33 +71,53 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def load(data: bytes, height: int, width: int) -> list[Mask]:
-    """Masks of an archive with an array ``masks``, shape (N, height, width) or (height, width); the other arrays may be missing."""
+def load(data: bytes, height: int, width: int) -> tuple[list[Mask], list[str]]:
+    """Masks of an archive, and what was left out.
+
+    ``masks`` has the shape (N, height, width) or (height, width); one plane with several values besides 0 is a label image. The other arrays
+    may be missing; those that hold Python objects are not read.
+    """
     import numpy as np
 
+    from segment_duo.masks.formats.label_images import masks_of_labels
     from segment_duo.masks.rle import encode
 
+    notices: list[str] = []
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_header(archive, height, width)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             stack = arrays["masks"].reshape(-1, height, width)
-            figures = {
-                name: arrays[name].tolist()
-                for name in ("id", "label", "source", "predicted_iou", "stability_score", "prompts")
-                if name in arrays and arrays[name].shape == (len(stack),)
-            }
+            figures = _figures(arrays, len(stack), notices)
     except MaskFileError:
         raise
     except Exception as error:
         # zipfile, zlib and NumPy's header parser each have their own idea of how damaged bytes fail.
         raise MaskFileError(f"is a damaged NPZ archive ({type(error).__name__}: {str(error)[:80]})") from None
+    if len(stack) == 1 and stack.dtype != bool and len(np.unique(stack[stack != 0])) > 1:
+        if stack.min() < 0:
+            raise MaskFileError("holds negative values; the labels begin at 0, the background")
+        return [replace(mask, id=position) for position, mask in enumerate(masks_of_labels(stack[0]))], notices
     masks = []
     for position, array in enumerate(stack):
         extra = {name: values[position] for name, values in figures.items() if name != "prompts"}
         extra |= _prompts(figures.get("prompts", [""] * len(stack))[position])
         masks.append(new_mask(encode(array != 0), position, label=extra.get("label", ""), extra=extra))
-    return masks
+    return masks, notices
+
+
+def _figures(arrays: Mapping[str, npt.NDArray[Any]], count: int, notices: list[str]) -> dict[str, list[Any]]:
+    """The arrays of one value a mask."""
+    found = {}
+    for name in ("id", "label", "source", "predicted_iou", "stability_score", "prompts"):
+        try:
+            array = arrays.get(name)
+        except ValueError:
+            notices.append(f"its array {name} holds Python objects and is left out")
+            continue
+        if array is not None and array.shape == (count,):
+            found[name] = array.tolist()
+    return found
 
 
 def _prompts(text: object) -> dict[str, Any]:

@@ -51,24 +51,32 @@ def load(data: bytes, height: int, width: int) -> tuple[list[Mask], list[str]]:
     """Masks from a label file, and what was left out, by its line.
 
     Classes are called by their number (the file does not have their names); in a file of class 0 alone masks have no label. An odd number
-    after the polygon is the score that YOLO's predictions end with.
+    after the polygon is the score that YOLO's predictions end with; behind it those of tracking have the track's id, which becomes the mask's.
     """
     if len(data) > MAX_IMPORT_BYTES:
         raise MaskFileError(f"is too large ({len(data)} bytes)")
     lines = [line.split() for line in data.decode("utf-8-sig", errors="replace").splitlines()]
     single = all(whole(words[0]) == 0 for words in lines if words)
+    tracked = _are_ids([words[-1] for words in lines if words])
     found = Gathered("line")
     for number, words in enumerate(lines, 1):
         if words:
+            identity = words.pop() if tracked and len(words) > 1 else None
             label = "" if single else f"class {key_of(words[0])[:50]}"
             score = words[-1] if len(words) % 2 == 0 and len(words) > 7 else None
             found.take(
                 f"line {number}",
                 partial(_polygon, words, height, width),
                 label=label,
-                extra={"predicted_iou": _score(score)},
+                extra={"predicted_iou": _score(score), "id": identity},
             )
     return found.result()
+
+
+def _are_ids(ends: list[str]) -> bool:
+    """Whether lines end with tracks' ids: all of them whole numbers from 1, and one at least too large for a coordinate."""
+    numbers = [whole(end) or 0 for end in ends]
+    return min(numbers, default=0) >= 1 and max(numbers) > 1
 
 
 def _score(word: str | None) -> float | None:

@@ -10,8 +10,8 @@ import struct
 from typing import Any
 
 from segment_duo.errors import ImageError
-from segment_duo.images.mended import MendedFile
-from segment_duo.images.segments import row_bytes, rows_of_segments
+from segment_duo.tiff.mended import MendedFile
+from segment_duo.tiff.segments import row_bytes, rows_of_segments
 
 _LARGEST_EXPANSION = 4096 * 8 // 12
 """A code of 12 bits stands for less than 4096 bytes."""

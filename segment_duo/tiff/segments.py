@@ -1,4 +1,4 @@
-"""Strips and tiles of a TIFF page: their sizes by its geometry, and byte counts that say nothing or too little.
+"""Strips and tiles of a TIFF page: their sizes by its geometry, and tags about them that say nothing, too little or what is not so.
 
 Some scanners and cameras write a StripByteCounts of 0, a count of samples for one of bytes, or a negative number. Where the data are
 not compressed the geometry tells the true count, and libtiff reads by it; so do we, if the bytes are in the file.
@@ -89,6 +89,13 @@ def mend_byte_counts(page: Any, length: int) -> None:
     if mended != [int(count) for count in page.databytecounts]:
         page.databytecounts = tuple(mended)
         page.__dict__.pop("is_contiguous", None)  # tifffile remembers it
+
+
+def mend_predictor(page: Any) -> None:
+    """Forget a predictor that stands beside no compression: nothing was predicted, and libtiff does not look at it either."""
+    if int(page.compression) == _UNCOMPRESSED and int(page.predictor) != 1:
+        page.predictor = type(page.predictor)(1)
+        page.__dict__.pop("is_contiguous", None)
 
 
 def _next_starts(page: Any, offsets: list[int], length: int) -> Iterator[int]:
