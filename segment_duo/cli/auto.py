@@ -252,7 +252,7 @@ class _AutoCommand:
         options = ", ".join(f"--{name.replace('_', '-')} {getattr(used, name):g}" for name in names)
         model = self.session.model
         whose = f"{model.id}'s own" if any(name in model.auto_defaults for name in names) else "SAM 2's defaults"
-        if any(getattr(used, name) > getattr(usual, name) for name in names):
+        if any(getattr(used, name) != getattr(usual, name) for name in names):
             whose += ": " + ", ".join(f"{getattr(usual, name):g}" for name in names)
         return f"in force are {options or 'no thresholds'}" + (f" ({whose})" if names else "")
 
