@@ -40,6 +40,7 @@ from segment_duo.training.validation import (
     AutomaticResult,
     Scores,
     at_thresholds,
+    by_chance,
     choose_thresholds,
     click_scores,
     find_all,
@@ -302,7 +303,8 @@ class FineTuning:
         if not scaled:
             return best
         choices = [start, best.thresholds] if best.thresholds != start else [start]
-        return max(measure(self.model, self.checked, self.defaults, choices, tell), key=lambda result: result.value)
+        results = measure(self.model, self.checked, self.defaults, choices, tell)
+        return results[-1] if results[-1].value > results[0].value + by_chance(found) else results[0]
 
     def _present(self) -> AutomaticResult | None:
         b = self.before

@@ -50,7 +50,9 @@ STABILITY = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 OVERLAP = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
 
 CAUTION = 0.01
-"""What a combination of thresholds must gain over the model's present ones (mean F1) before it replaces them: one picture chooses them for all."""
+CHANCE = 2.0
+"""Mean F1 that a combination of thresholds must gain over the present ones before it replaces them: so much, and that of so many objects. Hundreds of
+combinations are tried on one picture or a few; the best of them is often so by chance, and worse on the next picture."""
 
 HOLD = 0.02
 """Precision or recall may fall by this much before a combination counts as a trade of one for the other."""
@@ -368,8 +370,10 @@ def choose_thresholds(
     Args:
         present: what the base reaches with its own; a combination in which neither its precision nor its recall is lost is preferred to one
             that trades them, where it costs no more than :data:`HOLD`.
-        start: thresholds that stay when nothing is better by :data:`CAUTION`.
+        start: thresholds that stay when nothing is better by more than chance (:data:`CAUTION`, :data:`CHANCE`); of combinations that are
+            as good as the best but for that, the one nearest to them is taken.
     """
+    chance = by_chance(found)
     results = [at_thresholds(found, start)]
     for iou, stability, nms in itertools.product(PREDICTED_IOU, STABILITY, OVERLAP):
         point = {"pred_iou_thresh": iou, "stability_score_thresh": stability, "box_nms_thresh": nms}
@@ -378,7 +382,15 @@ def choose_thresholds(
     if present is not None:
         holding = [r for r in results if holds(r, present) and r.value >= best.value - HOLD]
         best = max(holding, key=lambda r: r.value, default=best)
-    return best if best.value > results[0].value + CAUTION else results[0]
+    good = [
+        r for r in results if r.value >= best.value - chance and (r is results[0] or present is None or holds(r, best))
+    ]
+    return min(good, key=lambda r: (sum(abs(r.thresholds[name] - start[name]) for name in start), -r.value))
+
+
+def by_chance(found: Sequence[Found]) -> float:
+    """Mean F1 that one combination of thresholds may have more than another on these pictures and mean nothing."""
+    return max(CAUTION, CHANCE / max(1, sum(int(f.counted.sum()) for f in found)))
 
 
 def holds(result: AutomaticResult | Scores, present: AutomaticResult | Scores) -> bool:

@@ -287,6 +287,17 @@ def test_thresholds_stay_where_little_is_to_be_gained() -> None:
     assert choose_thresholds([], None, OWN).thresholds == OWN
 
 
+def test_thresholds_that_one_picture_prefers_by_chance_are_not_taken() -> None:
+    """Of 30 objects one more is found at 0.4, and one at another overlap: that is no reason to leave the model's own."""
+    found = found_masks([0.9] * 29 + [0.45], [0.8] * 30)
+    assert choose_thresholds([found], None, OWN).thresholds == OWN
+    # With a third of them below the threshold it is one, and the nearest one that has them is taken.
+    found = found_masks([0.9] * 20 + [0.45] * 10, [0.8] * 30)
+    best = choose_thresholds([found], None, OWN)
+    assert best.recall == 1.0
+    assert best.thresholds == {**OWN, "pred_iou_thresh": 0.4}
+
+
 def test_a_trade_of_precision_for_recall_is_not_made_for_little() -> None:
     """0.2 finds five objects more than 0.4 and five wrong masks: a better F1 by a hair must not cost precision."""
     found = found_masks([0.9] * 20 + [0.45] * 10 + [0.25] * 10, [0.9] * 35 + [0.0] * 5)
