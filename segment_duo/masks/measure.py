@@ -5,13 +5,14 @@ Everything is computed on the mask's box, from its runs. Formulas:
     area                  number of pixels
     equivalent diameter   2 sqrt(area / pi)
     perimeter             Crofton's formula with the four directions of the pixel lattice (for square pixels scikit-image's ``perimeter_crofton``)
-    circularity           4 pi area / perimeter^2, at most 1 (as in ImageJ)
+    circularity           4 pi area / perimeter^2, at most 1 (as in ImageJ); of the figures in nm where the pixel size is known
     Feret min, max        smallest and largest distance of parallel tangents of the convex hull of the pixels' corners
     axes, orientation     of the ellipse with the same second moments; a pixel is a square, hence 1/12 is added (as in ImageJ, unlike scikit-image)
     solidity              area / area of that convex hull
     intensity             mean and standard deviation (of the pixels, N in the denominator) of the **original** samples
 
-Lengths in nm are taken on coordinates scaled by the pixel's two edge lengths, so pixels need not be square.
+Lengths in nm are taken on coordinates scaled by the pixel's two edge lengths, so pixels need not be square. Figures in pixels and the orientation
+are those of the picture, whose pixels are drawn square; the solidity is the same in both.
 """
 
 from __future__ import annotations
@@ -176,7 +177,6 @@ def _assemble(
     edge: bool,
 ) -> Measures:
     x, y, w, h = in_pixels(mask.bbox)
-    perimeter = shape["perimeter"]
 
     def in_nm(name: str) -> float | None:
         return None if scaled is None else scaled[name]
@@ -188,7 +188,7 @@ def _assemble(
         area_px=pixels,
         orientation_deg=shape["orientation_deg"],
         solidity=shape["solidity"],
-        circularity=min(1.0, 4 * math.pi * pixels / perimeter**2) if perimeter else 0.0,
+        circularity=_circularity(shape if scaled is None else scaled),
         centroid_x_px=centroid[0],
         centroid_y_px=centroid[1],
         bbox_x_px=x,
@@ -200,7 +200,7 @@ def _assemble(
         intensity_sd=shades[1],
         predicted_iou=mask.predicted_iou,
         stability_score=mask.stability_score,
-        perimeter_px=perimeter,
+        perimeter_px=shape["perimeter"],
         equivalent_diameter_px=shape["equivalent_diameter"],
         feret_max_px=shape["feret_max"],
         feret_min_px=shape["feret_min"],
@@ -214,6 +214,11 @@ def _assemble(
         major_axis_nm=in_nm("major_axis"),
         minor_axis_nm=in_nm("minor_axis"),
     )
+
+
+def _circularity(shape: dict[str, float]) -> float:
+    area, perimeter = shape["area"], shape["perimeter"]
+    return min(1.0, 4 * math.pi * area / perimeter**2) if perimeter else 0.0
 
 
 def _shape(

@@ -19,6 +19,7 @@ from skimage.measure import perimeter_crofton, regionprops
 
 from segment_duo.errors import UsageError
 from segment_duo.masks import rle
+from segment_duo.masks.filters import MaskFilter, apply
 from segment_duo.masks.measure import (
     COLUMNS,
     analysed_size,
@@ -133,6 +134,9 @@ def test_pixels_that_are_not_square() -> None:
     assert row.major_axis_nm == pytest.approx(360, rel=0.01)
     assert row.perimeter_nm == pytest.approx(math.pi * 360, rel=0.03)
     assert row.area_nm2 == 12 * row.area_px
+    assert row.circularity > 0.95, "it is a circle on the specimen, though an ellipse in the picture"
+    assert measure(set_of(ellipse(150, 140, 90, 30)))[0].circularity < 0.7
+    assert len(apply(set_of(ellipse(150, 140, 90, 30)), MaskFilter(min_circularity=0.9), None, size)) == 1
 
 
 def test_intensity_is_that_of_the_original_depth() -> None:
