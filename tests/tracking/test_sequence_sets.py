@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import io
 from pathlib import Path
@@ -15,7 +16,7 @@ from segment_duo.masks import load_masks, rle
 from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.tracking.export import export_sequence
-from segment_duo.tracking.figures import Scale, figures, track_rows
+from segment_duo.tracking.figures import Scale, TrackRow, figures, rows_csv, track_rows
 from segment_duo.tracking.label_stack import LabelStack
 from segment_duo.tracking.scores import SequenceScorer, contour_accuracy
 from segment_duo.tracking.stacks import label_frames
@@ -158,6 +159,20 @@ def test_tables_and_figures_in_nm_and_s(tmp_path: Path) -> None:
     lag = total.displacement[0]
     assert (lag.frames, lag.pairs) == (1, 3)
     assert lag.msd == pytest.approx((64 + 16 + 16) / 3)  # nm squared: steps of 4, 2 and 2 pixels of 2 nm
+
+
+def test_the_table_of_tracks_has_no_formulas_and_all_digits_of_long_times() -> None:
+    row = TrackRow(
+        frame=2_469_136, time_s=1_234_568.5, id=1, area_px=9, centroid_x_px=1.0, centroid_y_px=2.0,
+        equivalent_diameter_px=3.0, displacement_px=0.0, step_px=None, speed_px_per_frame=None, touches_edge=False,
+        parent=None, merged_into=None, area_nm2=None, centroid_x_nm=None, centroid_y_nm=None,
+        equivalent_diameter_nm=None, displacement_nm=None, speed_nm_per_s=None, predicted_iou=None,
+        label='=HYPERLINK("x")\n',
+    )  # fmt: skip
+    (told, *more) = csv.DictReader(io.StringIO("".join(rows_csv([row] * 1200))))
+    assert len(more) == 1199
+    assert (told["time_s"], told["touches_edge"], told["step_px"]) == ("1234568.5", "false", "")
+    assert told["label"] == '\'=HYPERLINK("x")\\x0a'
 
 
 @pytest.mark.parametrize("fmt", ["labels-ome", "labels-imagej"])
