@@ -294,3 +294,15 @@ def test_contours_are_forgiven_within_the_tolerance_of_davis() -> None:
     # 0.008 of the diagonal of 96 x 64 is one pixel: a shift by one is perfect, by ten pixels nothing is left.
     assert contour_accuracy(disc(31, 30, 8), disc(30, 30, 8)) == pytest.approx(1.0)
     assert contour_accuracy(disc(50, 30, 8), disc(30, 30, 8)) == 0.0
+
+
+def test_the_frame_is_no_contour() -> None:
+    # Halves of the frame meet along one line each; the frame's edge, which they share, agrees about nothing.
+    left, farther = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    left[:, :40], farther[:, :50] = True, True
+    assert contour_accuracy(left, left) == 1.0
+    assert contour_accuracy(left, farther) == contour_accuracy(left[::-1, ::-1], farther[::-1, ::-1]) == 0.0
+    # Two quarters in the corner, one two rows higher: 73 and 75 boundary pixels inside the frame, of each 26 within one pixel of the other's.
+    corner, higher = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    corner[40:, 48:], higher[38:, 48:] = True, True
+    assert contour_accuracy(corner, higher) == pytest.approx(2 * 26 / (73 + 75))
