@@ -228,10 +228,11 @@ def _shape(
     import numpy as np
 
     rows, columns = np.nonzero(crop)
-    cx, cy = float(columns.mean()), float(rows.mean())
-    dx, dy = (columns - cx) * sx, (rows - cy) * sy
-    xx, yy = float((dx * dx).mean()) + sx * sx / 12, float((dy * dy).mean()) + sy * sy / 12
-    xy = float((dx * dy).mean())
+    # In whole numbers, so that a mask that is its own mirror image lies at exactly 0 or 90 degrees.
+    x, y = int(columns.sum()), int(rows.sum())
+    xx = (int((columns * columns).sum()) * pixels - x * x) / pixels**2 * sx * sx + sx * sx / 12
+    yy = (int((rows * rows).sum()) * pixels - y * y) / pixels**2 * sy * sy + sy * sy / 12
+    xy = (int((columns * rows).sum()) * pixels - x * y) / pixels**2 * sx * sy
     spread = math.hypot((xx - yy) / 2, xy)
     # y points down, the angle is that on the screen, hence the sign.
     angle = math.degrees(math.atan2(-2 * xy, xx - yy)) / 2
@@ -245,10 +246,10 @@ def _shape(
         "feret_min": _smallest_width(hull),
         "major_axis": 4 * math.sqrt((xx + yy) / 2 + spread),
         "minor_axis": 4 * math.sqrt(max(0.0, (xx + yy) / 2 - spread)),
-        "orientation_deg": angle if angle > -90 else 90.0,
+        "orientation_deg": angle + 0.0 if angle > -90 else 90.0,  # never -0
         "solidity": min(1.0, area / _polygon_area(hull)),
     }
-    return figures, (cx, cy)
+    return figures, (x / pixels, y / pixels)
 
 
 def _perimeter(crop: npt.NDArray[np.bool_], sx: float, sy: float) -> float:
@@ -316,7 +317,12 @@ def _intensity(
     samples = samples[np.isfinite(samples)]
     if not samples.size:
         return None, None
-    return float(samples.mean()), float(samples.std())
+    return float(samples.mean()), deviation(samples)
+
+
+def deviation(values: Floats, ddof: int = 0) -> float:
+    """Standard deviation of float64 values, with N - ``ddof`` in the denominator; exactly 0 of equal ones, whose mean may be rounded."""
+    return float((values - values[0]).std(ddof=ddof))
 
 
 # --- summary and table ------------------------------------------------------------------------------------------------------
@@ -391,7 +397,7 @@ def summarize_images(
         d50=d50,
         d90=d90,
         mean=float(values.mean()) if rows else None,
-        sd=float(values.std(ddof=1)) if len(rows) > 1 else None,
+        sd=deviation(values, ddof=1) if len(rows) > 1 else None,
         smallest=float(values.min()) if rows else None,
         largest=float(values.max()) if rows else None,
     )

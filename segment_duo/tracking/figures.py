@@ -253,7 +253,8 @@ def figures(rows: Iterable[TrackRow], frames: list[int], scale: Scale) -> TrackF
 
 def _slope(times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> float:
     centred = times - times.mean()
-    return float((centred * values).sum() / (centred**2).sum())
+    # From the first value on: an object that does not change has a slope of exactly 0.
+    return float((centred * (values - values[0])).sum() / (centred**2).sum())
 
 
 def _speeds(track: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -107,6 +107,28 @@ def test_rectangle_is_exact() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(hnp.arrays(bool, (9, 6)))
+def test_mirrored_masks_lie_at_0_or_90_degrees(half: np.ndarray) -> None:
+    whole = np.concatenate((half, half[:, ::-1]), axis=1)
+    if not whole.any():
+        return
+    for array in (whole, whole.T):
+        (row,) = measure(set_of(array), None, PixelSize(0.7, 1.3, "test"))
+        assert str(row.orientation_deg) in ("0.0", "90.0")
+
+
+def test_equal_values_have_no_spread() -> None:
+    squares = [np.zeros((HEIGHT, WIDTH), bool) for _ in range(7)]
+    for n, array in enumerate(squares):
+        array[10:15, 10 + 20 * n : 17 + 20 * n] = True
+    opened = image(PixelSize(1.7, 1.7, "tag"))
+    opened = replace(opened, original=np.full(opened.original.shape, 0.1))
+    rows = measure(set_of(*squares), opened)
+    assert {row.intensity_sd for row in rows} == {0.0}
+    assert summarize(rows, analysed=(280, 320), pixel_size=opened.facts.pixel_size).sd == 0.0
+
+
+@settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, (9, 11)))
 def test_figures_equal_scikit_image(array: np.ndarray) -> None:
     if not array.any():

@@ -175,6 +175,18 @@ def test_the_table_of_tracks_has_no_formulas_and_all_digits_of_long_times() -> N
     assert told["label"] == '\'=HYPERLINK("x")\\x0a'
 
 
+def test_objects_that_stay_as_they_are_do_not_grow(tmp_path: Path) -> None:
+    writer = SequenceWriter.create(tmp_path / "a.pkl", head())
+    for number in range(4):
+        writer.append(number, [mask(1, 30 + number, 30, 10)], [])
+    writer.finish([])
+    with SequenceSet.open(tmp_path / "a.pkl") as found:
+        scale = Scale(PixelSize(0.7, 0.7, "flag"), 0.3)
+        total = figures(track_rows(found, scale), found.frames, scale)
+    assert total.growth == 0.0
+    assert total.median_speed == pytest.approx(0.7 / 0.3)
+
+
 @pytest.mark.parametrize("fmt", ["labels-ome", "labels-imagej"])
 def test_label_stacks_come_back_with_their_ids_scale_and_time(tmp_path: Path, fmt: str) -> None:
     with SequenceSet.open(written(tmp_path / "a.pkl")) as found:
