@@ -332,8 +332,9 @@ def deviation(values: Floats, ddof: int = 0) -> float:
 class Summary:
     """Figures of a population. Diameters are equivalent diameters in ``unit`` (``nm`` or ``px``); None where there are no masks.
 
-    D10, D50 and D90 are percentiles of the **number** distribution (linear interpolation). ``sd`` has N - 1 in its denominator. The analysed
-    area leaves the banner out; ``covered_fraction`` counts overlapping pixels once for every mask, so it can exceed 1 for overlapping sets.
+    Masks without a pixel do not count: there is no object. D10, D50 and D90 are percentiles of the **number** distribution (linear interpolation).
+    ``sd`` has N - 1 in its denominator. The analysed area leaves the banner out; ``covered_fraction`` counts overlapping pixels once for every
+    mask, so it can exceed 1 for overlapping sets.
     """
 
     count: int
@@ -372,7 +373,7 @@ def summarize_images(
     import numpy as np
 
     scaled = bool(images) and all(size is not None for _, _, size in images)
-    rows = [row for measures, _, _ in images for row in measures]
+    rows = [row for measures, _, _ in images for row in measures if row.area_px]
     pixels = sum(height * width for _, (height, width), _ in images)
     square_um = (
         sum(height * width * size.x_nm * size.y_nm / 1e6 for _, (height, width), size in images if size is not None)

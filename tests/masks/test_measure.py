@@ -200,6 +200,8 @@ def test_empty_mask_and_pixel_size_of_the_image() -> None:
     rows = measure(set_of(empty, disc), image(PixelSize(4, 4, "tag")))
     assert (rows[0].area_px, rows[0].perimeter_px, rows[0].area_nm2) == (0, 0, 0)
     assert rows[1].area_nm2 == 16 * rows[1].area_px
+    total = summarize(rows, analysed=(280, 320), pixel_size=PixelSize(4, 4, "tag"))
+    assert (total.count, total.smallest) == (1, rows[1].equivalent_diameter_nm), "nothing is no object"
     recorded = set_of(disc, pixel_size=PixelSize(3, 3, "tag"))
     assert measure(recorded, image())[0].area_nm2 == 9 * disc.sum()
     assert measure(recorded, image(), PixelSize(5, 5, "flag"))[0].area_nm2 == 25 * disc.sum()
