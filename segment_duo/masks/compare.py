@@ -63,6 +63,9 @@ def diff(a: MaskSet, b: MaskSet, iou: float = 0.5) -> Comparison:
         shared = intersection(a.masks[i].rle, b.masks[j].rle)
         if shared:
             found.append((shared / (a.masks[i].area + b.masks[j].area - shared), i, j))
+    # Masks without a pixel share none, yet are the same.
+    empty_a, empty_b = ([n for n, mask in enumerate(side.masks) if not mask.area] for side in (a, b))
+    found += [(1.0, i, j) for i, j in zip(empty_a, empty_b, strict=False)]
     pairs = _greedy(found, iou)
     used_a, used_b = {i for _, i, _ in pairs}, {j for _, _, j in pairs}
     return Comparison(

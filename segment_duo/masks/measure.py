@@ -5,13 +5,14 @@ Everything is computed on the mask's box, from its runs. Formulas:
     area                  number of pixels
     equivalent diameter   2 sqrt(area / pi)
     perimeter             Crofton's formula with the four directions of the pixel lattice (for square pixels scikit-image's ``perimeter_crofton``)
-    circularity           4 pi area / perimeter^2, at most 1 (as in ImageJ)
+    circularity           4 pi area / perimeter^2, at most 1 (as in ImageJ); of the figures in nm where the pixel size is known
     Feret min, max        smallest and largest distance of parallel tangents of the convex hull of the pixels' corners
     axes, orientation     of the ellipse with the same second moments; a pixel is a square, hence 1/12 is added (as in ImageJ, unlike scikit-image)
     solidity              area / area of that convex hull
     intensity             mean and standard deviation (of the pixels, N in the denominator) of the **original** samples
 
-Lengths in nm are taken on coordinates scaled by the pixel's two edge lengths, so pixels need not be square.
+Lengths in nm are taken on coordinates scaled by the pixel's two edge lengths, so pixels need not be square. Figures in pixels and the orientation
+are those of the picture, whose pixels are drawn square; the solidity is the same in both.
 """
 
 from __future__ import annotations
@@ -176,7 +177,6 @@ def _assemble(
     edge: bool,
 ) -> Measures:
     x, y, w, h = in_pixels(mask.bbox)
-    perimeter = shape["perimeter"]
 
     def in_nm(name: str) -> float | None:
         return None if scaled is None else scaled[name]
@@ -188,7 +188,7 @@ def _assemble(
         area_px=pixels,
         orientation_deg=shape["orientation_deg"],
         solidity=shape["solidity"],
-        circularity=min(1.0, 4 * math.pi * pixels / perimeter**2) if perimeter else 0.0,
+        circularity=_circularity(shape if scaled is None else scaled),
         centroid_x_px=centroid[0],
         centroid_y_px=centroid[1],
         bbox_x_px=x,
@@ -200,7 +200,7 @@ def _assemble(
         intensity_sd=shades[1],
         predicted_iou=mask.predicted_iou,
         stability_score=mask.stability_score,
-        perimeter_px=perimeter,
+        perimeter_px=shape["perimeter"],
         equivalent_diameter_px=shape["equivalent_diameter"],
         feret_max_px=shape["feret_max"],
         feret_min_px=shape["feret_min"],
@@ -216,6 +216,11 @@ def _assemble(
     )
 
 
+def _circularity(shape: dict[str, float]) -> float:
+    area, perimeter = shape["area"], shape["perimeter"]
+    return min(1.0, 4 * math.pi * area / perimeter**2) if perimeter else 0.0
+
+
 def _shape(
     crop: npt.NDArray[np.bool_], pixels: int, sx: float, sy: float
 ) -> tuple[dict[str, float], tuple[float, float]]:
@@ -223,10 +228,11 @@ def _shape(
     import numpy as np
 
     rows, columns = np.nonzero(crop)
-    cx, cy = float(columns.mean()), float(rows.mean())
-    dx, dy = (columns - cx) * sx, (rows - cy) * sy
-    xx, yy = float((dx * dx).mean()) + sx * sx / 12, float((dy * dy).mean()) + sy * sy / 12
-    xy = float((dx * dy).mean())
+    # In whole numbers, so that a mask that is its own mirror image lies at exactly 0 or 90 degrees.
+    x, y = int(columns.sum()), int(rows.sum())
+    xx = (int((columns * columns).sum()) * pixels - x * x) / pixels**2 * sx * sx + sx * sx / 12
+    yy = (int((rows * rows).sum()) * pixels - y * y) / pixels**2 * sy * sy + sy * sy / 12
+    xy = (int((columns * rows).sum()) * pixels - x * y) / pixels**2 * sx * sy
     spread = math.hypot((xx - yy) / 2, xy)
     # y points down, the angle is that on the screen, hence the sign.
     angle = math.degrees(math.atan2(-2 * xy, xx - yy)) / 2
@@ -240,10 +246,10 @@ def _shape(
         "feret_min": _smallest_width(hull),
         "major_axis": 4 * math.sqrt((xx + yy) / 2 + spread),
         "minor_axis": 4 * math.sqrt(max(0.0, (xx + yy) / 2 - spread)),
-        "orientation_deg": angle if angle > -90 else 90.0,
+        "orientation_deg": angle + 0.0 if angle > -90 else 90.0,  # never -0
         "solidity": min(1.0, area / _polygon_area(hull)),
     }
-    return figures, (cx, cy)
+    return figures, (x / pixels, y / pixels)
 
 
 def _perimeter(crop: npt.NDArray[np.bool_], sx: float, sy: float) -> float:
@@ -311,7 +317,12 @@ def _intensity(
     samples = samples[np.isfinite(samples)]
     if not samples.size:
         return None, None
-    return float(samples.mean()), float(samples.std())
+    return float(samples.mean()), deviation(samples)
+
+
+def deviation(values: Floats, ddof: int = 0) -> float:
+    """Standard deviation of float64 values, with N - ``ddof`` in the denominator; exactly 0 of equal ones, whose mean may be rounded."""
+    return float((values - values[0]).std(ddof=ddof))
 
 
 # --- summary and table ------------------------------------------------------------------------------------------------------
@@ -321,8 +332,9 @@ def _intensity(
 class Summary:
     """Figures of a population. Diameters are equivalent diameters in ``unit`` (``nm`` or ``px``); None where there are no masks.
 
-    D10, D50 and D90 are percentiles of the **number** distribution (linear interpolation). ``sd`` has N - 1 in its denominator. The analysed
-    area leaves the banner out; ``covered_fraction`` counts overlapping pixels once for every mask, so it can exceed 1 for overlapping sets.
+    Masks without a pixel do not count: there is no object. D10, D50 and D90 are percentiles of the **number** distribution (linear interpolation).
+    ``sd`` has N - 1 in its denominator. The analysed area leaves the banner out; ``covered_fraction`` counts overlapping pixels once for every
+    mask, so it can exceed 1 for overlapping sets.
     """
 
     count: int
@@ -361,7 +373,7 @@ def summarize_images(
     import numpy as np
 
     scaled = bool(images) and all(size is not None for _, _, size in images)
-    rows = [row for measures, _, _ in images for row in measures]
+    rows = [row for measures, _, _ in images for row in measures if row.area_px]
     pixels = sum(height * width for _, (height, width), _ in images)
     square_um = (
         sum(height * width * size.x_nm * size.y_nm / 1e6 for _, (height, width), size in images if size is not None)
@@ -386,7 +398,7 @@ def summarize_images(
         d50=d50,
         d90=d90,
         mean=float(values.mean()) if rows else None,
-        sd=float(values.std(ddof=1)) if len(rows) > 1 else None,
+        sd=deviation(values, ddof=1) if len(rows) > 1 else None,
         smallest=float(values.min()) if rows else None,
         largest=float(values.max()) if rows else None,
     )

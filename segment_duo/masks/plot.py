@@ -101,7 +101,8 @@ def plot(
     values = [
         value
         for row in measures
-        if (value := row.equivalent_diameter_nm if summary.unit == "nm" else row.equivalent_diameter_px) is not None
+        if row.area_px
+        and (value := row.equivalent_diameter_nm if summary.unit == "nm" else row.equivalent_diameter_px) is not None
     ]
     _draw_histogram(sheet, shown_width + 40, _TOP, values, summary)
     _header(sheet, title, summary)

@@ -9,16 +9,15 @@ Lengths are in pixels, and in nm where the pixel size is known; times in s where
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from segment_duo.masks.formats.sequence import SequenceSet
-from segment_duo.masks.measure import touches_edge
+from segment_duo.masks.measure import csv_line, touches_edge
 from segment_duo.types import Mask, PixelSize
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_LAG = 0.25
 """Share of the sequence up to which mean squared displacements are given, but at least four steps: longer lags have few pairs."""
+_BATCH = 500
+"""Rows of the CSV that are written at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,25 +158,11 @@ def centroid(mask: Mask) -> tuple[float, float]:
 
 
 def rows_csv(rows: Iterable[TrackRow]) -> Iterator[str]:
-    """Lines of the CSV (RFC 4180, ``\\n``) with their heading; unknown figures are empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([_cell(getattr(row, column)) for column in COLUMNS])
-        if out.tell() > 1 << 16:
-            yield out.getvalue()
-            out.seek(0)
-            out.truncate()
-    yield out.getvalue()
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    """Lines of the CSV with their heading, in batches, written as :func:`segment_duo.masks.measure.measures_csv` writes them."""
+    yield csv_line(COLUMNS)
+    rest = iter(rows)
+    while batch := [csv_line(getattr(row, column) for column in COLUMNS) for row in itertools.islice(rest, _BATCH)]:
+        yield "".join(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +253,8 @@ def figures(rows: Iterable[TrackRow], frames: list[int], scale: Scale) -> TrackF
 
 def _slope(times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> float:
     centred = times - times.mean()
-    return float((centred * values).sum() / (centred**2).sum())
+    # From the first value on: an object that does not change has a slope of exactly 0.
+    return float((centred * (values - values[0])).sum() / (centred**2).sum())
 
 
 def _speeds(track: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

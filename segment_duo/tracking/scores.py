@@ -8,7 +8,8 @@
 
 In DAVIS ids are given, by the first frame's masks. Here each true object is compared with the id that is its own in most frames, each id once
 (Hungarian assignment by the sum of IoUs). A true object is found in a frame by the mask that overlaps it with an IoU of 0.5 or more.
-DAVIS leaves out the first and the last frame; here all frames that are given count.
+DAVIS leaves out the first and the last frame; here all frames that are given count. Where two masks share no pixel F is 0, though contours of
+masks smaller than the tolerance may still agree.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class SequenceScorer:
         fs = np.zeros_like(js)
         at = {one: i for i, one in enumerate(truths)}, {one: j for j, one in enumerate(ids)}
         for (label, one), value in self._j.items():
-            # A mask where there is no such object (or none where there is one) counts as 0 in that frame, by dividing by the object's life.
+            # Where the object is and the mask is not, J and F are 0, by dividing by the object's life.
             js[at[0][label], at[1][one]] = value / self._life[label]
             fs[at[0][label], at[1][one]] = self._f.get((label, one), 0.0) / self._life[label]
         rows, columns = linear_sum_assignment(-js)
@@ -153,9 +154,9 @@ def contour_accuracy(found: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_])
     occupied = np.argwhere(found | truth)
     if not len(occupied):
         return 1.0
-    (y0, x0), (y1, x1) = occupied.min(axis=0), occupied.max(axis=0) + 1
-    found, truth = (np.pad(mask[y0:y1, x0:x1], reach + 1) for mask in (found, truth))
-    edges = _boundary(found), _boundary(truth)
+    # One pixel more on all sides, but never beyond the frame, whose edge is no boundary.
+    (y0, x0), (y1, x1) = np.maximum(occupied.min(axis=0) - 1, 0), occupied.max(axis=0) + 2
+    edges = [np.pad(_boundary(mask[y0:y1, x0:x1]), reach) for mask in (found, truth)]
     y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
     disc = x * x + y * y <= reach * reach
     near = [ndimage.binary_dilation(edge, disc) for edge in edges]
@@ -168,11 +169,8 @@ def contour_accuracy(found: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_])
 
 
 def _boundary(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels whose right, lower or lower right neighbour differs, as DAVIS's ``seg2bmap``."""
+    """Pixels whose right, lower or lower right neighbour differs, as DAVIS's ``seg2bmap``; beyond the last row and column all goes on as it is."""
     import numpy as np
 
-    out = np.zeros_like(mask)
-    out[:-1, :-1] = (
-        (mask[:-1, :-1] != mask[:-1, 1:]) | (mask[:-1, :-1] != mask[1:, :-1]) | (mask[:-1, :-1] != mask[1:, 1:])
-    )
-    return out
+    on = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    return np.asarray((mask != on[:-1, 1:]) | (mask != on[1:, :-1]) | (mask != on[1:, 1:]))

@@ -175,6 +175,10 @@ def test_diff() -> None:
     assert not found.identical
     assert diff(before, before).identical
     assert diff(set_of(), set_of()).mean_iou is None
+    hollow = set_of(box(0, 0, 0, 0), box(5, 5, 3, 3), box(0, 0, 0, 0))
+    assert diff(hollow, hollow).identical, "also where masks have no pixel"
+    fewer = diff(hollow, set_of(box(5, 5, 3, 3), box(0, 0, 0, 0)))
+    assert ([mask.id for mask in fewer.gone], fewer.identical) == ([2], False)
     other = MaskSet((make_mask(np.ones((3, 3), bool)),), Provenance())
     with pytest.raises(MaskFileError, match="cannot be compared"):
         diff(before, other)
@@ -189,7 +193,7 @@ def test_diff_is_one_to_one_and_symmetric(first: list[np.ndarray], second: list[
     assert len(found.matched) + len(found.new) == len(second)
     for match in found.matched:
         x, y = first[match.before.id], second[match.after.id]
-        assert match.iou == pytest.approx((x & y).sum() / (x | y).sum())
+        assert match.iou == pytest.approx((x & y).sum() / (x | y).sum() if (x | y).any() else 1)
     assert sorted(match.iou for match in diff(b, a, iou=0.3).matched) == pytest.approx(
         sorted(match.iou for match in found.matched)
     )

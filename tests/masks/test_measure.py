@@ -19,6 +19,7 @@ from skimage.measure import perimeter_crofton, regionprops
 
 from segment_duo.errors import UsageError
 from segment_duo.masks import rle
+from segment_duo.masks.filters import MaskFilter, apply
 from segment_duo.masks.measure import (
     COLUMNS,
     analysed_size,
@@ -106,6 +107,28 @@ def test_rectangle_is_exact() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(hnp.arrays(bool, (9, 6)))
+def test_mirrored_masks_lie_at_0_or_90_degrees(half: np.ndarray) -> None:
+    whole = np.concatenate((half, half[:, ::-1]), axis=1)
+    if not whole.any():
+        return
+    for array in (whole, whole.T):
+        (row,) = measure(set_of(array), None, PixelSize(0.7, 1.3, "test"))
+        assert str(row.orientation_deg) in ("0.0", "90.0")
+
+
+def test_equal_values_have_no_spread() -> None:
+    squares = [np.zeros((HEIGHT, WIDTH), bool) for _ in range(7)]
+    for n, array in enumerate(squares):
+        array[10:15, 10 + 20 * n : 17 + 20 * n] = True
+    opened = image(PixelSize(1.7, 1.7, "tag"))
+    opened = replace(opened, original=np.full(opened.original.shape, 0.1))
+    rows = measure(set_of(*squares), opened)
+    assert {row.intensity_sd for row in rows} == {0.0}
+    assert summarize(rows, analysed=(280, 320), pixel_size=opened.facts.pixel_size).sd == 0.0
+
+
+@settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, (9, 11)))
 def test_figures_equal_scikit_image(array: np.ndarray) -> None:
     if not array.any():
@@ -133,6 +156,9 @@ def test_pixels_that_are_not_square() -> None:
     assert row.major_axis_nm == pytest.approx(360, rel=0.01)
     assert row.perimeter_nm == pytest.approx(math.pi * 360, rel=0.03)
     assert row.area_nm2 == 12 * row.area_px
+    assert row.circularity > 0.95, "it is a circle on the specimen, though an ellipse in the picture"
+    assert measure(set_of(ellipse(150, 140, 90, 30)))[0].circularity < 0.7
+    assert len(apply(set_of(ellipse(150, 140, 90, 30)), MaskFilter(min_circularity=0.9), None, size)) == 1
 
 
 def test_intensity_is_that_of_the_original_depth() -> None:
@@ -174,6 +200,8 @@ def test_empty_mask_and_pixel_size_of_the_image() -> None:
     rows = measure(set_of(empty, disc), image(PixelSize(4, 4, "tag")))
     assert (rows[0].area_px, rows[0].perimeter_px, rows[0].area_nm2) == (0, 0, 0)
     assert rows[1].area_nm2 == 16 * rows[1].area_px
+    total = summarize(rows, analysed=(280, 320), pixel_size=PixelSize(4, 4, "tag"))
+    assert (total.count, total.smallest) == (1, rows[1].equivalent_diameter_nm), "nothing is no object"
     recorded = set_of(disc, pixel_size=PixelSize(3, 3, "tag"))
     assert measure(recorded, image())[0].area_nm2 == 9 * disc.sum()
     assert measure(recorded, image(), PixelSize(5, 5, "flag"))[0].area_nm2 == 25 * disc.sum()

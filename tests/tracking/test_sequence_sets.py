@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import io
 from pathlib import Path
@@ -15,7 +16,7 @@ from segment_duo.masks import load_masks, rle
 from segment_duo.masks.formats.sequence import Event, SequenceHead, SequenceSet
 from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.tracking.export import export_sequence
-from segment_duo.tracking.figures import Scale, figures, track_rows
+from segment_duo.tracking.figures import Scale, TrackRow, figures, rows_csv, track_rows
 from segment_duo.tracking.label_stack import LabelStack
 from segment_duo.tracking.scores import SequenceScorer, contour_accuracy
 from segment_duo.tracking.stacks import label_frames
@@ -160,6 +161,32 @@ def test_tables_and_figures_in_nm_and_s(tmp_path: Path) -> None:
     assert lag.msd == pytest.approx((64 + 16 + 16) / 3)  # nm squared: steps of 4, 2 and 2 pixels of 2 nm
 
 
+def test_the_table_of_tracks_has_no_formulas_and_all_digits_of_long_times() -> None:
+    row = TrackRow(
+        frame=2_469_136, time_s=1_234_568.5, id=1, area_px=9, centroid_x_px=1.0, centroid_y_px=2.0,
+        equivalent_diameter_px=3.0, displacement_px=0.0, step_px=None, speed_px_per_frame=None, touches_edge=False,
+        parent=None, merged_into=None, area_nm2=None, centroid_x_nm=None, centroid_y_nm=None,
+        equivalent_diameter_nm=None, displacement_nm=None, speed_nm_per_s=None, predicted_iou=None,
+        label='=HYPERLINK("x")\n',
+    )  # fmt: skip
+    (told, *more) = csv.DictReader(io.StringIO("".join(rows_csv([row] * 1200))))
+    assert len(more) == 1199
+    assert (told["time_s"], told["touches_edge"], told["step_px"]) == ("1234568.5", "false", "")
+    assert told["label"] == '\'=HYPERLINK("x")\\x0a'
+
+
+def test_objects_that_stay_as_they_are_do_not_grow(tmp_path: Path) -> None:
+    writer = SequenceWriter.create(tmp_path / "a.pkl", head())
+    for number in range(4):
+        writer.append(number, [mask(1, 30 + number, 30, 10)], [])
+    writer.finish([])
+    with SequenceSet.open(tmp_path / "a.pkl") as found:
+        scale = Scale(PixelSize(0.7, 0.7, "flag"), 0.3)
+        total = figures(track_rows(found, scale), found.frames, scale)
+    assert total.growth == 0.0
+    assert total.median_speed == pytest.approx(0.7 / 0.3)
+
+
 @pytest.mark.parametrize("fmt", ["labels-ome", "labels-imagej"])
 def test_label_stacks_come_back_with_their_ids_scale_and_time(tmp_path: Path, fmt: str) -> None:
     with SequenceSet.open(written(tmp_path / "a.pkl")) as found:
@@ -279,3 +306,15 @@ def test_contours_are_forgiven_within_the_tolerance_of_davis() -> None:
     # 0.008 of the diagonal of 96 x 64 is one pixel: a shift by one is perfect, by ten pixels nothing is left.
     assert contour_accuracy(disc(31, 30, 8), disc(30, 30, 8)) == pytest.approx(1.0)
     assert contour_accuracy(disc(50, 30, 8), disc(30, 30, 8)) == 0.0
+
+
+def test_the_frame_is_no_contour() -> None:
+    # Halves of the frame meet along one line each; the frame's edge, which they share, agrees about nothing.
+    left, farther = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    left[:, :40], farther[:, :50] = True, True
+    assert contour_accuracy(left, left) == 1.0
+    assert contour_accuracy(left, farther) == contour_accuracy(left[::-1, ::-1], farther[::-1, ::-1]) == 0.0
+    # Two quarters in the corner, one two rows higher: 73 and 75 boundary pixels inside the frame, of each 26 within one pixel of the other's.
+    corner, higher = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    corner[40:, 48:], higher[38:, 48:] = True, True
+    assert contour_accuracy(corner, higher) == pytest.approx(2 * 26 / (73 + 75))
