@@ -38,7 +38,8 @@ TRAINED = ("sam_prompt_encoder.mask_downscaling", EXCLUDE, "sam_mask_decoder.out
 
 @dataclass(frozen=True, slots=True)
 class CorrectionRecipe:
-    """Numbers of a run. ``rounds``: corrections of a prompt; ``boxes``: share of steps that begin with a box; ``binary``: of corrections of a binary mask."""
+    """Numbers of a run. ``rounds``: corrections of a prompt; ``boxes``: share of steps that begin with a box; ``binary``: of rounds that correct a
+    binary mask."""
 
     rates: Rates = field(default=Rates(lr=4e-4, matrix_lr=8e-4, weight_decay=0.01, ramp=40, ema=0.997))
     images: int = 3
