@@ -228,13 +228,13 @@ class Following:
                 yield TrackedFrame(number, tuple(here[ident] for ident in sorted(here)), notes)
 
     def _come_in(self, one: _Pass, number: int, here: Mapping[int, TrackedObject]) -> dict[int, TrackedObject]:
-        """Objects that are followed from this frame on."""
+        """Objects that are followed from this frame on, or that are another mask from it on."""
         if self._newcomers is None:
             return {}
         new = self._newcomers(number, {ident: tracked.mask for ident, tracked in here.items()})
         if new:
             self._prompts += tuple(new)
-            one.begins.update({prompt.object_id: number for prompt in new})
+            one.begins.update({prompt.object_id: number for prompt in new if prompt.object_id not in one.begins})
             self._condition(new, one.reverse)
         return {prompt.object_id: self._settled[prompt.object_id, number] for prompt in new}
 

@@ -25,7 +25,7 @@ from segment_duo.masks.formats.sequence_writer import SequenceWriter
 from segment_duo.parameters import AutoParameters
 from segment_duo.provenance import parameters_record
 from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, made_before, save
-from segment_duo.tracking.apart import apart, uncovered
+from segment_duo.tracking.apart import apart, shrunk, uncovered
 from segment_duo.tracking.asked import earlier_masks, earlier_prompts
 from segment_duo.types import ImageData, Mask, MaskSet, Origin
 
@@ -205,6 +205,7 @@ class _Run:
         self._origin = writer.head.origins[0]
         self._notices = [FAST_NOTICE] if request.fast else []
         self._resumed = len(writer.done)
+        self._looked: dict[int, CroppedMask] = {}  # the objects on the frame looked at last
         if request.automatic is not None:
             if self._resumed:
                 self._take(self._found_before())
@@ -312,15 +313,27 @@ class _Run:
         ]
 
     def _look(self, position: int, here: Mapping[int, CroppedMask]) -> list[ObjectPrompt]:
-        """New objects, on the frames that are looked at for them."""
+        """New objects, and objects that took such a one for a part of themselves, on the frames that are looked at for them."""
+        from segment_duo.segmenters.tracking import ObjectPrompt
+
         automatic = self._request.automatic
         assert automatic is not None
+        self._looked = self._looked or dict(here)
         if not position or position % automatic.every:
             return []
         frames = self._sequence.frames
         masks = automatic.find(self._session, self._sequence, self._sequence.numbers[position], self._cancelled)
-        new = uncovered(masks, list(here.values()), frames.height - frames.banner.height, frames.width)
-        return self._come_in(position, new)
+        corrected = shrunk(masks, here, self._looked)
+        self._looked = {**here, **corrected}
+        new = self._come_in(
+            position, uncovered(masks, list(self._looked.values()), frames.height - frames.banner.height, frames.width)
+        )
+        self._looked |= {prompt.object_id: prompt.mask for prompt in new if prompt.mask is not None}
+        for one in sorted(corrected):
+            self._notices.append(
+                f"frame {self._sequence.numbers[position]}: object {one} had taken what came beside it for a part of itself, and is without it again"
+            )
+        return [*new, *(ObjectPrompt(one, position, mask=mask) for one, mask in corrected.items())]
 
     def _above_banner(self, mask: Mask) -> CroppedMask:
         """The mask's pixels that the model sees."""

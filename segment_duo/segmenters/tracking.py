@@ -105,7 +105,7 @@ Known = Callable[[int], Mapping[int, CroppedMask]]
 
 
 Newcomers = Callable[[int, Mapping[int, CroppedMask]], "Sequence[ObjectPrompt]"]
-"""Frame, and the masks of the objects on it by id, to objects that come in there: their prompts on that frame."""
+"""Frame, and the masks of the objects on it by id, to objects that come in there, or that have another mask there: their prompts on that frame."""
 
 
 @dataclass(frozen=True, eq=False)

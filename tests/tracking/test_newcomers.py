@@ -1,4 +1,7 @@
-"""``track --auto``: objects that come later are looked for, with a model that follows bright regions by their overlap and costs nothing."""
+"""``track --auto``: objects that come later are looked for, with a model that follows bright regions by their overlap and costs nothing.
+
+Like small models it takes what appears beside an object for a part of it. Its automatic masks tell dim regions from bright ones.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from segment_duo.errors import MaskFileError
 from segment_duo.masks import rle
 from segment_duo.masks.cropped import CroppedMask
 from segment_duo.masks.formats.sequence import SequenceSet
-from segment_duo.tracking.apart import uncovered
+from segment_duo.tracking.apart import shrunk, uncovered
 from segment_duo.types import Mask
 from tests.batches.toy import NO_TORCH
 from tests.cli_shell import Shell
@@ -70,7 +73,9 @@ class Follower(Segmenter):
     info = INFO
 
     def automatic(self, pixels, parameters, **_):
-        return AutomaticRun.of_labels(regions(pixels))
+        grey = pixels[..., 0]
+        bright, dim = (ndimage.label(part)[0] for part in (grey > 150, (grey > 110) & (grey <= 150)))
+        return AutomaticRun.of_labels(np.where(dim > 0, dim + bright.max(), bright).astype("int32"))
 
     def tracker(self, frames, *, fast=False):
         return Following()
@@ -113,17 +118,54 @@ def lives(file: Path) -> dict[int, int]:
         return {life.id: life.first for life in found.lives()}
 
 
-def test_masks_are_new_where_no_known_object_is() -> None:
-    def mask(pixels: np.ndarray) -> Mask:
-        code = rle.encode(pixels)
-        return Mask(code, int(pixels.sum()), rle.bounding_box(code))
+def mask(pixels: np.ndarray) -> Mask:
+    code = rle.encode(pixels)
+    return Mask(code, int(pixels.sum()), rle.bounding_box(code))
 
+
+def test_masks_are_new_where_no_known_object_is() -> None:
     known = [CroppedMask.of(disc(20, 20, 8)), CroppedMask.of(disc(60, 20, 8))]
     beside, same, around = disc(20, 45, 8), disc(22, 21, 8), disc(60, 24, 18)
     touching = disc(60, 31, 8)
     found = uncovered([mask(one) for one in (beside, same, around, touching)], known, *SIZE)
     assert [one.area for one in found] == [beside.sum(), touching.sum()]
     assert len(uncovered([mask(same)], [], *SIZE)) == 1
+
+
+def test_what_came_beside_an_object_is_no_part_of_it() -> None:
+    old, late, other = disc(24, 30, 10), disc(42, 30, 8), disc(60, 30, 9)
+    left, right = old & (np.arange(SIZE[1]) < 24), old & (np.arange(SIZE[1]) >= 24)
+    rim = disc(24, 30, 14) & ~old
+
+    def found(known: np.ndarray, before: np.ndarray, *masks: np.ndarray) -> list[int]:
+        left_over = shrunk([mask(one) for one in masks], {7: CroppedMask.of(known)}, {7: CroppedMask.of(before)})
+        return [int(np.array_equal(rle.decode(one.rle(*SIZE)), old)) for one in left_over.values()]
+
+    assert found(old | late, old, old, late) == [1]
+    # Two objects may have taken a part of it each, and the object may have grown or moved since.
+    half = late & (np.arange(SIZE[1]) < 42)
+    assert found(old | half, disc(23, 30, 8), old, late, other) == [1]
+    # What falls into pieces where it was, grew, or reaches a little into its neighbour, stays as it is.
+    assert found(old, old, left, right) == []
+    assert found(old | rim, old, old | rim) == []
+    assert found(old | disc(33, 30, 3), old, old, late) == []
+    assert found(old | late, old, late) == []  # nothing lies where it was
+    assert shrunk([mask(old), mask(late)], {7: CroppedMask.of(old | late)}, {}) == {}
+
+
+def test_an_object_gives_back_what_came_beside_it(shell: Shell) -> None:
+    pictures, truth = growing(8)
+    late = disc(41, 30, 8)
+    pictures[3:][late & (truth[3:] == 0)] = 130
+    write_stack(shell.folder / "film.tif", pictures)
+    shell.run("track", "film.tif", *OPTIONS, "--look-every", "4").ok()
+    with SequenceSet.open(shell.folder / "masks/film.pkl") as found:
+        areas = {frame: {mask.id: mask.area for mask in found.frame(frame).masks} for frame in (2, 3, 4)}
+        assert {life.id: life.first for life in found.lives()} == {1: 0, 2: 0, 3: 4}
+        assert any("frame 4: object 1 had taken what came beside it" in one for one in found.notices)
+    beside = int((late & (truth[4] == 0)).sum())
+    assert areas[3][1] > areas[2][1] + 0.9 * beside
+    assert areas[4] == {1: int((truth[4] == 1).sum()), 2: int((truth[4] == 2).sum()), 3: beside}
 
 
 def test_an_object_that_appears_comes_in_at_the_next_look(shell: Shell) -> None:
