@@ -75,7 +75,15 @@ class MemoryConditioner:
         return SharedFrame(tokens, self._queries(self.layers[0], tokens))
 
     def objects(self, shared: SharedFrame, seen: Sequence[Seen], check: Callable[[], None]) -> Tensor:
-        """Features (B, T, C) for B objects that see equally many memories and pointers."""
+        """Features (B, T, C) for B objects that see equally many memories and pointers.
+
+        On a CPU one after the other: what is made of one then fits its caches, and keys and the widened tokens of all would take half a gigabyte.
+        """
+        at_once = 1 if shared.tokens.device.type == "cpu" else len(seen)
+        parts = [self._batch(shared, seen[i : i + at_once], check) for i in range(0, len(seen), at_once)]
+        return torch.cat(parts)
+
+    def _batch(self, shared: SharedFrame, seen: Sequence[Seen], check: Callable[[], None]) -> Tensor:
         memories, keys_in, counts = self._gather(seen)
         tokens = shared.tokens.expand(len(seen), -1, -1)
         for number, layer in enumerate(self.layers):
