@@ -1,4 +1,4 @@
-"""A stack or film as the terminal UI uses it: frames, the sequence set that is shown, and the runs that make new ones.
+"""A stack, a film or a folder of frames as the terminal UI uses it: frames, the sequence set that is shown, and the runs that make new ones.
 
     Film ──> segment_duo.sequences            opening, linking, saving edits
          └─> segment_duo.sequence_tracking    following objects
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Film:
-    """The frames of one file, all with one stretch of contrast. Satisfies :class:`segment_duo.tui.ports.FilmPort`."""
+    """The frames of one file, or of the images of a folder, all with one stretch of contrast. Satisfies :class:`segment_duo.tui.ports.FilmPort`."""
 
     def __init__(self, session: Session, opened: OpenSequence) -> None:
         self._session, self._opened = session, opened
@@ -35,7 +35,7 @@ class Film:
 
     @classmethod
     def open(cls, session: Session, ref: ImageRef) -> Film:
-        """Raises NotFound, ImageError: it cannot be had."""
+        """A file, a folder or a pattern, as ``segduo track`` takes them. Raises NotFound, ImageError: it cannot be had."""
         from segment_duo.sequences import open_sequence
 
         return cls(session, open_sequence(session, dataclasses.replace(ref, frame=None)))
@@ -51,6 +51,18 @@ class Film:
         return self._opened.ref
 
     @property
+    def named(self) -> ImageRef:
+        return self._opened.named
+
+    @property
+    def of_files(self) -> bool:
+        return self._opened.axes.axis == "file"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._opened.frames.warnings
+
+    @property
     def count(self) -> int:
         return len(self._opened.frames)
 
@@ -61,22 +73,25 @@ class Film:
     def image(self, frame: int) -> OpenImage:
         return self._session.open_frame(self._opened.frames, self.ref, frame)
 
+    def label(self, frame: int) -> str:
+        return self._opened.frames.label(frame) if self.of_files else ""
+
     def frame_of(self, page: int) -> int:
         frames = self._opened.frames
         return next((frame for frame in range(self.count) if frames.page(frame) == page), 0)
 
     def newest(self) -> str | None:
         sets = self._session.sets
-        versions = sets.versions(self._opened.named)
-        if not versions or sets.peek(self._opened.named, versions[0]).frames is None:
-            return None
-        return versions[0].name
+        versions = sets.versions(self.named)
+        # Sets of one image that bear a folder's name are an image's of that name, and do not hide the folder's own.
+        looked = versions if self.of_files else versions[:1]
+        return next((one.name for one in looked if sets.peek(self.named, one).frames is not None), None)
 
     def load(self, version: str) -> SavedTracks:
         """Raises MaskFileError: it is no sequence set, or one of frames of another size."""
         from segment_duo.tracking.asked import asked_places
 
-        _, found = self._session.sequences.open(self._opened.named, version)
+        _, found = self._session.sequences.open(self.named, version)
         frames = self._opened.frames
         if found.head.size != (frames.height, frames.width):
             found.close()
@@ -148,6 +163,6 @@ class Film:
         """The frames that a version is of, which may be a choice of all."""
         if version is None:
             return self._opened
-        _, known = self._session.sequences.open(self._opened.named, version)
+        _, known = self._session.sequences.open(self.named, version)
         with known:
             return dataclasses.replace(self._opened, numbers=known.head.frames)
