@@ -424,9 +424,12 @@ class FolderSequence(FrameSequence):
         return (*super().warnings, *((self.left_out,) if self._left_out else ()))
 
     def _hashed(self) -> str:
-        return hashlib.sha256(
-            "\0".join(file.path for file in self._files).encode("utf-8", "surrogateescape")
-        ).hexdigest()
+        return self.names_sha256(len(self._files))
+
+    def names_sha256(self, count: int) -> str:
+        """SHA-256 of the list of the first ``count`` names: ``sha256`` of the folder before later files came to it."""
+        names = "\0".join(file.path for file in self._files[:count])
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def file(self, number: int) -> FrameFile:
         self._check(number)

@@ -19,7 +19,7 @@ from segment_duo.errors import UsageError
 from segment_duo.frame_prompts import parse_frame_point
 from segment_duo.models import known
 from segment_duo.sequence_tracking import TrackRequest, follow
-from segment_duo.sequences import open_sequence
+from segment_duo.sequences import Opening, open_sequence, save_edited
 from segment_duo.session import Session
 from segment_duo.tui.film import Film
 from segment_duo.tui.screens.ask import Choose, TypeLine
@@ -289,6 +289,46 @@ async def test_unsaved_work_comes_back_once(tmp_path: Path, folder: Path) -> Non
     assert (folder.parent / "masks" / "run.pkl").is_file()
 
 
+async def test_files_that_came_later_belong_to_the_film(tmp_path: Path, folder: Path) -> None:
+    session = session_of(tmp_path)
+    async with tui(tmp_path, session, folder, film=True) as ui:
+        await on(ui, 0)
+        first = await painted(ui)
+        await ui.press("s")
+        await told(ui, "Saved 1 changed frame")
+    frames_in(folder, [*NAMES, "scan12.tif", "scan13.tif"])
+    async with tui(tmp_path, session, folder, film=True) as ui:
+        await told(ui, "Version 0: 1 object on 1 frame. Comma")
+        await ui.press("colon")
+        await on(ui, 5)
+        last = await painted(ui)
+        await ui.press("s")
+        await told(ui, "Saved 1 changed frame")
+    with sequence_set(session, f"{folder}@1") as found:
+        assert found.masks.frames == [0, 1, 2, 3, 4, 5]
+        assert [mask.rle for mask in found.masks.frame(0).masks] == [first.rle]
+        assert [mask.rle for mask in found.masks.frame(5).masks] == [last.rle]
+    # One that comes between the others moves all behind it to other frames.
+    (folder / NAMES[1]).unlink()
+    async with tui(tmp_path, session, folder, film=True) as ui:
+        await told(ui, "Version 1: 2 objects on 2 frames. Note: its frames had other names")
+        assert ui.work.message.tone == "warning"
+
+
+async def test_edits_outside_of_the_frames_of_a_version_are_saved(tmp_path: Path, folder: Path) -> None:
+    session = session_of(tmp_path)
+    opened = open_sequence(session, session.reference(str(folder)), Opening(frames="1:3"))
+    with opened.frames:
+        save_edited(session, opened, {})
+    async with tui(tmp_path, session, folder, film=True) as ui:
+        await on(ui, 0)
+        mask = await painted(ui)
+        await ui.press("s")
+        await told(ui, "Saved 1 changed frame")
+    with sequence_set(session, f"{folder}@1") as found:
+        assert [one.rle for one in found.masks.frame(0).masks] == [mask.rle]
+
+
 async def test_another_film_asks_about_unsaved_frames(tmp_path: Path, folder: Path) -> None:
     frames_in(folder.parent / "later")
     async with tui(tmp_path, session_of(tmp_path), folder, film=True) as ui:
@@ -371,6 +411,19 @@ async def test_objects_are_followed_corrected_and_corrected_again_by_the_command
     with sequence_set(session, f"{folder}@2") as found:
         assert [mask.id for mask in found.masks.frame(0).masks] == [1, 2]
         assert found.masks.frame(2).masks[0].rle == corrected.rle
+    frames_in(folder, [*NAMES, "scan12.tif"])
+    async with tui(tmp_path, session, folder, film=True) as ui:
+        await told(ui, "Version 2: 2 objects on 4 frames.")
+        await ui.press("colon")
+        await on(ui, 4)
+        await ui.press("comma")
+        await on(ui, 3)
+        await ui.press("f7")
+        await ui.dialog(Choose)
+        await ui.press("enter")
+        await told(ui, "Version 4: 2 objects in 5 frames")  # version 3 has the new file's frame, and nothing on it
+    with sequence_set(session, f"{folder}@4") as found:
+        assert found.masks.frame(4).masks
 
 
 def test_what_the_command_line_takes_as_a_film(tmp_path: Path) -> None:

@@ -438,10 +438,11 @@ class Frames:
         if timeline is None or timeline.tracks is None:
             return
         tracks = timeline.tracks
-        self.desk.say(
-            f"Version {tracks.version}: {counted(len(tracks.lives), 'object')} on {counted(len(tracks.frames), 'frame')}. "
-            "Comma and full stop step, F6 plays, R corrects an object, F7 follows."
-        )
+        text = f"Version {tracks.version}: {counted(len(tracks.lives), 'object')} on {counted(len(tracks.frames), 'frame')}."
+        if tracks.notice:
+            self.desk.say(f"{text} Note: {tracks.notice}.", "warning")
+        else:
+            self.desk.say(f"{text} Comma and full stop step, F6 plays, R corrects an object, F7 follows.")
 
     def edited_elsewhere(self) -> int | None:
         """Another frame, the last one that was edited."""
