@@ -82,7 +82,7 @@ class Files:
         def show(opened: OpenedFilm) -> None:
             self._begin_anew()
             self.frames.begin(opened)
-            self._show_room(ref)
+            self._bring_forward(ref)
             if draft is not None:
                 self.drafts.write(lambda: self.desk.journal.discard(draft))
             self._say_film(opened, draft is not None)
@@ -126,7 +126,7 @@ class Files:
             self.desk.picture.show_image(self.desk.pyramid, keep_view=keep)
             self.desk.show_document()
             if not keep:
-                self._show_room(ref)
+                self._bring_forward(ref)
             self._say_opened(keep)
             self.engine.embed()
             if keep:
@@ -170,7 +170,7 @@ class Files:
         self.desk.known_versions = None
         self.desk.measure_from = self.desk.cut_from = None
 
-    def _show_room(self, ref: ImageRef) -> None:
+    def _bring_forward(self, ref: ImageRef) -> None:
         self.desk.canvas.remove_class("-empty")
         self.desk.explorer.list.mark_open(str(ref))
         self._make_room()
@@ -219,7 +219,7 @@ class Files:
             self.desk.say("Your unsaved work is back; s saves it, F7 follows its objects, u takes it back.", "good")
         elif opened.trouble is not None:
             self.desk.report(opened.trouble)
-        elif film.warnings:
+        elif film.warnings and not (opened.tracks is not None and opened.tracks.notice):
             self.desk.say(f"{film.ref.name}: {'; '.join(film.warnings)}", "warning")
         elif opened.tracks is not None:
             self.frames.say_loaded()
