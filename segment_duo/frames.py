@@ -66,6 +66,10 @@ def sequence_of(
         if axis is not None or at:
             raise UsageError(f"{ref}: only TIFF stacks have axes to choose from")
         found = store.list(ref.path) if entry is not None else store.glob(ref.path)
+        if entry is None and not found:
+            raise NotFound(
+                f"nothing matches '{ref}'", "Upper and lower case differ; * stands for any signs, ? for one."
+            )
         left_out = names_not_utf8(store, ref.path if entry is not None else ref.folder)
         return _folder(store, ref, [item.path for item in found if not item.is_folder], reading, left_out)
     file: Path | bytes = store.on_disk(ref.path) if isinstance(store, LocalStore) else store.read(ref.path)

@@ -77,6 +77,15 @@ class FakeFilm:
     count: int = FRAMES
     seconds: float | None = 0.5
     closed: bool = False
+    of_files: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> ImageRef:
+        return self.ref
+
+    def label(self, frame: int) -> str:
+        return ""
 
     def image(self, frame: int) -> FakeImage:
         image = self.films.session.open_image(self.ref, page=frame)

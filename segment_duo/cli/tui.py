@@ -44,11 +44,15 @@ def tui(
         list[str] | None,
         typer.Argument(
             metavar="[PATH...]",
-            help="A folder or an image, local or on Drops (/drops/...); several, or a quoted pattern, are a queue.",
+            help="A folder or an image, local or on Drops (/drops/...); several, or a quoted pattern, are a queue; "
+            "with --film a folder or a quoted pattern is one film.",
             show_default=False,
         ),
     ] = None,
     from_file: FromFileOption = None,
+    film: Annotated[
+        bool, typer.Option("--film", help="Open a folder, or a quoted pattern, as one film: its images are the frames.")
+    ] = False,
     graphics: GraphicsOption = None,
     theme: Annotated[
         str | None, typer.Option("--theme", help="segduo-dark, segduo-light, or any theme of Textual's.")
@@ -82,6 +86,8 @@ def tui(
 
       segduo tui '/drops/labdaq/2026-11/*.tif'
 
+      segduo tui --film 'day1/scan_*.tif'
+
       segduo tui /drops/labdaq/img.tif --graphics halfcell
     """
     import sys
@@ -105,12 +111,13 @@ def tui(
         app.tell(text)
 
     session = Session(resolved, notify=tell)
-    path, queue = _meant(session, paths, from_file)
+    path, queue = _meant(session, paths, from_file, film=film)
     app = build_app(
         session,
         queue=queue,
         journal_dir=session.paths.journal_dir,
         path=path,
+        film=film,
         terminal=terminal,
         theme=resolved.config.theme,
         keymap=resolved.config.keys,
@@ -123,12 +130,21 @@ def tui(
         raise SystemExit(app.return_code)
 
 
-def _meant(session: Session, paths: list[str] | None, from_file: str | None) -> tuple[str | None, list[ImageRef]]:
-    """What to open: one path, or a queue of images.
+def _meant(
+    session: Session, paths: list[str] | None, from_file: str | None, *, film: bool = False
+) -> tuple[str | None, list[ImageRef]]:
+    """What to open: one path, which with ``film`` may be a pattern, or a queue of images.
 
     Raises:
+        UsageError: a film, and not one path.
         SegduoError: nothing of what was named can be opened.
     """
+    if film:
+        if from_file is not None or paths is None or len(paths) != 1 or paths[0] == "-":
+            raise UsageError(
+                "--film takes one folder or one pattern", "Quote a pattern: segduo tui --film 'scan_*.tif'."
+            )
+        return paths[0], []
     if (
         from_file is None
         and (not paths or len(paths) == 1)

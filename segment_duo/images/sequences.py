@@ -52,6 +52,7 @@ SAMPLED_FRAMES = 16
 """Frames that the common stretch is taken from, evenly spaced, the first and the last among them."""
 
 _SAMPLES_A_FRAME = 250_000
+_LEAVE_OUT = "Leave the others out, for example by a pattern: 'scan_*.tif'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +215,12 @@ class FrameSequence(ABC):
             there = f"{self._common.width} x {self._common.height}"
             raise ImageError(
                 f"{self.name}: frame {number} ({self.label(number)}) is {width} x {height} pixels, the first is {there}",
-                "frames of a sequence have one size; leave the others out",
+                f"Frames of a sequence have one size. {_LEAVE_OUT}",
             )
         if decoded.dtype != self._common.facts.dtype:
             raise ImageError(
                 f"{self.name}: frame {number} ({self.label(number)}) is {decoded.dtype}, the first is {self._common.facts.dtype}",
-                "frames of a sequence have one depth, so that brightness means the same in all; leave the others out",
+                f"Frames of a sequence have one depth, so that brightness means the same in all. {_LEAVE_OUT}",
             )
 
     @property
@@ -423,9 +424,12 @@ class FolderSequence(FrameSequence):
         return (*super().warnings, *((self.left_out,) if self._left_out else ()))
 
     def _hashed(self) -> str:
-        return hashlib.sha256(
-            "\0".join(file.path for file in self._files).encode("utf-8", "surrogateescape")
-        ).hexdigest()
+        return self.names_sha256(len(self._files))
+
+    def names_sha256(self, count: int) -> str:
+        """SHA-256 of the list of the first ``count`` names: ``sha256`` of the folder before later files came to it."""
+        names = "\0".join(file.path for file in self._files[:count])
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def file(self, number: int) -> FrameFile:
         self._check(number)

@@ -67,6 +67,7 @@ def build_app(
     *,
     journal_dir: Path,
     path: str | None = None,
+    film: bool = False,
     terminal: Terminal | None = None,
     theme: str = DARK.name,
     keymap: Mapping[str, str] | None = None,
@@ -81,6 +82,7 @@ def build_app(
         journal_dir: where unsaved work is kept.
         path: folder or image to open, as users type it; None: the configured start folder, else the working folder.
         terminal: from :func:`segment_duo.terminal.graphics.detect`, called before the app runs; None: half cells.
+        film: open ``path``, a folder or a pattern, as one film.
         keymap: the user's ``[keys]`` table.
         queue: images to go through, instead of a path.
         films: opens a stack or film as frames; None: stacks are pages and no more.
@@ -92,6 +94,6 @@ def build_app(
     check_keymap(keymap or {})
     workspace = Workspace(
         session, Journal(journal_dir), terminal or Terminal(),
-        start_path=path, elsewhere=elsewhere, queue=queue, films=films,
+        start_path=path, start_film=film, elsewhere=elsewhere, queue=queue, films=films,
     )  # fmt: skip
     return SegduoApp(workspace, theme=theme, keymap=keymap or {})

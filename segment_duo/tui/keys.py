@@ -65,6 +65,7 @@ _CLASS = "The class with this key; again: no label"
 COMMANDS: tuple[Command, ...] = (
     Command("choose", "enter,right", "choose", "Open", "Open the image or the folder", "explorer", "Folders", footer=True, palette=False),
     Command("folder-up", "left", "up", "Folder above", "To the folder above", "explorer", "Folders", footer=True, palette=False),
+    Command("open-film", "f8", "film", "As one film", "The folder's images as frames of one film", "explorer", "Folders", footer=True, palette=False),
     Command("back", "escape", "back", "To the image", "Clear the filter; again: to the image", "explorer", "Folders", footer=True, palette=False),
     Command("toggle", "space,enter", "tick", "Select", "Select or deselect the mask", "masks", "The masks", footer=True, palette=False),
     Command("include", "space,p", "point(1)", "Include", "Include point: this belongs to the object", "canvas", "Making a mask", footer=True),

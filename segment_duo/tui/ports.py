@@ -169,6 +169,21 @@ class FilmPort(Protocol):
     @property
     def ref(self) -> ImageRef: ...
     @property
+    def named(self) -> ImageRef:
+        """What its sets are called after."""
+        ...
+
+    @property
+    def of_files(self) -> bool:
+        """Whether each frame is a file of its own, so that none is a page with masks of its own."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about it, in sentences."""
+        ...
+
+    @property
     def count(self) -> int: ...
     @property
     def seconds(self) -> float | None: ...
@@ -176,12 +191,16 @@ class FilmPort(Protocol):
         """One frame, as :meth:`SessionPort.open_image` gives images."""
         ...
 
+    def label(self, frame: int) -> str:
+        """The name of the frame's own file; empty where it has none."""
+        ...
+
     def frame_of(self, page: int) -> int:
         """The frame that is this page of the file."""
         ...
 
     def newest(self) -> str | None:
-        """The version that was saved last, if it is a sequence set."""
+        """The version that was saved last, if it is a sequence set; with ``of_files`` the last one that is."""
         ...
 
     def load(self, version: str) -> SavedTracks:

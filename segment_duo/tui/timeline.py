@@ -29,12 +29,14 @@ class SavedTracks:
         frames: numbers of the frames that have masks.
         lives: object -> first and last frame it is seen on.
         asked: (frame, object) of everything that was said of the objects by points or masks.
+        notice: what is odd about it.
     """
 
     version: str
     frames: frozenset[int] = frozenset()
     lives: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     asked: frozenset[tuple[int, int]] = frozenset()
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

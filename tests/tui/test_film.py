@@ -12,6 +12,7 @@ from segment_duo.config import Resolved
 from segment_duo.errors import Cancelled, MaskFileError
 from segment_duo.masks import rle
 from segment_duo.masks.formats.sequence import SequenceSet
+from segment_duo.sequences import Opening, open_sequence, save_edited
 from segment_duo.session import Session
 from segment_duo.tui.film import Film
 from segment_duo.types import Mask, Origin
@@ -143,6 +144,23 @@ def test_edits_of_frames_become_a_version_and_all_else_stays(film: Film, session
     elsewhere = Session(session.resolved, session.paths, out=str(tmp_path / "other"))
     film.save({2: [changed]}, onto="0", into=elsewhere)
     assert (tmp_path / "other" / "film.pkl").is_file()
+
+
+def test_an_object_outside_of_the_frames_of_a_version_is_followed_through_all(
+    film: Film, session: Session, tmp_path: Path
+) -> None:
+    opened = open_sequence(session, film.ref, Opening(frames="1:3"))
+    with opened.frames:
+        save_edited(session, opened, {1: [mask(2, 66, 34, 10)]})
+    film.follow([(1, 0, mask(1, 24, 30))], "forward", onto="0", on_frame=lambda _: None, cancelled=never, enough=never)
+    found = saved(tmp_path, "film_2.pkl")
+    assert saved(tmp_path, "film_1.pkl").keys() == found.keys() == {0, 1, 2, 3, 4}
+    assert found[1][2] == mask(2, 66, 34, 10).rle.counts
+    assert 1 in found[4]
+    film.follow(
+        [(2, 1, mask(2, 66, 34, 9))], "forward", onto="0", on_frame=lambda _: None, cancelled=never, enough=never
+    )
+    assert saved(tmp_path, "film_3.pkl").keys() == {1, 2}
 
 
 def test_a_set_of_frames_of_another_size_is_refused(film: Film, session: Session, tmp_path: Path) -> None:

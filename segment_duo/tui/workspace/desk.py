@@ -283,7 +283,7 @@ class Desk:
         ]
         facts = self.image.data.facts
         if self.film is not None and self.timeline is not None:
-            parts.append(self.timeline.text())
+            parts.append(f"{self.timeline.text()}  {self.film.label(self.timeline.wanted)}".rstrip())
         elif facts.pages > 1:
             parts.append(f"page {facts.page} of 0–{facts.pages - 1}")
         size = facts.pixel_size

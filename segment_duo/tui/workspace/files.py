@@ -1,9 +1,8 @@
-"""Opening images and their pages, and their saved versions."""
+"""Opening images and their pages, folders of images as films, and their saved versions."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.drafts import Drafts
 from segment_duo.tui.workspace.engine_line import EngineLine
-from segment_duo.tui.workspace.frames import Frames
+from segment_duo.tui.workspace.frames import Frames, OpenedFilm
 from segment_duo.types import ImageRef, Mask
 
 MUCH = 4
@@ -59,13 +58,36 @@ class Files:
         self._let_go = let_go
         self._banner: Literal["auto", "off"] = "auto"
 
-    def open_target(self, target: str) -> None:
+    def open_target(self, target: str, *, film: bool = False) -> None:
+        """Open what the user typed or chose: an image, or with ``film`` what frames come from."""
+
         def work(_: Errand) -> ImageRef:
             return self.desk.session.reference(target)
 
+        opened = self.open_film if film else self.open_image
         self._unless_unsaved(
-            lambda: self.desk.errands.start("open", work, self.open_image, what="Opening"), "open another image"
+            lambda: self.desk.errands.start("open", work, opened, what="Opening"), "open another image"
         )
+
+    def open_film(self, ref: ImageRef, *, draft: Draft | None = None) -> None:
+        """Read a folder of images, a pattern, a stack or a film, and show it as frames.
+
+        Args:
+            draft: unsaved work on its frames to bring back.
+        """
+
+        def work(_: Errand) -> OpenedFilm:
+            return self.frames.read(ref, draft)
+
+        def show(opened: OpenedFilm) -> None:
+            self._begin_anew()
+            self.frames.begin(opened)
+            self._bring_forward(ref)
+            if draft is not None:
+                self.drafts.write(lambda: self.desk.journal.discard(draft))
+            self._say_film(opened, draft is not None)
+
+        self._start_opening(ref, work, show)
 
     def open_image(
         self,
@@ -88,7 +110,6 @@ class Files:
         banner = self._banner if keep else "auto"
         if draft is not None:
             page = draft.page
-        begun_with = self.desk.doc.masks
 
         def work(_: Errand) -> tuple[OpenImagePort, Any]:
             from segment_duo.images.view import Pyramid
@@ -97,29 +118,15 @@ class Files:
                 image = self.desk.session.open_image(ref, page=page, banner=banner)
             return image, Pyramid(image.data.pixels)
 
-        def done(result: tuple[OpenImagePort, Any]) -> None:
-            if not keep:
-                self._settle()
-            if keep or self.desk.doc.masks is begun_with:
-                show(result)
-            else:  # edited while the image was being read
-                self._unless_unsaved(lambda: show(result), "open another image")
-
         def show(result: tuple[OpenImagePort, Any]) -> None:
             self.desk.image, self.desk.pyramid = result
             self._banner = banner
             if not keep:
-                self._let_go()  # what was begun meanwhile is of the image before
-                self.desk.doc = Document()
-                self.desk.known_versions = None
-                self.desk.measure_from = self.desk.cut_from = None
-            self.desk.canvas.remove_class("-empty")
+                self._begin_anew()
             self.desk.picture.show_image(self.desk.pyramid, keep_view=keep)
             self.desk.show_document()
             if not keep:
-                self.desk.explorer.list.mark_open(str(ref))
-                self._make_room()
-                self.desk.canvas.focus()
+                self._bring_forward(ref)
             self._say_opened(keep)
             self.engine.embed()
             if keep:
@@ -129,18 +136,45 @@ class Files:
             def load() -> None:
                 if draft is None:
                     self._load(version)
-                elif draft.frames:
-                    self.frames.bring_back(draft)
                 else:
                     self._bring_back(draft)
 
             self.frames.opened(self.desk.image, load, as_page=as_page_only)
+
+        self._start_opening(ref, work, show, keep=keep)
+
+    def _start_opening(
+        self, ref: ImageRef, work: Callable[[Errand], Any], show: Callable[[Any], None], *, keep: bool = False
+    ) -> None:
+        """Read something in a thread, then show it in place of what is open; asks first if that was edited meanwhile."""
+        begun_with = self.desk.doc.masks
+
+        def done(result: Any) -> None:
+            if not keep:
+                self._settle()
+            if keep or self.desk.doc.masks is begun_with:
+                show(result)
+            else:
+                self._unless_unsaved(lambda: show(result), "open another image")
 
         self.desk.say(f"Reading {ref.name} …")
         self.desk.errands.stop("load")
         self.desk.errands.stop("ahead")
         self.desk.errands.stop("predict")
         self.desk.errands.start("open", work, done, what="Opening the image")
+
+    def _begin_anew(self) -> None:
+        """Give up all that is of the image before, with what was begun while this one was being read."""
+        self._let_go()
+        self.desk.doc = Document()
+        self.desk.known_versions = None
+        self.desk.measure_from = self.desk.cut_from = None
+
+    def _bring_forward(self, ref: ImageRef) -> None:
+        self.desk.canvas.remove_class("-empty")
+        self.desk.explorer.list.mark_open(str(ref))
+        self._make_room()
+        self.desk.canvas.focus()
 
     def _bring_back(self, draft: Draft) -> None:
         """Unsaved work on top of the version it was begun with, so that undo leads back to that."""
@@ -178,6 +212,22 @@ class Files:
         """On a small screen the picture needs the explorer's place; o brings it back."""
         if self.desk.screen.size.width < 110:
             self.desk.explorer.add_class("-hidden")
+
+    def _say_film(self, opened: OpenedFilm, brought_back: bool) -> None:
+        film, facts = opened.film, opened.shown[0].data.facts
+        if brought_back:
+            self.desk.say("Your unsaved work is back; s saves it, F7 follows its objects, u takes it back.", "good")
+        elif opened.trouble is not None:
+            self.desk.report(opened.trouble)
+        elif film.warnings and not (opened.tracks is not None and opened.tracks.notice):
+            self.desk.say(f"{film.ref.name}: {'; '.join(film.warnings)}", "warning")
+        elif opened.tracks is not None:
+            self.frames.say_loaded()
+        else:
+            self.desk.say(
+                f"{counted(film.count, 'frame')} of {facts.width} × {facts.height} px, {facts.dtype}. "
+                "Comma and full stop step, Space points at an object, F7 follows."
+            )
 
     def _say_opened(self, keep: bool) -> None:
         told = self.desk.message
@@ -264,16 +314,17 @@ class Files:
         if not self.desk.need_image() or image is None:
             return
 
-        file = dataclasses.replace(image.ref, frame=None) if self.desk.film is not None else image.ref
+        film = self.desk.film
+        file = image.ref if film is None else film.named
 
         def work(_: Errand) -> Sequence[ListedSetPort]:
             with self.desk.store_lock:
                 return self.desk.session.sets.listed(file, image.data.facts)
 
         def load(name: str, *, of_frames: bool) -> None:
-            if of_frames:
+            if of_frames or (film is not None and film.of_files):
                 self.frames.load(name, self.frames.say_loaded)
-            elif self.desk.film is None:
+            elif film is None:
                 self._load(name)
             else:
                 self.open_image(file, page=image.data.facts.page, version=name, as_page=True)

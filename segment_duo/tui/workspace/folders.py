@@ -10,6 +10,7 @@ from typing import Any
 
 from segment_duo.errors import InputError, SegduoError
 from segment_duo.paths import current_folder
+from segment_duo.stores.base import has_magic
 from segment_duo.tui.errands import Errand
 from segment_duo.tui.explorer.explorer import Item
 from segment_duo.tui.screens.ask import TypeLine
@@ -27,33 +28,40 @@ PLACES = ""
 class Folders:
     """Args:
     open_image: opens what is no folder, as users type it.
+    open_film: opens the images of a folder, or of a pattern, as one film.
     """
 
-    def __init__(self, desk: Desk, open_image: Callable[[str], None]) -> None:
+    def __init__(self, desk: Desk, open_image: Callable[[str], None], open_film: Callable[[str], None]) -> None:
         self.desk = desk
         self._open = open_image
+        self._open_film = open_film
         self.folder = PLACES
         self.queue: tuple[ImageRef, ...] = ()
 
-    def start_at(self, text: str) -> None:
-        """Open what was named on the command line: a folder or an image."""
+    def start_at(self, text: str, *, film: bool = False) -> None:
+        """Open what was named on the command line, or typed: a folder, an image, or a pattern, which is one film.
 
-        def work(_: Errand) -> tuple[str, bool]:
+        ``film``: a folder is one, too.
+        """
+
+        def work(_: Errand) -> tuple[str, Callable[[str], None] | None]:
             ref = self.desk.session.reference(text)
-            return str(ref), is_folder(ref)
+            if film or is_pattern(ref):
+                return str(ref), self._open_film
+            return str(ref), None if is_folder(ref) else self._open
 
-        def done(found: tuple[str, bool]) -> None:
-            target, folder = found
-            if folder:
+        def done(found: tuple[str, Callable[[str], None] | None]) -> None:
+            target, opens = found
+            if opens is None:
                 self.show_folder(target, focus=True)
             else:
-                self.show_folder(parent_of(target), at=target)
-                self._open(target)
+                self.show_folder(listed_with(target), at=target, counts=False)
+                opens(target)
 
         self.desk.errands.start("start", work, done, what="Opening")
 
-    def show_folder(self, target: str, *, at: str = "", focus: bool = False) -> None:
-        """List a folder in the explorer; "" lists the places."""
+    def show_folder(self, target: str, *, at: str = "", focus: bool = False, counts: bool = True) -> None:
+        """List a folder in the explorer; "" lists the places. ``counts``: say how many images there are while none is open."""
         if target == PLACES:
             self._show_places()
             return
@@ -76,7 +84,7 @@ class Folders:
             images = sum(not item.is_folder for item in items)
             self.desk.explorer.show(items, hint="no images here", at=at)
             self.desk.show_header()
-            if not self.desk.image:
+            if counts and not self.desk.image:
                 self.desk.say(
                     f"{counted(images, 'image')} here. Enter opens, typing narrows the list, F1 shows all keys."
                 )
@@ -148,6 +156,16 @@ class Folders:
     def action_choose(self) -> None:
         self.desk.explorer.list.choose()
 
+    def action_film(self) -> None:
+        """Open the images of the folder under the cursor, or of the listed one, as the frames of a film."""
+        images = self.desk.explorer.list
+        item = images.items[images.cursor] if images.items else None
+        target = item.target if item is not None and item.is_folder else self.folder
+        if target in (PLACES, QUEUE):
+            self.desk.say("A queue is no film: go to a folder, or Ctrl+O and type a pattern such as scan_*.tif.")
+        else:
+            self._open_film(target)
+
     def action_up(self) -> None:
         if self.folder == QUEUE:
             self._show_places()
@@ -181,7 +199,7 @@ class Folders:
 
     def action_open_path(self) -> None:
         on_drops = self.folder.startswith("/drops")
-        question = "A folder or an image; /drops/... is on the server."
+        question = "A folder, an image, or a pattern (scan_*.tif) to open as one film; /drops/... is on the server."
 
         def take(text: str | None) -> None:
             if text and text.strip():
@@ -191,7 +209,7 @@ class Folders:
         self.desk.ask(TypeLine("Open a path", question, value=value), take)
 
     def follow(self, ref: ImageRef) -> None:
-        self.show_folder(parent_of(str(ref)), at=str(ref))
+        self.show_folder(listed_with(str(ref)), at=str(ref))
 
 
 def is_folder(ref: ImageRef) -> bool:
@@ -201,6 +219,21 @@ def is_folder(ref: ImageRef) -> bool:
     from segment_duo.images import IMAGE_SUFFIXES
 
     return not any(ref.name.lower().endswith(suffix) for suffix in IMAGE_SUFFIXES)
+
+
+def is_pattern(ref: ImageRef) -> bool:
+    """Whether wildcards are meant. A local file that is really called so is none; on a server brackets alone are taken for a name."""
+    if ref.store is StoreKind.LOCAL:
+        return has_magic(ref.path) and not os.path.lexists(ref.path)
+    return any(sign in ref.path for sign in "*?")
+
+
+def listed_with(target: str) -> str:
+    """The folder to list for what is opened: the one above, of a pattern the last one above its wildcards."""
+    folder = parent_of(target)
+    while has_magic(folder) and not os.path.lexists(folder):
+        folder = parent_of(folder)
+    return folder
 
 
 def parent_of(target: str) -> str:

@@ -1,18 +1,19 @@
 """Going through the frames of a stack or film, and the sequence set that is shown on them.
 
 A stack opens as its pages, each with masks of its own, until one steps through its frames, or at once where the set that was saved last is a
-sequence set. From then on :attr:`Desk.film` and :attr:`Desk.timeline` say what is shown, and the document is that of the frame.
+sequence set. A folder of images that is opened as a film has no pages, and is one from the beginning. From then on
+:attr:`Desk.film` and :attr:`Desk.timeline` say what is shown, and the document is that of the frame.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from textual.timer import Timer
 
-from segment_duo.errors import SegduoError
+from segment_duo.errors import InputError, SegduoError
 from segment_duo.tui.errands import Errand
 from segment_duo.tui.journal import Draft
 from segment_duo.tui.ports import FilmPort, OpenImagePort
@@ -22,13 +23,34 @@ from segment_duo.tui.timeline import SavedTracks, Timeline, numbered
 from segment_duo.tui.wording import counted
 from segment_duo.tui.workspace.desk import Desk
 from segment_duo.tui.workspace.engine_line import EngineLine
-from segment_duo.types import Mask
+from segment_duo.types import ImageRef, Mask
 
 PLAY_SECONDS = 0.15
 REST_SECONDS = 0.8
 """On a frame, before the engine looks at it: going through a film must not embed it."""
 
 Then = Callable[[], Any]
+Shown = tuple[OpenImagePort, Any, tuple[Mask, ...]]
+"""A frame as it was read: the image, its pyramid, its masks in the sequence set."""
+
+
+@dataclass(frozen=True)
+class OpenedFilm:
+    """A film that was read and is not shown yet.
+
+    Attributes:
+        frame, shown: the frame that it begins with.
+        tracks: the sequence set that is shown; ``trouble``: why there is none.
+        brought: frame -> unsaved masks, on top of the ``saved`` ones.
+    """
+
+    film: FilmPort
+    frame: int
+    shown: Shown
+    tracks: SavedTracks | None = None
+    trouble: SegduoError | None = None
+    brought: Mapping[int, tuple[Mask, ...]] = field(default_factory=dict)
+    saved: Mapping[int, tuple[Mask, ...]] = field(default_factory=dict)
 
 
 class Frames:
@@ -126,16 +148,70 @@ class Frames:
         film: FilmPort,
         frame: int,
         tracks: SavedTracks | None,
-        brought: dict[int, tuple[Mask, ...]] | None = None,
-        saved: dict[int, tuple[Mask, ...]] | None = None,
+        brought: Mapping[int, tuple[Mask, ...]] | None = None,
         then: Then = lambda: None,
     ) -> None:
-        """From now on frames are shown. ``brought``: masks of frames that are not saved, on top of the ``saved`` ones."""
-        self.desk.film = film
+        """From now on frames are shown. ``brought``: masks of frames that are not saved."""
         frame = min(frame, film.count - 1)
-        self.desk.timeline = timeline = Timeline(film.count, film.seconds, frame, frame, tracks)
-        timeline.restore(brought or {}, saved or {})
+        self._take(film, frame, tracks, brought or {}, {})
         self.show(frame, then)
+
+    def _take(
+        self,
+        film: FilmPort,
+        frame: int,
+        tracks: SavedTracks | None,
+        brought: Mapping[int, tuple[Mask, ...]],
+        saved: Mapping[int, tuple[Mask, ...]],
+    ) -> None:
+        self.desk.film = film
+        self.desk.timeline = timeline = Timeline(film.count, film.seconds, frame, frame, tracks)
+        timeline.restore(brought, saved)
+
+    def read(self, ref: ImageRef, draft: Draft | None = None) -> OpenedFilm:
+        """Read a stack, a film, a folder of images or a pattern, to be shown as frames from the beginning; in a thread.
+
+        Args:
+            draft: unsaved work on its frames, on top of the version that it was begun with; else the newest sequence set is taken.
+
+        Raises:
+            InputError: there is one image only.
+            NotFound, ImageError: no images, or a first one that cannot be read.
+        """
+        films = self.desk.films
+        if films is None:
+            raise InputError("frames cannot be shown here", "Open the images one by one.")
+        from segment_duo.images.view import Pyramid
+
+        with self.desk.store_lock:
+            film = films(ref)
+            try:
+                if film.count < 2:
+                    raise InputError(
+                        f"{ref}: a single image is no film", "Open the image itself: Enter on it in the list."
+                    )
+                tracks, trouble = None, None
+                try:
+                    version = film.newest() if draft is None else draft.version
+                    tracks = None if version is None else film.load(version)
+                except SegduoError as error:
+                    trouble = error
+                brought = {} if draft is None else dict(draft.frames)
+                frame = min(brought, default=0)
+                image = film.image(frame)
+                shown = (image, Pyramid(image.data.pixels), film.masks(frame))
+                return OpenedFilm(
+                    film, frame, shown, tracks, trouble, brought, {one: film.masks(one) for one in brought}
+                )
+            except BaseException:
+                film.close()
+                raise
+
+    def begin(self, opened: OpenedFilm) -> None:
+        """Show a film in place of what is open."""
+        self.leave()
+        self._take(opened.film, opened.frame, opened.tracks, opened.brought, opened.saved)
+        self._present(opened.frame, opened.shown, keep_view=False)
 
     def leave(self) -> None:
         """Another image is opened, or a page of this one."""
@@ -148,28 +224,6 @@ class Frames:
         if film is not None:
             film.close()
         self.desk.show_frames()
-
-    def bring_back(self, draft: Draft) -> None:
-        """Unsaved work on frames, on top of the version it was begun with."""
-        image, films = self.desk.image, self.desk.films
-        if image is None or films is None:
-            return
-        brought = dict(draft.frames)
-
-        def work(_: Errand) -> tuple[FilmPort, SavedTracks | None, dict[int, tuple[Mask, ...]]]:
-            with self.desk.store_lock:
-                film, tracks = films(image.ref), None
-                if draft.version is not None:
-                    with contextlib.suppress(SegduoError):
-                        tracks = film.load(draft.version)
-                return film, tracks, {frame: film.masks(frame) for frame in brought}
-
-        def done(found: tuple[FilmPort, SavedTracks | None, dict[int, tuple[Mask, ...]]]) -> None:
-            film, tracks, saved = found
-            self._begin(film, min(brought), tracks, brought, saved)
-            self.desk.say("Your unsaved work is back; s saves it, F7 follows its objects, u takes it back.", "good")
-
-        self.desk.errands.start("film", work, done, what="Opening the frames")
 
     # From frame to frame
 
@@ -263,14 +317,14 @@ class Frames:
         timeline.wanted = frame
         desk.show_frames()
 
-        def work(_: Errand) -> tuple[OpenImagePort, Any, tuple[Mask, ...]]:
+        def work(_: Errand) -> Shown:
             from segment_duo.images.view import Pyramid
 
             with desk.store_lock:
                 image, masks = film.image(frame), film.masks(frame)
             return image, Pyramid(image.data.pixels), masks
 
-        def done(found: tuple[OpenImagePort, Any, tuple[Mask, ...]]) -> None:
+        def done(found: Shown) -> None:
             if self._rest is not None:
                 self._rest.stop()
             if self.playing and self._begun():
@@ -280,14 +334,7 @@ class Frames:
                 return
             self._settle_stroke()
             self._let_go()
-            desk.errands.stop("embed")
-            desk.image, desk.pyramid, masks = found
-            desk.cut_from = None
-            desk.doc = timeline.arrive(frame, masks)
-            self._arrived = desk.doc.present
-            desk.picture.show_image(desk.pyramid, keep_view=True)
-            desk.show_document()
-            self._settle()
+            self._present(frame, found, keep_view=True)
             then()
 
         def failed(error: SegduoError) -> None:
@@ -297,6 +344,20 @@ class Frames:
             desk.report(error)
 
         desk.errands.start("frame", work, done, what="Reading the frame", failed=failed)
+
+    def _present(self, frame: int, found: Shown, *, keep_view: bool) -> None:
+        """The frame is on the screen from now on."""
+        desk, timeline = self.desk, self.desk.timeline
+        if timeline is None:
+            return
+        desk.errands.stop("embed")
+        desk.image, desk.pyramid, masks = found
+        desk.cut_from = None
+        desk.doc = timeline.arrive(frame, masks)
+        self._arrived = desk.doc.present
+        desk.picture.show_image(desk.pyramid, keep_view=keep_view)
+        desk.show_document()
+        self._settle()
 
     def _settle(self) -> None:
         """Have the engine look at this frame if one stays on it."""
@@ -377,10 +438,11 @@ class Frames:
         if timeline is None or timeline.tracks is None:
             return
         tracks = timeline.tracks
-        self.desk.say(
-            f"Version {tracks.version}: {counted(len(tracks.lives), 'object')} on {counted(len(tracks.frames), 'frame')}. "
-            "Comma and full stop step, F6 plays, R corrects an object, F7 follows."
-        )
+        text = f"Version {tracks.version}: {counted(len(tracks.lives), 'object')} on {counted(len(tracks.frames), 'frame')}."
+        if tracks.notice:
+            self.desk.say(f"{text} Note: {tracks.notice}.", "warning")
+        else:
+            self.desk.say(f"{text} Comma and full stop step, F6 plays, R corrects an object, F7 follows.")
 
     def edited_elsewhere(self) -> int | None:
         """Another frame, the last one that was edited."""

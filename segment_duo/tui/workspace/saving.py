@@ -100,7 +100,8 @@ class Saving:
             if text:
                 self.save(text.strip())
 
-        stem = self.desk.image.ref.stem if self.desk.image else ""
+        named = self.desk.film.named if self.desk.film is not None else self.desk.image.ref if self.desk.image else None
+        stem = named.stem if named is not None else ""
         self.desk.ask(TypeLine("Save with suffix", f"Saved as {stem}_SUFFIX", check=wrong, placeholder="grains"), take)
 
     def action_save_elsewhere(self, then: Then | None = None) -> None:

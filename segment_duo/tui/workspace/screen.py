@@ -87,6 +87,7 @@ class Workspace(Screen[None]):
         terminal: Terminal,
         *,
         start_path: str | None = None,
+        start_film: bool = False,
         queue: Sequence[ImageRef] = (),
         elsewhere: Callable[[str], SessionPort] | None = None,
         films: Callable[[ImageRef], FilmPort] | None = None,
@@ -94,7 +95,7 @@ class Workspace(Screen[None]):
         super().__init__()
         if terminal.method is not Method.SIXEL:
             draw_by_cells(self)
-        self.start_path = start_path
+        self.start_path, self.start_film = start_path, start_film
         self.queue = tuple(queue)
         self.desk = desk = Desk(self, session, journal, terminal)
         desk.elsewhere = elsewhere
@@ -108,7 +109,7 @@ class Workspace(Screen[None]):
         self.editing = Editing(desk, self._keep)
         self.correcting = Correcting(desk, self.editing.edited, self.drafts.keep)
         self.drafts.in_hand = self.correcting.in_hand
-        self.folders = Folders(desk, self._open_target)
+        self.folders = Folders(desk, self._open_target, self._open_film)
         self.saving = Saving(
             desk,
             self.drafts,
@@ -147,6 +148,9 @@ class Workspace(Screen[None]):
 
     def _open_target(self, target: str) -> None:
         self.files.open_target(target)
+
+    def _open_film(self, target: str) -> None:
+        self.files.open_target(target, film=True)
 
     def _let_go(self) -> None:
         self.editing.unask()
@@ -190,7 +194,8 @@ class Workspace(Screen[None]):
             self.series.walking = True
             self.folders.start_queue(self.queue)
         else:
-            self.folders.start_at(self.start_path or getattr(config, "start_folder", None) or ".")
+            start = self.start_path or getattr(config, "start_folder", None) or "."
+            self.folders.start_at(start, film=self.start_film)
         self.desk.show_document()
         self.engine.ask_model()
         self.set_interval(STATUS_SECONDS, self.engine.ask_status)
@@ -198,7 +203,10 @@ class Workspace(Screen[None]):
 
     def _bring_back(self, draft: Draft) -> None:
         self.folders.follow(draft.ref)
-        self.files.open_image(draft.ref, draft=draft)
+        if draft.frames:
+            self.files.open_film(draft.ref, draft=draft)
+        else:
+            self.files.open_image(draft.ref, draft=draft)
 
     # What the panes say
 
@@ -245,6 +253,8 @@ class Workspace(Screen[None]):
         doc, tool = self.desk.doc, self.correcting.tool
         if (action in _EDITS and self.desk.following) or not (tool or self._model_can(action)):
             return False
+        if action == "film":
+            return self.desk.films is not None
         if action == "back":
             return bool(self.desk.explorer.list.filter) or self.desk.image is not None
         if action in _FRAMES:
