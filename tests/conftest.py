@@ -15,6 +15,10 @@ from .engine_fixtures import forgetful, home, real_engine, scripted
 
 __all__ = ["REPOSITORY", "empty_home", "forgetful", "home", "real_engine", "scripted", "shared_dir", "shell"]
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads that spin while they wait for each other take the cores from the other process; engines that tests start inherit this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # The same examples on every run: a failure on one machine can be looked at on another.
 hypothesis.settings.register_profile("segduo", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("segduo")
