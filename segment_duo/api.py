@@ -82,6 +82,7 @@ def point(
     box: Sequence[float] | npt.NDArray[Any] | None = None,
     multimask_output: bool | None = None,
     scale: PromptScale | None = None,
+    in_turn: bool | None = None,
     model: str | None = None,
     device: str | None = None,
     pixel_size_nm: float | tuple[float, float] | None = None,
@@ -99,6 +100,7 @@ def point(
         multimask_output: True gives three candidates, best first; False one; None the best of three for a single point, else one.
         scale: show the model the ``whole`` image only, or also the part around the prompt, ``closer``; None: closer for models with a small
             input, as nano.
+        in_turn: each point refines the mask of those before it, else all are given at once; None: in turn for such models.
 
     Raises:
         PromptError: a prompt is not on the image, or there is none.
@@ -113,7 +115,7 @@ def point(
     prompt = Prompt(points=points, box=None if box is None else Box(*(float(value) for value in box)))
     session = _session(model, device)
     opened = _open(session, image, pixel_size_nm, banner, page, frame)
-    (found,) = session.predict_at_scale(opened, [prompt], scale, multimask_output=multimask_output)
+    (found,) = session.predict_at_scale(opened, [prompt], scale, multimask_output=multimask_output, in_turn=in_turn)
     kept = found.candidates if multimask_output else found.candidates[:1]
     masks = tuple(dataclasses.replace(one.mask, id=number) for number, one in enumerate(kept))
     return Masks(masks, opened, session, operation="point")

@@ -80,10 +80,15 @@ def auto_origin(
 def point_origin(
     model: ModelIdentity, prompt: Prompt, multimask_output: bool | None, part: Box | None = None
 ) -> Origin:
-    """Of a mask made from points and a box. The points themselves are in the mask's record; ``part``: what the model saw, None for all."""
+    """Of a mask made from points and a box. The points themselves are in the mask's record; ``part``: what the model saw, None for all.
+
+    ``mask_input`` tells that an earlier mask was refined: one of its own, where points were given in turn, or the user's.
+    """
     parameters: dict[str, Any] = {} if multimask_output is None else {"multimask_output": multimask_output}
     if prompt.box is not None:
         parameters["box"] = list(dataclasses.astuple(prompt.box))
+    if prompt.mask_input is not None or prompt.mask is not None:
+        parameters["mask_input"] = True
     if part is not None:
         parameters["part"] = list(dataclasses.astuple(part))
     return Origin("point", model, parameters, __version__)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from segment_duo.closer import PromptScale, look_closer
 from segment_duo.engine.link import EngineLink
 from segment_duo.errors import InputError, ModelError, NotFound
+from segment_duo.in_turn import ask_in_turn
 from segment_duo.library.library import LoadedSet, Saved, SavedSets
 from segment_duo.library.sequences import SequenceSets
 from segment_duo.library.versions import frame_of_series, frame_series
@@ -243,16 +245,27 @@ class Session:
         scale: PromptScale | None = None,
         *,
         multimask_output: bool | None = None,
+        in_turn: bool | None = None,
     ) -> list[PredictedObject]:
-        """As :meth:`predict`; with ``closer`` the model also looks at parts of the image around each prompt, and the better mask counts.
+        """As :meth:`predict`, in the way that suits the model.
 
-        The mask's origin names the part that it is from. ``scale`` None: ``closer`` for models whose input is smaller than SAM 2's.
+        With ``closer`` the model also looks at parts of the image around each prompt, and the better mask counts; its origin names the part that it
+        is from. With ``in_turn`` each point refines the mask of those before it, else all are given at once. None: ``closer`` and in turn for models
+        whose input is smaller than SAM 2's, neither for others.
         """
         facts = image.data.facts
         check_prompts(prompts, width=facts.width, height=facts.height, banner=facts.banner.height)
 
         def predict(asked: Sequence[Prompt], part: Box | None) -> list[PredictedObject]:
-            return self.predict(image, asked, multimask_output=multimask_output, part=part)
+            answer = partial(self.predict, image, part=part)
+            last = partial(answer, multimask_output=multimask_output)
+            return ask_in_turn(last, answer, asked) if by_turns else last(asked)
+
+        if in_turn:
+            from segment_duo.segmenters.base import Capability
+
+            self.model.require(Capability.MASK_INPUT)
+        by_turns = self.model.learns_in_turn if in_turn is None else in_turn
 
         if scale == "whole" or (scale is None and not self.model.is_small):
             return predict(prompts, None)

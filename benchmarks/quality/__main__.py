@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.quality.at_scale import ScaledClicks
+from benchmarks.quality.at_scale import Given, ScaledClicks
 from benchmarks.quality.scoring import Labelled, score
 from segment_duo.config import Config
 from segment_duo.models.choice import ModelChoice
@@ -115,6 +116,9 @@ def main() -> None:
     parser.add_argument(
         "--scale", choices=["whole", "closer"], help="click as `segduo point --scale` does, by a whole session"
     )
+    parser.add_argument(
+        "--given", choices=get_args(Given), default="refined", help="with --scale: how further clicks are given"
+    )
     parser.add_argument("--no-clicks", action="store_true")
     parser.add_argument("--no-auto", action="store_true")
     options = parser.parse_args()
@@ -123,7 +127,7 @@ def main() -> None:
     choice = resolve_model(Config(), Paths.default(), options.model)
     segmenter = load_segmenter(choice, options.checkpoint)
     clicks = Capability.POINTS in choice.capabilities and not options.no_clicks
-    scaled = ScaledClicks(options.model, options.scale) if options.scale and clicks else None
+    scaled = ScaledClicks(options.model, options.scale, options.given) if options.scale and clicks else None
     chosen = {name: float(value) for name, value in (pair.split("=") for pair in options.set)}
     parameters = None if options.no_auto else AutoParameters(**{**choice.auto_defaults, **chosen})
     sets: list[tuple[str, Iterator[Labelled]]] = [

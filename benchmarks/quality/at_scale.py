@@ -1,7 +1,8 @@
 """Clicks as `segduo point` answers them: the model also looks at the part of the picture around a click, and the better mask counts.
 
 The first click chooses what the model is shown. Further ones, at the same places as in :mod:`benchmarks.quality.scoring`, refine its mask in
-that part, as in the terminal UI. The engine computes in this process.
+that part, as in the terminal UI (``refined``); or all clicks so far are given anew, as on a command line: ``in-turn`` or ``at-once``. The engine
+computes in this process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from segment_duo.results import Candidate
 from segment_duo.session import OpenImage, Session
 from segment_duo.types import Box, Point, Prompt
 
+Given = Literal["refined", "in-turn", "at-once"]
+"""How further clicks are given."""
+
 GROUP = 8
 """Objects clicked together: the engine keeps their low-res logits."""
 
@@ -35,9 +39,9 @@ class ScaledClicks:
         scale: as of ``segduo point``.
     """
 
-    def __init__(self, model: str, scale: PromptScale) -> None:
+    def __init__(self, model: str, scale: PromptScale, given: Given = "refined") -> None:
         paths = Paths.default()
-        self.scale = scale
+        self.scale, self.given = scale, given
         self.session = Session(load_config({"model": model, "in_process": True}, paths=paths), paths)
 
     def click_ious(
@@ -67,13 +71,18 @@ class ScaledClicks:
                 x, y, label = largest_error(mask, objects[i], counted) or (*deepest(objects[i]), 1)
                 point = Point(float(x), float(y), cast("Literal[0, 1]", label))
                 part = parts[i]
-                if part is not None and not holds(part, Prompt((point,))):
+                if self.given == "refined" and part is not None and not holds(part, Prompt((point,))):
                     point = prompts[i].points[0]  # what is outside the part cannot be said in it
                 points = (*prompts[i].points, point)
-                prompts[i] = dataclasses.replace(prompts[i], points=points, mask_input=candidate.logits)
+                handle = candidate.logits if self.given == "refined" else None
+                prompts[i] = dataclasses.replace(prompts[i], points=points, mask_input=handle)
             if k + 1 < rounds:
-                best = self._refined(opened, prompts, parts)
+                best = self._refined(opened, prompts, parts) if self.given == "refined" else self._anew(opened, prompts)
         return reached, predicted
+
+    def _anew(self, opened: OpenImage, prompts: list[Prompt]) -> list[Candidate]:
+        answers = self.session.predict_at_scale(opened, prompts, self.scale, in_turn=self.given == "in-turn")
+        return [answer.best for answer in answers]
 
     def _refined(self, opened: OpenImage, prompts: list[Prompt], parts: list[Box | None]) -> list[Candidate]:
         together: dict[Box | None, list[int]] = defaultdict(list)

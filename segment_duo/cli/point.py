@@ -73,6 +73,14 @@ def point(
             show_default="closer for models with a small input, as nano",
         ),
     ] = None,
+    in_turn: Annotated[
+        bool | None,
+        typer.Option(
+            "--in-turn/--at-once",
+            help="Each point refines the mask of those before it / the model gets all points at once.",
+            show_default="in turn for models with a small input, as nano",
+        ),
+    ] = None,
     append: Annotated[
         bool,
         typer.Option(
@@ -136,7 +144,7 @@ def point(
             loaded = _set_before(session, opened, onto)
             before, parent = loaded.mask_set.masks, loaded.version.name
             suffix = series_of(session, opened.ref, loaded) if suffix is None else suffix
-        found = session.predict_at_scale(opened, prompts, scale, multimask_output=multimask_output)
+        found = session.predict_at_scale(opened, prompts, scale, multimask_output=multimask_output, in_turn=in_turn)
         made = [
             dataclasses.replace(candidate.mask, label=well_formed(label), id=-1)
             for item in found

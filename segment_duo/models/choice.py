@@ -56,6 +56,11 @@ class ModelChoice:
         """Its input is smaller than SAM 2's: nano, and models trained from it."""
         return 0 < self.input_size < SAM_INPUT
 
+    @property
+    def learns_in_turn(self) -> bool:
+        """It does better with points one after the other than with all at once: nano, and models trained from it, have learned corrections alone."""
+        return self.is_small and Capability.MASK_INPUT in self.capabilities
+
     def require(self, *wanted: Capability) -> None:
         """Refuse what the model cannot, before anything is computed.
 
