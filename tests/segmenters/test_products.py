@@ -65,3 +65,28 @@ def test_a_key_may_stand_for_several() -> None:
     repeated = torch.cat([torch.arange(10), torch.arange(10, 25).repeat_interleave(4), torch.arange(25, 30)])
     expected = products.attend(q, k[repeated], v[repeated])
     near(products.attend(q, k, v, counts=((10, 1), (15, 4), (5, 1))), expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("quick", [True, False])
+def test_few_tokens_and_an_image_look_at_each_other(quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not quick:
+        monkeypatch.setattr(products, "_suits", lambda _x: False)
+    heads, each, width = 4, 7, 48
+    rows = torch.randn(3, heads * each, width)
+    image, keys = torch.randn(3, 600, width), torch.randn(3, 600, width)
+    expected = (rows @ keys.mT).softmax(-1) @ image
+    near(products.looked_up(rows, keys, image), expected)
+    one = image[:1].expand(3, -1, -1)
+    near(products.looked_up(rows, keys, one), (rows @ keys.mT).softmax(-1) @ one)
+
+    bias, carried = torch.randn(3, heads * each, 1), torch.randn(3, heads * each, width)
+    shares = torch.cat([part.softmax(1) for part in (rows @ keys.mT + bias).split(each, dim=1)], 1)
+    for own in (image, one):
+        before = own.clone()
+        expected = before + shares.mT @ carried
+        near(products.handed_out(own, keys, rows, bias, carried, heads, in_place=False), expected)
+        assert torch.equal(own, before)
+    expected = image + shares.mT @ carried
+    products.handed_out(image, keys, rows, bias, carried, heads, in_place=True)
+    near(image, expected)

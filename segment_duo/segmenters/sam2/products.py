@@ -1,12 +1,14 @@
-"""Matrix products and attention in float32 for following objects, by the quickest way a CPU has. Sums come in another order than stock's.
+"""Matrix products and attention in float32, by the quickest way a CPU has. Sums come in another order than stock's.
 
     linear      F.linear
-    attend      softmax(q kT) v, block by block
-    @quickly    both, and convolutions, inside an unmodified model for as long as a function runs
+    attend      softmax(q kT) v, block by block, of many queries
+    looked_up   the same of few queries: prompt tokens that look at an image
+    handed_out  the other way round: an image that looks at few tokens
+    @quickly    products, attention and convolutions inside an unmodified model for as long as a function runs
 
 torch leaves float32 products to MKL, which does without the wide registers of processors that are not Intel's: 105 GFLOP/s where oneDNN reaches
-235, on a Zen 5 core. And torch's ``exp2`` takes a quarter of the time of its ``exp``. Where exact bits are promised (``auto``, clicks), this module
-must not be used.
+235, on a Zen 5 core. And torch's ``exp2`` takes a quarter of the time of its ``exp``. Where exact bits are promised (``--exact``, embeddings) this
+module must not be used.
 """
 
 from __future__ import annotations
@@ -87,6 +89,42 @@ def attend(
             before = peak, total, gathered
         if before is not None:
             torch.div(before[2], before[1], out=out[start : start + QUERY_BLOCK])
+    return out
+
+
+def looked_up(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(queries keysT) values, (B, M, V) of (B, M, C), (B, T, C) and (B, T, V); scaled queries."""
+    if not _suits(queries):
+        return torch.bmm(torch.bmm(queries, keys.transpose(1, 2)).softmax(dim=-1), values)
+    # Prompt by prompt: what is between the two products fits the second-level cache.
+    found = [linear(linear(q, k).softmax(-1), v.T) for q, k, v in zip(queries, keys, values, strict=True)]
+    return torch.stack(found)
+
+
+def handed_out(
+    image: Tensor, keys: Tensor, queries: Tensor, bias: Tensor, values: Tensor, heads: int, *, in_place: bool
+) -> Tensor:
+    """``image`` (B, T, C) plus what each of its tokens takes from M = heads * N rows, shared out within each head.
+
+    Args:
+        keys: (B, T, C) of the image's tokens; queries: (B, M, C) of the rows, scaled; bias: (B, M, 1) on their products.
+        values: (B, M, C) that the rows carry.
+        in_place: write into ``image``.
+    """
+    count, rows, _ = queries.shape
+
+    # Image tokens last: a softmax over 8 neighbours in memory runs element by element, one over rows takes 16 columns at a time.
+    def shared(scores: Tensor) -> Tensor:
+        split = scores.view(*scores.shape[:-2], heads, rows // heads, scores.shape[-1])
+        return split.softmax(dim=-2).view(scores.shape)
+
+    if not _suits(queries):
+        shares = shared(torch.baddbmm(bias, queries, keys.transpose(1, 2)))
+        return (torch.Tensor.baddbmm_ if in_place else torch.baddbmm)(image, shares.transpose(1, 2), values)
+    out = image if in_place else torch.empty_like(keys)
+    for i in range(count):
+        shares = shared(linear(queries[i], keys[i]).add_(bias[i]))
+        torch.add(image[i], linear(shares.T, values[i].T), out=out[i])
     return out
 
 

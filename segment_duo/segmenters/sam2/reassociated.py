@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segment_duo.segmenters.sam2.decoder import PreparedImage, PromptDecoder, attend, image_tokens, split_heads
+from segment_duo.segmenters.sam2.products import handed_out, linear, looked_up
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -86,10 +87,14 @@ class ReassociatedDecoder(PromptDecoder):
             attended = _tokens_from_image(attention, queries + tokens, keys + image.position, keys)
         queries = self._rest(first, queries, attended)
         placed = (keys + image.position).expand(batch, -1, -1)
-        add = torch.baddbmm if shared else torch.Tensor.baddbmm_
         keys = first.norm4(
             _image_from_tokens(
-                first.cross_attn_image_to_token, keys.expand(batch, -1, -1), placed, queries + tokens, queries, add
+                first.cross_attn_image_to_token,
+                keys.expand(batch, -1, -1),
+                placed,
+                queries + tokens,
+                queries,
+                in_place=not shared,
             )
         )
         asked = queries + tokens
@@ -98,9 +103,7 @@ class ReassociatedDecoder(PromptDecoder):
         attended = _tokens_from_image(second.cross_attn_token_to_image, queries + tokens, placed, keys)
         queries = self._rest(second, queries, attended)
         keys = second.norm4(
-            _image_from_tokens(
-                second.cross_attn_image_to_token, keys, placed, queries + tokens, queries, torch.Tensor.baddbmm_
-            )
+            _image_from_tokens(second.cross_attn_image_to_token, keys, placed, queries + tokens, queries, in_place=True)
         )
         final = self.transformer.final_attn_token_to_image
         attended = _tokens_from_image(final, queries + tokens, keys + image.position, keys)
@@ -138,12 +141,12 @@ class ReassociatedDecoder(PromptDecoder):
         finest, middle = high_res or (None, None)
         norm = self._norm
         shape = (*tokens.shape[:2], 4, -1)
-        up = F.linear(tokens, first, first_bias).view(shape)
+        up = linear(tokens, first, first_bias).view(shape)
         if middle is not None:
             up += middle
         dtype = up.dtype
         up = F.gelu(F.layer_norm(up, up.shape[-1:], norm.weight.to(dtype), norm.bias.to(dtype), norm.eps))
-        up = F.linear(up, second, second_bias).view(*tokens.shape[:2], 4, 4, -1)
+        up = linear(up, second, second_bias).view(*tokens.shape[:2], 4, 4, -1)
         if finest is not None:
             up += finest
         up = F.gelu(up).flatten(1, 3)
@@ -153,7 +156,15 @@ class ReassociatedDecoder(PromptDecoder):
     def _rest(layer: Any, queries: Tensor, attended: Tensor) -> Tensor:
         """Token side of a block after its attention to the image."""
         queries = layer.norm2(queries + layer.cross_attn_token_to_image.out_proj(attended))
-        return layer.norm3(queries + layer.mlp(queries))  # type: ignore[no-any-return]
+        return layer.norm3(queries + _through(layer.mlp, queries))  # type: ignore[no-any-return]
+
+
+def _through(mlp: Any, x: Tensor) -> Tensor:
+    """``mlp(x)`` of the token side."""
+    *hidden, last = mlp.layers
+    for layer in hidden:
+        x = mlp.act(linear(x, layer.weight, layer.bias))
+    return linear(x, last.weight, last.bias)
 
 
 def _tokens_from_image(attention: Any, asking: Tensor, placed: Tensor, keys: Tensor) -> Tensor:
@@ -166,8 +177,8 @@ def _tokens_from_image(attention: Any, asking: Tensor, placed: Tensor, keys: Ten
     q = split_heads(attention.q_proj(asking), heads)  # (B, H, N, d)
     d = q.shape[-1]
     towards = torch.einsum("bhnd,hdc->bhnc", q, attention.k_proj.weight.view(heads, d, c)).reshape(b, heads * n, c)
-    shares = torch.bmm(towards.mul_(d**-0.5).to(placed.dtype), placed.transpose(1, 2)).softmax(dim=-1)
-    seen = torch.bmm(shares, keys.expand(b, -1, -1)).view(b, heads, n, c).to(asking.dtype)
+    seen = looked_up(towards.mul_(d**-0.5).to(placed.dtype), placed, keys.expand(b, -1, -1))
+    seen = seen.view(b, heads, n, c).to(asking.dtype)
     out = torch.einsum("bhnc,hdc->bnhd", seen, attention.v_proj.weight.view(heads, d, c))
     joined: Tensor = out.reshape(b, n, heads * d) + attention.v_proj.bias
     return joined
@@ -179,11 +190,12 @@ def _image_from_tokens(
     placed: Tensor,
     offered: Tensor,
     values: Tensor,
-    add: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    in_place: bool,
 ) -> Tensor:
     """``keys`` plus attention of the image (B, T, C) to tokens (B, N, C), output projection included: (B, T, C).
 
-    ``add``: ``torch.baddbmm``, or ``Tensor.baddbmm_`` to overwrite ``keys``. Not keys that prompts share: a batch of one has their very shape.
+    ``in_place``: overwrite ``keys``. Not keys that prompts share: a batch of one has their very shape.
     """
     heads = attention.num_heads
     b, n, c = offered.shape
@@ -193,14 +205,12 @@ def _image_from_tokens(
     scale = d**-0.5
     towards = torch.einsum("bhnd,hdc->bhnc", k, attention.q_proj.weight.view(heads, d, c)).reshape(b, heads * n, c)
     bias = torch.einsum("bhnd,hd->bhn", k, attention.q_proj.bias.view(heads, d)).reshape(b, heads * n, 1)
-    # Image tokens last: a softmax over 8 neighbours in memory runs element by element, one over rows takes 16 columns at a time.
     computed = placed.dtype
-    scores = torch.baddbmm(bias.mul_(scale).to(computed), towards.mul_(scale).to(computed), placed.transpose(1, 2))
-    shares = scores.view(b, heads, n, -1).softmax(dim=2).view(b, heads * n, -1)
     carried = torch.einsum("bhnd,chd->bhnc", v, attention.out_proj.weight.view(c, heads, d)).reshape(b, heads * n, c)
     # The shares of each head sum to 1, so a bias on what is carried arrives as a bias on the sum, without a pass over the image tokens.
     carried = (carried + attention.out_proj.bias / heads).to(computed)
-    return add(keys, shares.transpose(1, 2), carried)
+    asked = towards.mul_(scale).to(computed)
+    return handed_out(keys, placed, asked, bias.mul_(scale).to(computed), carried, heads, in_place=in_place)
 
 
 def _as_linear(layer: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
