@@ -18,9 +18,9 @@ from segment_duo.training.nano.memory import (
     MemoryRecipe,
     MemoryTraining,
     choose,
+    export_memory,
     follow,
 )
-from segment_duo.training.nano.part import export_part
 from segment_duo.training.nano.pool import Pool
 from segment_duo.training.nano.weights import MEMORY
 
@@ -137,7 +137,7 @@ def test_a_run_goes_on_where_it_stopped_and_keeps_what_images_need(pool: Path, t
     assert again.afresh
     assert not again.begins
 
-    export_part(tmp_path / "memory.pt", tmp_path / "nano.pt")
+    export_memory(tmp_path, tmp_path / "nano.pt")
     before = torch.load(NANO_CHECKPOINT, weights_only=True)["model"]
     after = torch.load(tmp_path / "nano.pt", weights_only=True)["model"]
     assert before.keys() == after.keys()
@@ -151,7 +151,7 @@ def test_the_memory_of_the_base_is_gone_on_from_past_its_first_lessons(pool: Pat
         tmp_path, MemoryRecipe(clips=1, followed=4, lr=0.0, matrix_lr=0.0), time.time(), NANO_CHECKPOINT
     )
     run.train(ClipDiet(pool))
-    export_part(tmp_path / "memory.pt", tmp_path / "nano.pt")
+    export_memory(tmp_path, tmp_path / "nano.pt")
     before = torch.load(NANO_CHECKPOINT, weights_only=True)["model"]
     after = torch.load(tmp_path / "nano.pt", weights_only=True)["model"]
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -1,7 +1,7 @@
 """Train nano's memory on clips: memory attention, memory encoder, object pointers, occlusion score. What an image needs stays as it is.
 
     python -m segment_duo.training.nano memory RUN --until +60 --base nano.pt --real emps --without NAMES      (--afresh: from nothing)
-    python -m segment_duo.training.nano export-part RUN/memory.pt nano.pt
+    python -m segment_duo.training.nano export-memory RUN nano.pt
 
 The image encoder, the prompt encoder and the mask decoder are frozen, so clicks and automatic masks stay the same to the last bit. The decoder
 already takes a mask prompt as a map that is added to the image's features; the memory attention learns to make such a map of what it remembers. It
@@ -13,9 +13,10 @@ followed to the last. Every followed frame has the losses of :mod:`segment_duo.t
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import multiprocessing
-from collections.abc import Iterator
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segment_duo.segmenters.sam2.build import build_model
 from segment_duo.training.clicks import coverage, first_click
 from segment_duo.training.forward import Features, decode, encode, normalize, training_attention
 from segment_duo.training.nano.batches import object_depth
 from segment_duo.training.nano.clips import Clip, Clips, clips_of
-from segment_duo.training.nano.part import PartTraining, Rates
+from segment_duo.training.nano.optimizers import Optimizers, has_bfloat16
 from segment_duo.training.nano.pool import Pool
 from segment_duo.training.nano.real import RealPictures
-from segment_duo.training.nano.weights import MEMORY
+from segment_duo.training.nano.weights import CONFIG, MEMORY, write
 from segment_duo.training.objective import mask_loss, overlap
 
 OCCLUSION = "sam_mask_decoder.pred_obj_score_head"
@@ -274,32 +276,50 @@ class MemoryRecipe:
     ema: float = 0.995
 
 
-class MemoryTraining(PartTraining):
-    """A resumable run in a folder: ``memory.pt`` holds what :class:`PartTraining` says, and the probe."""
-
-    file = "memory.pt"
-    log = "memory.txt"
+class MemoryTraining:
+    """A resumable run in a folder: ``memory.pt`` holds all weights, the averages of those that are trained, the optimizers and the progress."""
 
     def __init__(self, folder: Path, recipe: MemoryRecipe, until: float, base: Path, *, afresh: bool = False) -> None:
-        self.recipe, self.afresh = recipe, afresh
-        rates = Rates(recipe.lr, recipe.matrix_lr, recipe.weight_decay, recipe.ramp, recipe.ema)
-        super().__init__(folder, rates, until, base, lambda name: name.startswith((*MEMORY, OCCLUSION)))
+        self.folder, self.recipe, self.until = folder, recipe, until
+        torch.manual_seed(0)
+        self.model: Any = build_model(CONFIG).eval()
         self.model.binarize_mask_from_pts_for_mem_enc = True
-        self.begins = afresh and not self.resumed
+        self.model.load_state_dict(torch.load(base, weights_only=True)["model"])
+        names = [n for n, _ in self.model.named_parameters() if n.startswith((*MEMORY, OCCLUSION))]
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in names)
+        self.trained: dict[str, nn.Parameter] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.probe = nn.Linear(self.model.hidden_dim, 16)
+        self.optimizers = Optimizers(
+            [*self.trained.values(), *self.probe.parameters()], recipe.lr, recipe.matrix_lr, recipe.weight_decay
+        )
+        self.step, self.spent, self.afresh = 0, 0.0, afresh
+        self.average = {n: p.detach().clone() for n, p in self.trained.items()}
+        resumed = (folder / "memory.pt").exists()
+        self.begins = afresh and not resumed
+        if resumed:
+            saved = torch.load(folder / "memory.pt", weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.probe.load_state_dict(saved["probe"])
+            self.optimizers.load_state_dict(saved["optimizers"])
+            self.average, self.step, self.spent = saved["average"], saved["step"], saved["spent"]
+            self.afresh = saved["afresh"]
 
-    def extra(self) -> nn.Module:
-        """The probe, which is thrown away."""
-        return nn.Linear(self.model.hidden_dim, 16)
-
-    @property
-    def probe(self) -> nn.Module:
-        return self.beside
-
-    def state(self) -> dict[str, Any]:
-        return {"afresh": self.afresh}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        self.afresh = saved["afresh"]
+    def save(self) -> None:
+        temporary = self.folder / "memory.pt.tmp"
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "probe": self.probe.state_dict(),
+                "optimizers": self.optimizers.state_dict(),
+                "average": self.average,
+                "step": self.step,
+                "spent": self.spent,
+                "afresh": self.afresh,
+            },
+            temporary,
+        )
+        temporary.replace(self.folder / "memory.pt")
 
     def train(self, diet: ClipDiet) -> None:
         """Train until the time is over, and save."""
@@ -309,21 +329,51 @@ class MemoryTraining(PartTraining):
         if self.begins:
             self._begin(diet, rng)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_feed, (diet, seed)) as feed:
-            clips = self.recipe.clips
-            waiting = [feed.submit(_feed, *self._size(rng, self._lesson(0.0))) for _ in range(2 * clips)]
-
-            def losses(progress: float) -> Iterator[tuple[Tensor, dict[str, float]]]:
+            began, before = time.time(), self.spent
+            total = before + max(1.0, self.until - began)
+            waiting = [feed.submit(_feed, *self._size(rng, self._lesson(0.0))) for _ in range(2 * self.recipe.clips)]
+            sums: dict[str, list[float]] = {}
+            last = began
+            while self.spent < total:
+                progress = self.spent / total
                 lesson = self._lesson(progress)
+                ramp = min(1.0, (self.step + 1) / self.recipe.ramp)
+                self.optimizers.rate(ramp * max(0.01, 0.5 * (1 + math.cos(math.pi * progress))))
                 self.model.memory_attention.train()
-                for _ in range(clips):
+                for _ in range(self.recipe.clips):
                     task = waiting.pop(0).result()
                     waiting.append(feed.submit(_feed, *self._size(rng, lesson)))
-                    known, balance = max(0.2, 1 - 3 * lesson), max(0.0, 0.9 - 3 * lesson)
-                    loss, stats = follow(self.model, self.probe, task, rng, by_truth=known, balance=balance)
-                    yield loss / clips, stats
-
-            self.run(losses)
+                    with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+                        loss, stats = follow(
+                            self.model,
+                            self.probe,
+                            task,
+                            rng,
+                            by_truth=max(0.2, 1 - 3 * lesson),
+                            balance=max(0.0, 0.9 - 3 * lesson),
+                        )
+                    (loss / self.recipe.clips).backward()  # type: ignore[no-untyped-call]
+                    for key, value in {**stats, "loss": float(loss.detach())}.items():
+                        if not math.isnan(value):
+                            sums.setdefault(key, []).append(value)
+                norm = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+                if torch.isfinite(norm):
+                    self.optimizers.step()
+                self.optimizers.zero_grad()
+                self._follow()
+                self.step += 1
+                self.spent = before + time.time() - began
+                sums.setdefault("norm", []).append(float(norm))
+                sums.setdefault("s", []).append(time.time() - last)
+                last = time.time()
+                if self.step % 25 == 0:
+                    figures = " ".join(f"{k} {np.mean(v):.3f}" for k, v in sums.items())
+                    with (self.folder / "memory.txt").open("a", encoding="utf-8") as log:
+                        log.write(f"{dt.datetime.now():%H:%M:%S} step {self.step} {self.spent:.0f}s {figures}\n")
+                    sums = {}
+                    self.save()
             feed.shutdown(cancel_futures=True)
+        self.save()
 
     @torch.no_grad()
     def _begin(self, diet: ClipDiet, rng: np.random.Generator) -> None:
@@ -345,6 +395,12 @@ class MemoryTraining(PartTraining):
         frames = int(rng.choice(choices))
         return frames, min(12, max(2, round(self.recipe.followed / (frames - 1))))
 
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
+        for name, parameter in self.trained.items():
+            self.average[name].lerp_(parameter, 1 - keep)
+
 
 def train_memory(folder: Path, until: float, base: Path, diet: ClipDiet, rate: float, *, afresh: bool = False) -> None:
     """One process with one thread. ``afresh``: forget the base's memory."""
@@ -354,3 +410,9 @@ def train_memory(folder: Path, until: float, base: Path, diet: ClipDiet, rate: f
     recipe = MemoryRecipe(lr=recipe.lr * rate, matrix_lr=recipe.matrix_lr * rate)
     with training_attention():
         MemoryTraining(folder, recipe, until, base, afresh=afresh).train(diet)
+
+
+def export_memory(folder: Path, target: Path) -> None:
+    """Write the base's image weights and the averaged memory of the run as one checkpoint."""
+    saved = torch.load(folder / "memory.pt", weights_only=True)
+    write({**saved["model"], **saved["average"]}, target)

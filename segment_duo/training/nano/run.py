@@ -6,8 +6,6 @@
     python -m segment_duo.training.nano sheet SCENES.png
     python -m segment_duo.training.nano memory RUN --until 23:50 --base nano.pt     (its memory, on films; resumes if RUN holds memory.pt)
     python -m segment_duo.training.nano export-memory RUN nano.pt
-    python -m segment_duo.training.nano corrections RUN --until +60 --base nano.pt     (what it makes of further clicks; resumes too)
-    python -m segment_duo.training.nano export-corrections RUN nano.pt
 
 The run has three parts. *Warm-up*: no images; random features, a disc at the click as target, so that the decoder learns that a click is a place
 before it can learn to ignore it. *Crops*: joint training on 256-pixel crops placed anywhere in the 512-pixel input frame (a
@@ -45,11 +43,9 @@ from segment_duo.training.forward import Features, decode, encode, training_atte
 from segment_duo.training.nano.auxiliary import Auxiliary, auxiliary_loss
 from segment_duo.training.nano.feed import Diet, Feed, Sample
 from segment_duo.training.nano.initial import prepare, warmup_batch, whiten
-from segment_duo.training.nano.memory import ClipDiet, MemoryTraining, train_memory
+from segment_duo.training.nano.memory import ClipDiet, export_memory, train_memory
 from segment_duo.training.nano.optimizers import Optimizers, has_bfloat16
-from segment_duo.training.nano.part import export_part
 from segment_duo.training.nano.pool import Pool
-from segment_duo.training.nano.refining import CorrectionTraining, train_corrections
 from segment_duo.training.nano.scenes import contact_sheet, generate
 from segment_duo.training.nano.weights import CONFIG, MEMORY, write
 from segment_duo.training.objective import prompt_loss
@@ -339,22 +335,16 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
     start.add_argument("--share", type=float, default=0.65, help="share of real views beside scenes")
     start.add_argument("--no-feeder", action="store_true", help="make batches in the training process")
-    for name, what in (("memory", "what tracking needs"), ("corrections", "what is made of further clicks")):
-        part = commands.add_parser(name, help=f"train {what}, and nothing else")
-        part.add_argument("folder", type=Path)
-        part.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
-        part.add_argument("--base", type=Path, required=True, help="checkpoint whose other weights are kept")
-        part.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates")
-        part.add_argument("--real", type=Path, action="append", default=[], metavar="FOLDER", help="labelled pictures")
-        part.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
-        part.add_argument("--share", type=float, default=0.6, help="share of real pictures beside scenes")
-        if name == "memory":
-            part.add_argument("--afresh", action="store_true", help="begin it anew; else the base's is gone on from")
-    for name, what in (
-        ("export", "the averaged weights"),
-        ("export-memory", "the base with the trained memory"),
-        ("export-corrections", "the base with what was trained"),
-    ):
+    films = commands.add_parser("memory", help="train what tracking needs, and nothing else")
+    films.add_argument("folder", type=Path)
+    films.add_argument("--until", type=_until, required=True, help="HH:MM (UTC, today) or +MINUTES")
+    films.add_argument("--base", type=Path, required=True, help="checkpoint whose image weights are kept")
+    films.add_argument("--afresh", action="store_true", help="begin the memory anew; else the base's is gone on from")
+    films.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates")
+    films.add_argument("--real", type=Path, action="append", default=[], metavar="FOLDER", help="labelled pictures")
+    films.add_argument("--without", type=Path, metavar="FILE", help="names of pictures to leave out, one a line")
+    films.add_argument("--share", type=float, default=0.6, help="share of clips over real pictures beside scenes")
+    for name, what in (("export", "the averaged weights"), ("export-memory", "the base with the trained memory")):
         out = commands.add_parser(name, help=f"write {what} as a checkpoint")
         out.add_argument("folder", type=Path)
         out.add_argument("target", type=Path)
@@ -375,13 +365,8 @@ def main() -> None:
     elif options.command == "memory":
         diet = ClipDiet(options.folder / "pool", tuple(options.real), _names(options.without), options.share)
         train_memory(options.folder, options.until, options.base, diet, options.rate, afresh=options.afresh)
-    elif options.command == "corrections":
-        mixed = Diet(options.folder / "pool", tuple(options.real), _names(options.without), options.share)
-        train_corrections(options.folder, options.until, options.base, mixed, options.rate)
     elif options.command == "export-memory":
-        export_part(options.folder / MemoryTraining.file, options.target)
-    elif options.command == "export-corrections":
-        export_part(options.folder / CorrectionTraining.file, options.target)
+        export_memory(options.folder, options.target)
     else:
         export(options.folder, options.target)
 
