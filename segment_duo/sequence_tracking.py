@@ -27,7 +27,7 @@ from segment_duo.provenance import parameters_record
 from segment_duo.sequences import Followed, OnFrame, OpenSequence, Progress, made_before, save
 from segment_duo.tracking.apart import apart, shrunk, uncovered
 from segment_duo.tracking.asked import earlier_masks, earlier_prompts
-from segment_duo.types import ImageData, Mask, MaskSet, Origin
+from segment_duo.types import ImageData, Mask, MaskSet, Origin, Prompt
 
 if TYPE_CHECKING:
     from segment_duo.segmenters.tracking import Direction, ObjectPrompt, TrackedFrame
@@ -272,12 +272,21 @@ class _Run:
                 None if prompt.box is None else dataclasses.astuple(prompt.box),
             )
             later = prompt.frame > begun.get(prompt.object_id, math.inf)
+            if len(prompt.points) + (prompt.box is not None) > 1 and not later and self._session.model.learns_in_turn:
+                found.append(ObjectPrompt(prompt.object_id, self._place[prompt.frame], mask=self._pointed_at(prompt)))
+                continue
             found.append(ObjectPrompt(prompt.object_id, self._place[prompt.frame], arrays, correction=later))
         for one, frame, mask in masks:
             if frame not in self._place:
                 raise PromptError(f"frame {frame} is not among the frames that are followed")
             found.append(ObjectPrompt(one, self._place[frame], mask=self._above_banner(mask)))
         return found
+
+    def _pointed_at(self, prompt: FramePrompt) -> CroppedMask:
+        """The object's mask on the prompt's frame, from its points in turn: a small model and its tracker do worse with all at once."""
+        image = self._session.open_frame(self._sequence.frames, self._sequence.ref, prompt.frame)
+        (answer,) = self._session.predict_at_scale(image, [Prompt(prompt.points, prompt.box)])
+        return self._above_banner(answer.best.mask)
 
     def _labels_before(self) -> dict[int, str]:
         """Labels of the objects that are followed now, in the version that is corrected: an object has one label on all frames."""

@@ -71,6 +71,17 @@ def test_objects_are_followed_and_a_correction_changes_nothing_else(shell: Shell
     assert "other frames" in refused.stderr
 
 
+def test_several_points_of_an_object_are_taken_in_turn_as_by_point(shell: Shell) -> None:
+    pictures, _ = growing(2)
+    write_stack(shell.folder / "film.tif", pictures)
+    clicks = ("-p", "24,30", "-p", "29,30", "-p", "40,30,0")
+    shell.run("track", "film.tif", "--no-tables", "--suffix", "followed", *clicks).ok()
+    records = shell.run("point", "film.tif", "--frame", "0", *clicks, "--json", "--no-save").ok().json["records"]
+    with SequenceSet.open(shell.folder / "masks/film_followed.pkl") as found:
+        assert found.frame(0).masks[0].rle.counts == records[0]["segmentation"]["counts"]
+        assert len(found.frame(1).masks) == 1
+
+
 def test_masks_of_a_set_are_followed(shell: Shell) -> None:
     pictures, truth = growing(3)
     write_stack(shell.folder / "film.tif", pictures)
