@@ -292,8 +292,12 @@ class _Run:
         """Labels of the objects that are followed now, in the version that is corrected: an object has one label on all frames."""
         if self._parent is None:
             return {}
-        begun = [(life.id, life.first) for life in self._parent.lives() if life.id in self._ids]
-        return {one: mask.label for one, first in begun for mask in self._parent.frame(first).masks if mask.id == one}
+        begun: dict[int, set[int]] = {}
+        for life in self._parent.lives():
+            if life.id in self._ids:
+                begun.setdefault(life.first, set()).add(life.id)
+        masks = ((ids, self._parent.frame(first).masks) for first, ids in begun.items())
+        return {mask.id: mask.label for ids, seen in masks for mask in seen if mask.id in ids}
 
     def _come_in(self, position: int, masks: Sequence[Mask]) -> list[ObjectPrompt]:
         """Masks of a frame become objects, with ids that no other has."""
