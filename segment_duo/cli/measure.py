@@ -320,4 +320,5 @@ def score(
         emit_json(result)
         return
     for key, value in result.items():
-        emit(f"{key:<18}{value:.4f}" if isinstance(value, float) else f"{key:<18}{value}")
+        shown = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value
+        emit(f"{key:<18}{shown}")

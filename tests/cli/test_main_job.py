@@ -325,6 +325,9 @@ def test_a_set_is_scored_by_its_file_as_well(shell: Shell) -> None:
     by_image = shell.run("score", "a.png", "truth.png", "--json").ok().json
     assert (by_image["true_positives"], by_image["false_negatives"], by_image["mean_iou"]) == (3, 1, 0.75)
     assert shell.run("score", "masks/a.pkl", "truth.png", "--json").ok().json == by_image
+    labels(shell, "elsewhere.png", [(5, 5, 4)])
+    told = shell.run("score", "a.png", "elsewhere.png").ok().stdout.split()
+    assert told[told.index("matched_iou") + 1] == "-"  # nothing matches, so there is no mean
     missing = shell.run("score", "masks/b.pkl", "truth.png")
     assert (missing.code, "b.pkl" in missing.stderr) == (7, True)
 
