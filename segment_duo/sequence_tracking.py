@@ -201,7 +201,8 @@ class _Run:
         self._earlier_masks = earlier_masks(parent, corrected, now) if parent is not None else []
         self._prompts = self._object_prompts()
         self._ids = {prompt.object_id for prompt in self._prompts}
-        self._labels = self._labels_before() | {one: mask.label for one, _, mask in request.masks if mask.label}
+        before = parent.labels(self._ids) if parent is not None else {}
+        self._labels = before | {one: mask.label for one, _, mask in request.masks if mask.label}
         self._origin = writer.head.origins[0]
         self._notices = [FAST_NOTICE] if request.fast else []
         self._resumed = len(writer.done)
@@ -287,17 +288,6 @@ class _Run:
         image = self._session.open_frame(self._sequence.frames, self._sequence.ref, prompt.frame)
         (answer,) = self._session.predict_at_scale(image, [Prompt(prompt.points, prompt.box)])
         return self._above_banner(answer.best.mask)
-
-    def _labels_before(self) -> dict[int, str]:
-        """Labels of the objects that are followed now, in the version that is corrected: an object has one label on all frames."""
-        if self._parent is None:
-            return {}
-        begun: dict[int, set[int]] = {}
-        for life in self._parent.lives():
-            if life.id in self._ids:
-                begun.setdefault(life.first, set()).add(life.id)
-        masks = ((ids, self._parent.frame(first).masks) for first, ids in begun.items())
-        return {mask.id: mask.label for ids, seen in masks for mask in seen if mask.id in ids}
 
     def _come_in(self, position: int, masks: Sequence[Mask]) -> list[ObjectPrompt]:
         """Masks of a frame become objects, with ids that no other has."""

@@ -120,9 +120,10 @@ def label(
         if unknown:
             raise InputError(f"{found.name} has no object {unknown[0]}", "`segduo masks show` gives the ids.")
         meant = set(ids) or objects
+        changed = sum(label != name for label in found.masks.labels(meant).values())
         if dry_run:
-            counts = {"changed": len(meant), "objects": len(objects)}
-            emit_json(counts) if as_json else emit(f"{len(meant)} of {len(objects)} objects")
+            counts = {"changed": changed, "objects": len(objects)}
+            emit_json(counts) if as_json else emit(f"{changed} of {len(objects)} objects")
             return
         image = found.masks.head.provenance.image
         ref = sequence_ref(session.reference(image.path) if choice.is_file and image is not None else choice.ref)
@@ -132,7 +133,7 @@ def label(
     if as_json:
         emit_json(
             {
-                "sequence": str(ref), "objects": done.objects, "changed": len(meant), "parent": found.version,
+                "sequence": str(ref), "objects": done.objects, "changed": changed, "parent": found.version,
                 "saved": done.saved.path, "version": done.saved.version.name,
             }
         )  # fmt: skip

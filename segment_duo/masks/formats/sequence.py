@@ -12,7 +12,7 @@ fields. A frame may be there twice (it was corrected): the last one counts. Noth
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -298,6 +298,15 @@ class SequenceSet:
     def lives(self) -> list[Life]:
         """Each object's life by its id, without decoding masks."""
         return lives(((chunk.frame, chunk.ids) for chunk in self.chunks), self.events())
+
+    def labels(self, ids: Collection[int]) -> dict[int, str]:
+        """The label of each of these objects that is here; an object has one on all its frames."""
+        begun: dict[int, set[int]] = {}
+        for life in self.lives():
+            if life.id in ids:
+                begun.setdefault(life.first, set()).add(life.id)
+        seen = ((wanted, self.frame(first).masks) for first, wanted in begun.items())
+        return {mask.id: mask.label for wanted, masks in seen for mask in masks if mask.id in wanted}
 
 
 def lives(frames: Iterable[tuple[int, Iterable[int]]], events: Iterable[Event] = ()) -> list[Life]:
