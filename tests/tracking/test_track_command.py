@@ -93,7 +93,7 @@ def test_every_command_that_takes_sets_knows_sequence_sets(shell: Shell) -> None
     rows = shell.run("measure", "film.tif@named", "--tracks", "--json").ok().json["rows"]
     assert {(row["id"], row["label"]) for row in rows} == {(1, ""), (2, "rod")}
     assert len(rows) == len(measured["rows"])
-    again = shell.run("masks", "label", "masks/film_named.pkl", "rod", "--dry-run", "--json").ok().json
+    again = shell.run("masks", "label", "masks/film_named.pkl", "--all", "rod", "--dry-run", "--json").ok().json
     assert again == {"changed": 1, "objects": 2}  # object 2 has that label
     missing = shell.run("masks", "label", "film.tif@0", "7", "rod")
     assert (missing.code, "has no object 7" in missing.stderr) == (7, True)
